@@ -1,0 +1,93 @@
+"""Intracranial hemorrhage, cross-validated: head-CT DICOM in; out-of-fold predictions, scores and a report out.
+
+    uv run jobs/ich_cv.py          # phantoms, two CPU cores, under five minutes
+    uv run jobs/ich_cv.py --dicom stage_2_train --labels stage_2_train.csv --out out/rsna --public-ids
+    ray job submit --working-dir . -- python jobs/ich_cv.py --dicom s3://… --labels s3://… --out s3://…
+
+Run the same command again after a kill, and it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+
+import tyro
+
+from medray.engine.claim import claim
+from medray.engine.cluster import connect, spread
+from medray.engine.fit import fit
+from medray.engine.options import Options, run_job, say_stage
+from medray.engine.phantoms import phantom_files
+from medray.engine.prepare import prepare
+from medray.engine.progress import say
+from medray.engine.run import Run
+from medray.engine.sweep import cross_validation, out_of_fold
+from medray.ich import recipes
+from medray.ich.classes import CLASSES
+from medray.ich.inventory import assemble
+from medray.ich.labels import read_labels
+from medray.ich.results import summary, write_results
+from medray.ich.source import HeadCT
+from medray.ich.task import SliceTask
+from medray.imaging.phantom import PhantomSpec
+from medray.shards.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class IchCV:
+    dicom: str | None = None
+    """Folder or URI with the DICOM files, in any order. Where not given, phantoms are written and used."""
+    labels: str | None = None
+    """The labels as the challenge's long CSV (ID,Label)."""
+    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=lambda: Options(out="out/ich"))
+    source: tyro.conf.OmitArgPrefixes[HeadCT] = field(default_factory=HeadCT)
+    task: tyro.conf.OmitArgPrefixes[SliceTask] = field(default_factory=recipes.slice_backbone)
+
+
+PHANTOMS = IchCV(options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True), task=recipes.phantom())
+
+
+def main(job: IchCV) -> None:
+    options, out = job.options, Store(job.options.out)
+    task = replace(job.task, channels=len(job.source.windows))
+    task.network()  # a wrong name or missing weights end here, before anything is spent
+    folds, pseudonyms = options.fold_list(), options.pseudonyms()
+    labels = None if job.labels is None else read_labels(job.labels)
+    out.check_writable()
+    claim(out, {"dicom": job.dicom, "labels": job.labels, "folds": options.folds, "split_seed": options.split_seed,
+                "monitor": options.monitor, **job.source.identity(), **task.identity()})  # fmt: skip
+    connect()
+    dicom = job.dicom
+    if dicom is None:
+        say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
+        say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
+        phantoms = phantom_files(out, PhantomSpec(patients=48, matrix_px=256, slices=(20, 24)))
+        dicom, labels = phantoms.dicom, read_labels(phantoms.labels)
+    tracker = options.tracker()
+
+    say_stage(1, "Shards and folds")
+    prepared = prepare(
+        job.source, lambda scan: assemble(scan, labels), list(CLASSES), Store(dicom), out, pseudonyms,
+        options.private, options.folds, options.rows_per_shard, options.split_seed,
+    )  # fmt: skip
+
+    resources = spread(len(folds), options.workers, options.gpu, options.threads)
+    say_stage(2, f"Training: {task.backbone}, {resources}")
+    runs = cross_validation(task, prepared, CLASSES, folds, out, resources, options)
+    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=task.identity())
+
+    def on_change(run: Run) -> None:
+        tracker.want(run.name, run.name, parent="", params=run.task.identity(), history=run.history(), finished=run.finished)
+
+    fit(runs, on_change)
+
+    say_stage(3, "Out-of-fold scores")
+    metrics = write_results(out, out_of_fold(runs))
+    for line in summary(metrics):
+        say(f"  {line}")
+    tracker.close()
+
+
+if __name__ == "__main__":
+    run_job(IchCV, main, default=IchCV() if "--dicom" in " ".join(sys.argv) else PHANTOMS)

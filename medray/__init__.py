@@ -1,0 +1,1 @@
+"""Train, cross-validate and search medical-imaging models on Ray."""

@@ -1,0 +1,1 @@
+"""The few verbs that do the work: shard, fit, predict, track, report. The only place that imports Ray or MLflow."""

@@ -1,0 +1,85 @@
+"""The cluster that is found, and how a job spreads itself over it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` rebuilds the environment for every worker
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next check: 2 s by default
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+
+import ray  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one training run takes, and how many run side by side."""
+
+    workers: int  # Ray Train workers a run; 0 trains inside one Ray task, without a worker group
+    gpu: bool
+    side_by_side: int
+    threads: int  # of torch in each worker
+    cpus_per_worker: float
+    data_cpus: float  # a Ray Data task reserves this much
+
+    def __str__(self) -> str:
+        each = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "one local process"
+        device = "GPU each" if self.gpu else f"CPU, {self.threads} thread{'s' * (self.threads != 1)} each"
+        return f"{each} a run ({device}), {self.side_by_side} run{'s' * (self.side_by_side != 1)} side by side"
+
+
+def connect() -> None:
+    """Join the cluster this job was submitted to (RAY_ADDRESS), or start Ray on this machine."""
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+    else:
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, configure_logging=True)
+    quiet_data()
+
+
+def quiet_data() -> None:
+    """Ray Data without bars and banners: the jobs print progress of their own. Also called inside tasks."""
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # before their first import says that the bars are off
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True  # the order of samples is planned; it must be the order received
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def spread(runs: int, workers: int | None, gpu: bool | None, threads: int | None = None) -> Resources:
+    """Fit ``runs`` training runs to the cluster; what is None is chosen here.
+
+    With GPUs, a run takes the GPUs of one node: gradients then never cross the network, and the other nodes take
+    other folds. On CPUs a run is one local process, since a worker group costs half a minute to start.
+
+    Raises:
+        ValueError: more workers than the cluster has room for.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes))
+    gpu = gpus > 0 if gpu is None else gpu
+    if gpu:
+        largest = max([int(node.get("GPU", 0)) for node in nodes] or [0])
+        workers = max(1, largest) if workers is None else workers
+        if gpus and max(1, workers) > gpus:
+            raise ValueError(f"--workers {workers}: the cluster has {gpus} GPUs")
+        side_by_side = max(1, min(runs, gpus // max(1, workers)))
+        return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0)
+    workers = 0 if workers is None else workers
+    if workers > cpus:
+        raise ValueError(f"--workers {workers}: the cluster has {cpus:.0f} CPUs")
+    side_by_side = max(1, min(runs, int(cpus))) if workers == 0 else 1
+    share = cpus / side_by_side / max(1, workers)
+    # half of the CPUs are reserved for Ray Data; the threads may use all, since Data's share is mostly idle
+    return Resources(workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4))

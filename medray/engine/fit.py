@@ -1,0 +1,157 @@
+"""Start training runs on the cluster, side by side, and see them through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from medray.engine.loop import train_worker
+from medray.engine.progress import say
+from medray.engine.run import Run, StopRun
+
+RETRIES = 3
+_POLL_SECONDS = 2.0
+_SAY_SECONDS = 30.0
+
+
+def fit(runs: list[Run], on_change: Callable[[Run], None] = lambda run: None) -> None:
+    """Bring every run to its end. Finished ones are left alone, begun ones go on from their last checkpoint.
+
+    Args:
+        on_change: called on the driver whenever a run's history has grown, and once when it is finished.
+    Raises:
+        StopRun: a run cannot go on; the others are brought to their end first.
+    """
+    waiting = [run for run in runs if not run.finished]
+    for run in runs:
+        _check(run)
+        if run.finished:
+            on_change(run)
+    active: dict[ray.ObjectRef, _Watched] = {}
+    failures: list[StopRun] = []
+    while waiting or active:
+        while waiting and len(active) < waiting[0].resources.side_by_side:
+            run = waiting.pop(0)
+            say(
+                f"  {run.name}  starts"
+                if not run.history()
+                else f"  {run.name}  goes on after epoch {run.history()[-1]['epoch']}"
+            )
+            active[_start(run)] = _Watched(run, on_change)
+        done, _ = ray.wait(list(active), timeout=_POLL_SECONDS)
+        for watched in active.values():
+            watched.look()
+        for reference in done:
+            watched = active.pop(reference)
+            error = _error(reference)
+            watched.look()
+            if error:
+                failures.append(StopRun(error if watched.run.name in error else f"run {watched.run.name}: {error}"))
+    if failures:
+        raise failures[0]
+
+
+def _check(run: Run) -> None:
+    """What would fail after minutes of start-up, and would fail again at each retry, fails here."""
+    world = max(1, run.resources.workers)
+    if run.task.batch_size % world:
+        raise ValueError(f"--batch-size {run.task.batch_size}: not a multiple of {world} workers")
+    if len(run.train) < 2:
+        raise ValueError(f"run {run.name}: {len(run.train)} training rows")
+
+
+def _start(run: Run) -> ray.ObjectRef:
+    local = run.resources.workers == 0
+    cpus = run.resources.cpus_per_worker if local else 0.01
+    return _train.options(
+        num_cpus=cpus, num_gpus=1 if local and run.resources.gpu else 0, max_retries=RETRIES, name=run.name
+    ).remote(run)
+
+
+@ray.remote
+def _train(run: Run) -> None:
+    """One run: Ray Train with its workers, or in local mode within this task. A lost task is started again."""
+    if run.finished:
+        return
+    if run.resources.workers == 0:
+        scaling = ScalingConfig(num_workers=0, use_gpu=run.resources.gpu)
+        TorchTrainer(train_worker, train_loop_config={"run": run}, scaling_config=scaling).fit()
+        return
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"run": run},
+        scaling_config=ScalingConfig(
+            num_workers=run.resources.workers,
+            use_gpu=run.resources.gpu,
+            resources_per_worker={"CPU": run.resources.cpus_per_worker} | ({"GPU": 1} if run.resources.gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=run.name.replace("/", "-"),
+            storage_path=run.store.root + "/train",
+            storage_filesystem=run.store.filesystem,
+            failure_config=FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    trainer.fit()
+
+
+def _error(reference: ray.ObjectRef) -> str | None:
+    try:
+        ray.get(reference)
+    except Exception as error:  # whatever happened in the workers: one line of it, the rest is in Ray's logs
+        return _reason(error)
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    """The line that says what happened, out of Ray's layers of tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):
+        for kind in ("StopRun: ", "ValueError: ", "OutOfMemoryError: ", "OSError: ", "RuntimeError: "):
+            if kind in line:
+                return line.split(kind, 1)[1]
+    return lines[-1] if lines else type(error).__name__
+
+
+class _Watched:
+    """A run in progress: says each epoch as it ends, and now and then where it is within one."""
+
+    def __init__(self, run: Run, on_change: Callable[[Run], None]) -> None:
+        self.run, self.on_change = run, on_change
+        self.epochs = len(run.history())
+        self.started = self.said = time.monotonic()
+        self.first = self.epochs
+        self.ended = False
+
+    def look(self) -> None:
+        history = self.run.history()
+        finished = self.run.finished
+        for entry in history[self.epochs :]:
+            scores = "  ".join(f"{n} {v:.4f}" for n, v in entry["metrics"].items() if n != "learning_rate")
+            left = (
+                (time.monotonic() - self.started)
+                / (entry["epoch"] - self.first)
+                * (self.run.task.epochs - entry["epoch"])
+            )
+            rate = entry["system"]["images_per_s"]
+            say(
+                f"  {self.run.name}  epoch {entry['epoch']}/{self.run.task.epochs}  {scores}  {rate:.0f} images/s  {timedelta(seconds=round(left))} left"
+            )
+            self.said = time.monotonic()
+        if len(history) > self.epochs or (finished and not self.ended):
+            self.epochs, self.ended = len(history), finished
+            self.on_change(self.run)
+        if time.monotonic() - self.said > _SAY_SECONDS:
+            self.said = time.monotonic()
+            now = self.run.store.read_json("progress.json")
+            if now and now["epoch"] >= len(history):
+                say(
+                    f"  {self.run.name}  epoch {now['epoch'] + 1}/{self.run.task.epochs}  step {now['step']:,}/{now['steps']:,}  "
+                    f"loss {now['loss']:.4f}  {now['images_per_s']:.0f} images/s"
+                )

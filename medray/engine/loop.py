@@ -1,0 +1,309 @@
+"""The training loop, the only one: what every worker of every run executes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import ray.train
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from medray.engine import checkpoint
+from medray.engine.predict import evaluate, to_device
+from medray.engine.run import Run, StopRun
+from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
+from medray.engine.stream import stream
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train the run to its last epoch, predict its held-out rows, and leave its folder finished."""
+    Worker(config["run"]).work()
+
+
+class Worker:
+    """One of the run's workers (the only one in local mode)."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.task = run, run.task
+        distributed = dist.is_available() and dist.is_initialized()
+        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if distributed else (1, 0)
+        self.device = torch.device("cuda", torch.cuda.current_device()) if run.resources.gpu else torch.device("cpu")
+        if run.resources.gpu:
+            check_gpu(self.device)
+        torch.set_num_threads(run.resources.threads)
+        torch.backends.cudnn.benchmark = not run.deterministic
+        torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
+        torch.manual_seed(self.task.seed)
+        self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
+        self.model: nn.Module = self.network
+        if self.world > 1:
+            self.model = DistributedDataParallel(self.network, [self.device] if run.resources.gpu else None)
+        self.optimizer = self.task.make_optimizer(self.network)
+        self.amp_dtype = autocast_dtype(self.task.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
+        self.averaged = average_of(self.network, self.task.ema_decay)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"epoch": -1, "value": float("inf")}
+        self.epoch, self.step, self.sums = 0, 0, {}  # type: int, int, dict[str, float]
+        self._resume()
+
+    # ------------------------------------------------------------ the run
+
+    def work(self) -> None:
+        plan = TrainingPlan(
+            self.run.train, self.task.batch_size, self.task.epochs, self.task.seed, self.world, self.rank,
+            self.epoch, self.step,
+        )  # fmt: skip
+        batches = stream(self.task, plan, self.run.resources.data_cpus)
+        while self.epoch < self.task.epochs:
+            self._train_epoch(batches, plan.steps_per_epoch)
+            self._monitor()
+            self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+            self._save()
+            ray.train.report({"epoch": self.epoch, **self.history[-1]["metrics"]})
+        self._finish()
+
+    def _train_epoch(self, batches: Iterator[dict[str, Any]], steps: int) -> None:
+        self.model.train()
+        started = saved = said = time.monotonic()
+        first_step = self.step
+        pending: tuple[Tensor, Any] | None = None
+        for step in range(first_step, steps):
+            batch = next(batches)
+            # one seed a step: dropout then needs no saved random state, and a resumed run equals an uninterrupted one
+            torch.manual_seed(step_seed(self.task.seed, self.epoch, step, self.rank))
+            loss = self._step(to_device(batch, self.device), step, steps)
+            self._check_finite(pending)  # of the step before: the GPU is not made to wait for this one
+            pending = (loss, batch[self.task.id_column])
+            self.step = step + 1
+            now = time.monotonic()
+            if now - said > 5 and self.rank == 0:
+                said = now
+                rate = (self.step - first_step) * self.task.batch_size / (now - started)
+                entry = {
+                    "epoch": self.epoch,
+                    "step": self.step,
+                    "steps": steps,
+                    "images_per_s": rate,
+                    "loss": float(loss),
+                }
+                self.run.store.write_json("progress.json", entry)
+            if self._due(now - saved, steps):
+                self._check_finite(pending)
+                self._save()
+                saved = time.monotonic()
+        self._check_finite(pending)
+        seconds = time.monotonic() - started
+        self.seconds, self.rate = seconds, (steps - first_step) * self.task.batch_size / max(1e-9, seconds)
+
+    def _step(self, batch: dict[str, Any], step: int, steps: int) -> Tensor:
+        """Accumulate, forward and backward, clip, step, log. Returns the detached loss."""
+        steps_now = (step + 1) % self.task.accumulate == 0 or step + 1 == steps
+        with contextlib.ExitStack() as context:
+            if not steps_now and isinstance(self.model, DistributedDataParallel):
+                context.enter_context(self.model.no_sync())
+            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+                losses = self.task.losses(self.model, batch)
+            self.scaler.scale(losses["loss"] / self.task.accumulate).backward()
+        if steps_now:
+            if self.task.clip_norm is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.task.clip_norm)
+            factor = self.task.rate_factor(self.epoch * steps + step, self.task.epochs * steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.task.learning_rate * factor
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.network)
+        for name, loss in losses.items():
+            value = loss.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value  # type: ignore[assignment]
+        return losses["loss"].detach()
+
+    def _check_finite(self, pending: tuple[Tensor, Any] | None) -> None:
+        if pending is not None and not torch.isfinite(pending[0]):
+            ids = ", ".join(map(str, pending[1][:8])) + (", …" if len(pending[1]) > 8 else "")
+            raise StopRun(
+                f"run {self.run.name}: the loss is {float(pending[0])} in epoch {self.epoch + 1}; batch: {ids}; "
+                "try a lower --learning-rate, --clip-norm 1 or --precision fp32"
+            )
+
+    def _due(self, seconds: float, steps: int) -> bool:
+        """A checkpoint within an epoch: at window boundaries, by rank 0's clock, only where it begins a whole step."""
+        if self.step % (WINDOW_BATCHES * self.task.accumulate) or self.step >= steps:
+            return False
+        due = torch.tensor(float(seconds > 60 * self.run.checkpoint_minutes), device=self.device)
+        if self.world > 1:
+            dist.broadcast(due, 0)
+        return bool(due)
+
+    def _monitor(self) -> None:
+        """Score the monitored rows, and write this epoch into the history."""
+        steps = max(1, len(self.run.train) // self.task.batch_size)
+        names = sorted(self.sums)
+        sums = torch.tensor([float(self.sums[n]) / steps for n in names], dtype=torch.float64, device=self.device)
+        if self.world > 1:
+            dist.all_reduce(sums)
+            sums /= self.world
+        metrics = {f"train_{n}": float(v) for n, v in zip(names, sums, strict=True)}
+        rows = self.run.monitored
+        if rows is not None and len(rows):
+            table = self._evaluate(rows)
+            scores = self.task.metrics(table) if self.rank == 0 else {}
+            place = self.run.monitor.replace("-", "_")
+            metrics |= {f"{place}_{n}": v for n, v in scores.items() if np.isfinite(v)}
+            first = next(iter(scores.values()), float("inf"))
+            if self.run.monitor == "inner" and self.rank == 0 and first < self.best["value"]:
+                self.best = {"epoch": self.epoch, "value": first}
+                checkpoint.write_weights(self.run.store, "best.pt", {"weights": self._scored().state_dict()})
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        self.history = [e for e in self.history if e["epoch"] < self.epoch + 1]
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "metrics": metrics,
+                "system": system_metrics(self.seconds, self.rate, self.device),
+            }
+        )
+
+    def _finish(self) -> None:
+        """Predict the held-out rows with the last epoch's weights, or the inner split's best, and close the run."""
+        network = self._scored()
+        if self.run.monitor == "inner":
+            if self.world > 1:
+                dist.barrier()
+            network.load_state_dict(checkpoint.read_weights(self.run.store, "best.pt")["weights"])
+        table = self._evaluate(self.run.held_out)
+        if self.rank:
+            return
+        check_ids(table[self.task.id_column], self.run.held_out_ids, self.run.name)
+        store = self.run.store
+        store.write_table("predictions.parquet", pa.Table.from_pandas(table, preserve_index=False))
+        checkpoint.write_weights(
+            store, "model.pt", {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
+        )
+        chosen = self.best["epoch"] + 1 if self.run.monitor == "inner" else self.task.epochs
+        store.write_json("done.json", {"epoch": chosen, "rows": len(table), "metrics": self.history[-1]["metrics"]})
+
+    # ------------------------------------------------------------ state
+
+    def _scored(self) -> nn.Module:
+        return self.network if self.averaged is None else self.averaged.module
+
+    def _evaluate(self, rows: Rows) -> pd.DataFrame:
+        """Outputs of all rows, on rank 0 (others: their part), in order of id."""
+        network = self._scored()
+        if self.world > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
+        plan = EvaluationPlan(rows, self.task.batch_size, self.world, self.rank)
+        table = evaluate(
+            self.task, network, stream(self.task, plan, self.run.resources.data_cpus), self.device, self.amp_dtype
+        )
+        if self.world > 1:
+            tables: list[Any] = [None] * self.world
+            dist.all_gather_object(tables, table)
+            table = pd.concat([t for t in tables if len(t)])
+        return table.sort_values(self.task.id_column, kind="stable").reset_index(drop=True)
+
+    def _save(self) -> None:
+        sums = {name: float(value) for name, value in self.sums.items()}
+        if self.world > 1:  # each worker's sums differ; the mean of them is what the epoch will log
+            total = torch.tensor([sums[n] for n in sorted(sums)], dtype=torch.float64, device=self.device)
+            dist.all_reduce(total)
+            sums = {n: float(v) / self.world for n, v in zip(sorted(sums), total, strict=True)}
+        if self.rank:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch, "step": self.step, "sums": sums, "history": self.history, "best": self.best,
+            "identity": json.dumps(self.task.identity()),
+        }  # fmt: skip
+        checkpoint.save(self.run.store.sub("checkpoints"), self.epoch, self.step, state)
+        self.run.store.write_json("history.json", self.history)
+
+    def _resume(self) -> None:
+        state = checkpoint.latest(self.run.store.sub("checkpoints"))
+        if state is None:
+            return
+        if state["identity"] != json.dumps(self.task.identity()):
+            raise StopRun(f"run {self.run.name}: its checkpoints are of other hyper-parameters; choose another --out")
+        self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
+        self.history, self.best = state["history"], state["best"]
+        if self.rank == 0:
+            self.run.store.write_json("history.json", self.history)
+
+
+def average_of(network: nn.Module, decay: float | None) -> torch.optim.swa_utils.AveragedModel | None:
+    """An exponential moving average of weights and buffers, None without a decay."""
+    if decay is None:
+        return None
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """None means fp32. A V100 has no bf16 units: torch would emulate it slowly."""
+    if precision == "auto":
+        if device.type == "cpu":
+            return None
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def check_gpu(device: torch.device) -> None:
+    """Raise StopRun where this build of torch has no code for the GPU."""
+    major, minor = torch.cuda.get_device_capability(device)
+    built = torch.cuda.get_arch_list()
+    if not any(arch.startswith(f"sm_{major}") and int(arch[4:].rstrip("a")[-1]) <= minor for arch in built):
+        raise StopRun(
+            f"{torch.cuda.get_device_name(device)} is sm_{major}{minor}, this torch {torch.__version__} is built for "
+            f"{' '.join(built)}; torch 2.10.0 from the default index serves sm_70 to sm_120"
+        )
+
+
+def check_ids(found: pd.Series, expected: tuple[str, ...], name: str) -> None:
+    """Raise StopRun, naming a few, unless the ids that came out are the ids that went in."""
+    repeated, missing, strange = found[found.duplicated()], set(expected) - set(found), set(found) - set(expected)
+    for what, ids in (("repeated", repeated), ("missing", missing), ("not asked for", strange)):
+        if len(ids):
+            raise StopRun(f"run {name}: {len(ids)} predictions are {what}, such as {', '.join(sorted(ids)[:5])}")
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1)[0])
+
+
+def system_metrics(seconds: float, images_per_s: float, device: torch.device) -> dict[str, float]:
+    """Of rank 0's node, once an epoch; named as MLflow's own system metrics, so that its page shows them."""
+    memory = psutil.virtual_memory()
+    out = {
+        "epoch_seconds": seconds,
+        "images_per_s": images_per_s,
+        "cpu_utilization_percentage": psutil.cpu_percent(),
+        "system_memory_usage_megabytes": (memory.total - memory.available) / 1e6,
+        "system_memory_usage_percentage": memory.percent,
+    }
+    if device.type == "cuda":
+        out["gpu_0_memory_usage_megabytes"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return out

@@ -1,0 +1,114 @@
+"""The flags that every cross-validation job has, and how a job begins and ends."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from medray.engine.progress import say, warn
+from medray.engine.run import Monitor
+from medray.engine.tracking import Tracker
+from medray.shards.pseudonym import Pseudonyms, load_key
+from medray.shards.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where results go, how the data is split, and what runs where."""
+
+    out: str
+    """Folder or URI (s3://, gs://) for everything that the job leaves. Given again, the job goes on there."""
+    folds: int = 5
+    """Cross-validation folds, grouped by patient."""
+    train_folds: tuple[int, ...] = ()
+    """Which folds to train and score, such as 0 1 2; all of them where none is named."""
+    monitor: Monitor = "held-out"
+    """Rows that are scored after each epoch. held-out only draws the curve: predictions come from the last epoch.
+    inner keeps the epoch that is best on a tenth of the training patients. none saves the time."""
+    workers: int | None = None
+    """Ray Train workers of one run; 0 trains in one local process. Chosen by the cluster where not given."""
+    gpu: bool | None = None
+    """Train on GPUs; where not given, if the cluster has any."""
+    threads: int | None = None
+    """Torch threads of a CPU worker; where not given, the CPUs are shared out."""
+    deterministic: bool | None = None
+    """Deterministic kernels: always on a CPU; on a GPU only on request, they are slower."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint within an epoch after this long; one is always written at its end."""
+    rows_per_shard: int = 1024
+    """Slices in one Parquet file."""
+    split_seed: int = 0
+    """Of the folds and of the order of rows in the shards."""
+    public_ids: bool = False
+    """The identifiers in the files are public (a challenge's): keep them. Otherwise they become keyed hashes."""
+    key_dir: Path = Path("~/.medray")
+    """Where the key of the pseudonyms, the map back to identifiers and header tables lie; never below --out."""
+    tracking_uri: str | None = None
+    """MLflow server; where not given, an SQLite database in --out (in --key-dir where that is object storage)."""
+    experiment: str = "medray"
+    """MLflow experiment."""
+
+    @property
+    def private(self) -> Path:
+        """This user's folder, made on first use. Raises ValueError where it lies below --out."""
+        folder = self.key_dir.expanduser().absolute()
+        out = Store(self.out).local
+        if out is not None and folder.is_relative_to(out):
+            raise ValueError(f"--key-dir {folder}: lies below --out, which others may read; choose a place outside it")
+        return folder
+
+    def pseudonyms(self) -> Pseudonyms:
+        return Pseudonyms(None if self.public_ids else load_key(self.private))
+
+    def fold_list(self) -> tuple[int, ...]:
+        """Raises ValueError for a fold that does not exist."""
+        for fold in self.train_folds:
+            if not 0 <= fold < self.folds:
+                raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")
+        return tuple(sorted(set(self.train_folds))) or tuple(range(self.folds))
+
+    def tracker(self) -> Tracker:
+        out = Store(self.out)
+        identity = hashlib.sha256(out.uri.encode()).hexdigest()[:16]
+        if self.tracking_uri:
+            return Tracker(self.tracking_uri, self.experiment, None, identity)
+        folder = out.local or self.private
+        folder.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{folder}/mlflow.db"
+        return Tracker(uri, self.experiment, (folder / "mlflow-artifacts").as_uri(), identity)
+
+
+JobT = TypeVar("JobT")
+
+
+def run_job(job: type[JobT], main: Callable[[JobT], None], default: JobT | None = None) -> None:
+    """Parse the flags and run. A user's mistake ends in one line and exit status 2; what was done is kept."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        flags = tyro.cli(
+            job, default=default, description=sys.modules["__main__"].__doc__, config=(tyro.conf.AvoidSubcommands,)
+        )
+        main(flags)
+    except ValueError as error:
+        _stop(str(error).splitlines()[0] if str(error) else repr(error))
+    except OSError as error:
+        _stop(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except KeyboardInterrupt:
+        warn("stopped; the same command goes on from here")
+        sys.exit(130)
+
+
+def _stop(reason: str) -> None:
+    warn(f"error: {reason}")
+    sys.exit(2)
+
+
+def say_stage(number: int, title: str) -> None:
+    say(f"\n{number}. {title}")

@@ -1,0 +1,38 @@
+"""Phantom studies for a job that was given no data, written over all cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ray
+
+from medray.engine.progress import Progress
+from medray.imaging.phantom import PhantomSpec, begin, finish, write_study
+from medray.shards.store import Store
+
+
+@dataclass(frozen=True)
+class PhantomFiles:
+    dicom: str
+    labels: str
+
+
+def phantom_files(out: Store, spec: PhantomSpec) -> PhantomFiles:
+    """Write the studies of ``spec`` below ``out``, or find them there. Raises ValueError where that is not a disk."""
+    if out.local is None:
+        raise ValueError(f"--out {out.uri}: phantoms are written to a local folder; give --dicom, or a local --out")
+    folder = out.local / "phantoms"
+    plans = begin(folder, spec)
+    if plans:
+        write = ray.remote(write_study).options(num_cpus=1)
+        progress = Progress("phantoms", len(plans), "studies")
+        waiting = [write.remote(folder, plan) for plan in plans]
+        order = {reference: i for i, reference in enumerate(waiting)}
+        rows: list[list] = [[] for _ in plans]
+        while waiting:
+            (reference,), waiting = ray.wait(waiting)
+            rows[order[reference]] = ray.get(reference)
+            progress.add(1)
+        progress.close()
+        finish(folder, spec, [row for study in rows for row in study])
+    return PhantomFiles(str(folder / "dicom"), str(folder / "labels.csv"))

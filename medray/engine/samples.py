@@ -1,0 +1,130 @@
+"""Which rows of which shards, in which order: planned on the driver, the same for the same seed."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medray.shards.store import Store
+
+WINDOW_BATCHES = 8
+"""Optimizer batches that are shuffled together; a resumed epoch starts at such a boundary."""
+EVALUATION_ROWS = 128
+"""Rows that one task of an evaluation reads."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Places of rows in the shards of a store; sorted by file, row group and row."""
+
+    store: Store
+    files: tuple[str, ...]
+    file: np.ndarray  # (rows,) int32 index into files
+    group: np.ndarray  # (rows,) int32 row group within the file
+    row: np.ndarray  # (rows,) int32 row within the row group
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def take(self, places: np.ndarray) -> Rows:
+        return Rows(self.store, self.files, self.file[places], self.group[places], self.row[places])
+
+
+def read_index(store: Store, columns: list[str]) -> tuple[Rows, pd.DataFrame]:
+    """Every row of the shards: where it is, and some of its small columns. Pixels are not read."""
+    names = store.names(".parquet")
+    file, group, row, tables = [], [], [], []
+    for number, name in enumerate(names):
+        metadata = pq.read_metadata(store.path(name), filesystem=store.filesystem)
+        for index in range(metadata.num_row_groups):
+            count = metadata.row_group(index).num_rows
+            file.append(np.full(count, number))
+            group.append(np.full(count, index))
+            row.append(np.arange(count))
+        tables.append(store.read_table(name, columns=columns))
+    if not tables:
+        raise ValueError(f"{store.uri}: there are no shards")
+    places = [np.concatenate(part).astype(np.int32) if part else np.zeros(0, np.int32) for part in (file, group, row)]
+    return Rows(store, tuple(names), *places), pa.concat_tables(tables).to_pandas()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """The samples of every batch of every epoch, for one of ``world`` workers.
+
+    Row groups are permuted for each epoch. Of the resulting sequence, ``WINDOW_BATCHES`` batches form a window that
+    is cut among the workers and shuffled: any number of workers sees the same samples window by window, and each
+    reads only its part of the row groups. An epoch that is not a whole number of batches drops its rest, another
+    one each time.
+    """
+
+    rows: Rows
+    batch_size: int  # over all workers
+    epochs: int
+    seed: int
+    world: int = 1
+    rank: int = 0
+    first_epoch: int = 0
+    first_step: int = 0
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def local_batch(self) -> int:
+        return self.batch_size // self.world
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.rows) // self.batch_size)
+
+    def units(self) -> list[tuple[int, int]]:
+        """(epoch, first step) of each window that is still to come."""
+        steps = range(0, self.steps_per_epoch, WINDOW_BATCHES)
+        every = [(epoch, step) for epoch in range(self.first_epoch, self.epochs) for step in steps]
+        return [unit for unit in every if unit >= (self.first_epoch, self.first_step)]
+
+    def samples(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """This worker's rows of a window, and a number for each that is unique in its epoch (a random seed)."""
+        stop = min(step + WINDOW_BATCHES, self.steps_per_epoch) * self.batch_size
+        position = np.arange(step * self.batch_size, stop)
+        # fewer rows than a batch: they repeat
+        share = np.array_split(position, self.world)[self.rank]
+        share = np.random.default_rng((self.seed, epoch, step, self.rank, self.world)).permutation(share)
+        order = self._order(epoch)
+        return order[share % len(order)], share
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if (self.token, epoch) not in _orders:
+            while len(_orders) > 2:
+                _orders.pop(next(iter(_orders)))
+            rng = np.random.default_rng((self.seed, epoch))
+            key = self.rows.file.astype(np.int64) * 2**20 + self.rows.group
+            starts = np.flatnonzero(np.diff(key, prepend=-1))
+            groups = np.split(np.arange(len(key)), starts[1:])
+            _orders[self.token, epoch] = np.concatenate([groups[i] for i in rng.permutation(len(groups))])
+        return _orders[self.token, epoch]
+
+
+_orders: dict[tuple[str, int], np.ndarray] = {}  # of this process; a plan travels to every task anew
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPlan:
+    """Every row once, in order, in contiguous parts for ``world`` workers. Nothing is dropped or repeated."""
+
+    rows: Rows
+    local_batch: int
+    world: int = 1
+    rank: int = 0
+
+    def units(self) -> list[tuple[int, int]]:
+        share = np.array_split(np.arange(len(self.rows)), self.world)[self.rank]
+        size = max(1, EVALUATION_ROWS // self.local_batch) * self.local_batch
+        return [(int(share[i]), int(share[min(i + size, len(share)) - 1]) + 1) for i in range(0, len(share), size)]
+
+    def samples(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(start, stop), np.arange(start, stop)

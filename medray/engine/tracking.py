@@ -1,0 +1,206 @@
+"""MLflow from the driver, in a thread of its own: a dead server delays nothing, and gets its points when it is back.
+
+The truth is in the runs' folders (history.json); MLflow is a mirror of it. The thread compares the two and logs what
+is missing, so that a restarted job, a redone epoch and a lost connection all end in each epoch standing there once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the defaults wait for minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+
+from medray.engine.progress import warn  # noqa: E402
+
+RETRY_SECONDS = 15.0
+LONGEST_WAIT_SECONDS = 10.0
+_KEY = "medray.key"
+
+
+@dataclass
+class _Wanted:
+    """What MLflow should say of one run."""
+
+    name: str
+    parent: str | None
+    params: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    model: Callable[[], tuple[Any, Any]] | None = None
+    finished: bool = False
+
+
+class Tracker:
+    """Runs are named by keys ("" is the job itself); a key means the same MLflow run whenever the job is started.
+
+    Args:
+        uri: of the MLflow server or database.
+        experiment: its name.
+        artifacts: where a new experiment keeps its artifacts; None leaves that to the server.
+        identity: of the job; with a run's key it finds the run again.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: str | None, identity: str) -> None:
+        self.uri, self.experiment, self.artifacts, self.identity = uri, experiment, artifacts, identity
+        self._wanted: dict[str, _Wanted] = {}
+        self._changed: set[str] = set()
+        self._ids: dict[str, str] = {}
+        self._lock, self._wake, self._closing = threading.Lock(), threading.Event(), threading.Event()
+        self._failing_since: float | None = None
+        self._thread = threading.Thread(target=self._mirror, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def want(self, key: str, name: str, parent: str | None = None, **changes: Any) -> None:
+        """Say what MLflow should hold of a run; returns at once."""
+        with self._lock:
+            wanted = self._wanted.setdefault(key, _Wanted(name, parent))
+            for attribute, value in changes.items():
+                setattr(wanted, attribute, value)
+            self._changed.add(key)
+        self._wake.set()
+
+    def close(self) -> bool:
+        """Wait until everything is logged; a server that does not answer is waited for 10 seconds in all."""
+        self._closing.set()
+        self._wake.set()
+        while self._thread.is_alive():
+            since = self._failing_since
+            if since is not None and time.monotonic() - max(since, self._closed_at()) > LONGEST_WAIT_SECONDS:
+                break
+            self._thread.join(0.1)
+        complete = not self._changed
+        if not complete:
+            warn(f"MLflow at {self.uri} does not answer; run the same command again when it does, and it gets the rest")
+        return complete
+
+    def _closed_at(self) -> float:
+        self._close_time = getattr(self, "_close_time", time.monotonic())
+        return self._close_time
+
+    # ------------------------------------------------------------ the thread
+
+    def _mirror(self) -> None:
+        while True:
+            self._wake.wait(timeout=None if self._failing_since is None else RETRY_SECONDS)
+            self._wake.clear()
+            try:
+                while (key := self._next()) is not None:
+                    self._log(key)
+                    self._failing_since = None
+            except Exception as error:  # a server's failures have many types; none of them may end a night's run
+                if self._failing_since is None:
+                    self._failing_since = time.monotonic()
+                    warn(
+                        f"MLflow: {str(error).splitlines()[0][:200]}; training goes on, the points follow when it answers"
+                    )
+                if not self._closing.is_set():
+                    time.sleep(min(RETRY_SECONDS, 1.0))
+            if self._closing.is_set():
+                if not self._changed:
+                    return
+                time.sleep(0.5)
+                self._wake.set()
+
+    def _next(self) -> str | None:
+        """A changed key, parents first."""
+        with self._lock:
+            return min(self._changed, key=lambda k: (self._wanted[k].parent is not None, k), default=None)
+
+    def _log(self, key: str) -> None:
+        import mlflow
+
+        with self._lock:
+            wanted = _Wanted(**vars(self._wanted[key]))
+        client = mlflow.MlflowClient(tracking_uri=self.uri)
+        run_id = self._run_id(client, key, wanted)
+        run = client.get_run(run_id)
+        for name, value in wanted.params.items():
+            if name not in run.data.params:
+                client.log_param(run_id, name, str(value)[:6000])
+        self._log_history(client, run_id, run.data.metrics, wanted.history)
+        for name, value in wanted.metrics.items():
+            if run.data.metrics.get(name) != value:
+                client.log_metric(run_id, name, value)
+        for path in wanted.files:
+            client.log_artifact(run_id, str(path))
+        if wanted.model is not None and "medray.model" not in run.data.tags:
+            self._log_model(run_id, wanted)
+            client.set_tag(run_id, "medray.model", "logged")
+        if wanted.finished and run.info.status != "FINISHED":
+            client.set_terminated(run_id, "FINISHED")
+        with self._lock:
+            if vars(self._wanted[key]) == vars(wanted):
+                self._changed.discard(key)
+
+    def _run_id(self, client: Any, key: str, wanted: _Wanted) -> str:
+        if key in self._ids:
+            return self._ids[key]
+        experiment = client.get_experiment_by_name(self.experiment)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(self.experiment, artifact_location=self.artifacts)
+        )
+        name = f"{self.identity}/{key}"
+        found = client.search_runs([experiment_id], f"tags.`{_KEY}` = '{name}'", max_results=1)
+        if found:
+            self._ids[key] = found[0].info.run_id
+            return self._ids[key]
+        tags = {_KEY: name}
+        if wanted.parent is not None:
+            tags["mlflow.parentRunId"] = self._ids[wanted.parent]
+        self._ids[key] = client.create_run(experiment_id, tags=tags, run_name=wanted.name).info.run_id
+        return self._ids[key]
+
+    @staticmethod
+    def _log_history(client: Any, run_id: str, known: dict[str, float], history: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        points: dict[str, dict[int, float]] = {}
+        for entry in history:
+            for name, value in entry["metrics"].items():
+                points.setdefault(name, {})[entry["epoch"]] = value
+            for name, value in entry["system"].items():
+                points.setdefault(f"system/{name}", {})[entry["epoch"]] = value
+        now = int(time.time() * 1000)
+        new = []
+        for name, by_epoch in points.items():
+            logged = {m.step for m in client.get_metric_history(run_id, name)} if name in known else set()
+            new += [Metric(name, value, now, epoch) for epoch, value in by_epoch.items() if epoch not in logged]
+        for start in range(0, len(new), 500):
+            client.log_batch(run_id, metrics=new[start : start + 500])
+
+    def _log_model(self, run_id: str, wanted: _Wanted) -> None:
+        import mlflow
+
+        assert wanted.model is not None
+        network, example = wanted.model()
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(run_id=run_id):
+            log_model(network, example)
+
+
+def log_model(network: Any, example: Any) -> None:
+    """Log a torch network to the active run with its signature and input example (the batch's size is free)."""
+    import logging
+
+    import mlflow
+    import torch
+    from mlflow.models.signature import infer_signature
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with torch.inference_mode():
+        output = network.eval()(torch.from_numpy(example)).numpy()
+    mlflow.pytorch.log_model(
+        network, name="model", signature=infer_signature(example, output), input_example=example,
+        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "timm"],
+    )  # fmt: skip

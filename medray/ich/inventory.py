@@ -1,0 +1,109 @@
+"""From the headers of all files and the labels to the slices that can be used, and why the others cannot."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from medray.ich.classes import CLASSES
+from medray.ich.labels import Labels
+from medray.imaging.geometry import positions_along_normal_mm, stack_order
+from medray.imaging.types import Header
+from medray.shards.inventory import Inventory
+
+
+def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
+    """Join headers with labels, find duplicates, and order each series along its stack's normal.
+
+    Args:
+        scan: path, size_bytes, status ("ok" or "quarantined"), reason, and the columns of HeadCT.scan_schema.
+        labels: None for studies without labels.
+    Raises:
+        ValueError: no usable slice, or labels of which none belongs to a slice.
+    """
+    table = scan.sort_values(["path", "frame"], kind="stable", na_position="first").reset_index(drop=True)
+    _set_aside(
+        table,
+        table["status"].eq("ok") & table.duplicated("item_id"),
+        "duplicate",
+        "the same SOPInstanceUID as another file",
+    )
+    usable = table[table["status"] == "ok"]
+    patients_of_study = usable.groupby("study_id")["patient_id"].nunique()
+    mixed = table["study_id"].isin(patients_of_study.index[patients_of_study > 1]) & table["status"].eq("ok")
+    _set_aside(table, mixed, "quarantined", "its study names more than one patient")
+    if not table["status"].eq("ok").any():
+        counts = table["reason"].value_counts()
+        raise ValueError(
+            f"none of {len(table)} files is a usable CT slice; most often: {counts.index[0]} ({counts.iloc[0]})"
+        )
+
+    warnings = []
+    table["label_id"] = table["item_id"]
+    table[list(CLASSES)] = np.nan
+    if labels is not None:
+        warnings += _join(table, labels)
+    slices = table[table["status"].isin(["ok", "unlabelled"])].copy()
+    slices["slice_id"] = slices["item_id"]
+    _order_stacks(slices)
+    return Inventory(table, slices, tuple(warnings))
+
+
+def _join(table: pd.DataFrame, labels: Labels) -> list[str]:
+    stem = table["path"].map(lambda path: PurePosixPath(path).stem)
+    by_name = ~table["item_id"].isin(labels.table.index) & stem.isin(labels.table.index)
+    table.loc[by_name, "label_id"] = stem[by_name]
+    joined = labels.table.reindex(table["label_id"])
+    table[list(CLASSES)] = joined.to_numpy()
+    known = table["label_id"].isin(labels.table.index)
+    ok = table["status"].eq("ok")
+    if not (ok & known).any():
+        raise ValueError(
+            f"--labels: none of its {len(labels.table)} ids belongs to one of {int(ok.sum())} slices; "
+            "they must be SOPInstanceUIDs or file names without .dcm"
+        )
+    for slice_id, reason in labels.conflicts.items():
+        _set_aside(table, ok & table["label_id"].eq(slice_id), "unlabelled", reason)
+    _set_aside(table, ok & ~known, "unlabelled", "not in the label file")
+    part = table["status"].eq("ok") & table[list(CLASSES)].isna().any(axis=1)
+    _set_aside(table, part, "unlabelled", "the label file has no row for some classes")
+    table.loc[part, list(CLASSES)] = np.nan
+    without_file = int((~labels.table.index.isin(table["label_id"])).sum())
+    lines = {
+        "repeated label rows, merged": labels.repeated_rows,
+        "slices whose labels contradict each other: their labels are set aside": len(labels.conflicts),
+        "labelled ids without a file": without_file,
+    }
+    return [f"{count} {what}" for what, count in lines.items() if count]
+
+
+def _set_aside(table: pd.DataFrame, rows: pd.Series, status: str, reason: str) -> None:
+    table.loc[rows, ["status", "reason"]] = [status, reason]
+
+
+def _order_stacks(slices: pd.DataFrame) -> None:
+    """Set ``index`` and ``position_mm`` of each slice within its series."""
+    index, position = np.zeros(len(slices), dtype=np.int32), np.zeros(len(slices))
+    for places in slices.groupby("series_id", sort=True).indices.values():
+        headers = [_header(row) for row in slices.iloc[places].to_dict("records")]
+        order = stack_order(headers)
+        index[places[order]] = np.arange(len(order))
+        position[places] = positions_along_normal_mm(headers)
+    slices["index"], slices["position_mm"] = index, position
+
+
+def _header(row: dict) -> Header:
+    return Header(
+        slice_id=row["item_id"],
+        patient_id=row["patient_id"],
+        study_id=row["study_id"],
+        series_id=row["series_id"],
+        frame=int(row["frame"]),
+        rows=0,
+        columns=0,
+        position_xyz_mm=tuple(row["position_xyz_mm"]),
+        orientation_rc=tuple(row["orientation_rc"]),
+        spacing_rc_mm=(row["row_spacing_mm"], row["column_spacing_mm"]),
+    )

@@ -1,0 +1,53 @@
+"""Out-of-fold predictions → oof.parquet, studies.parquet, metrics.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.scores import score
+from medray.ich.study import study_table
+from medray.shards.store import Store
+
+
+def write_results(out: Store, predictions: pd.DataFrame) -> dict[str, Any]:
+    """Score the held-out slices, and write the three files.
+
+    Args:
+        predictions: outputs of SliceTask of every held-out slice, labelled or not, with "fold".
+    Returns:
+        The content of metrics.json.
+    """
+    studies = study_table(predictions)
+    folds = predictions.drop_duplicates("study_id").set_index("study_id")["fold"]
+    studies.insert(2, "fold", studies["study_id"].map(folds))
+    labelled = predictions.dropna(subset=list(CLASSES)).sort_values("slice_id")
+    oof = labelled[["slice_id", "study_id", "patient_id", "series_id", "index", "fold", *PROBABILITIES, *CLASSES]]
+    oof = oof.astype(dict.fromkeys(CLASSES, "int8"))
+    metrics = score(oof, studies)
+    out.write_table("oof.parquet", pa.Table.from_pandas(oof, preserve_index=False))
+    out.write_table("studies.parquet", pa.Table.from_pandas(studies, preserve_index=False))
+    out.write_json("metrics.json", metrics)
+    return metrics
+
+
+def summary(metrics: dict[str, Any]) -> list[str]:
+    """The figures of metrics.json as lines for a terminal."""
+    lines = [f"weighted log loss  {_interval(metrics['weighted_log_loss'], 4)}"]
+    lines += [f"AUC {name:<17}{_interval(metrics['auc'][name], 3)}" for name in CLASSES]
+    study = metrics["study"]
+    return [
+        *lines,
+        f"AUC of studies       {_interval(study['auc'], 3)}  ({study['positive']} of {study['studies']} bleed)",
+    ]
+
+
+def _interval(figure: dict[str, float | None], digits: int) -> str:
+    if figure["value"] is None:
+        return "undefined: a class is absent"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.{digits}f}"
+    return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"

@@ -1,0 +1,88 @@
+"""The challenge's score, and everything that metrics.json says of out-of-fold predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.metrics.binary import Ranking, log_losses
+from medray.metrics.bootstrap import Statistic, interval_over_groups
+
+SPECIFICITIES = (0.8, 0.9, 0.95)
+
+
+def weighted_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Six binary log losses a slice, weighted 1 1 1 1 1 2, divided by 7; the mean over slices.
+
+    Args:
+        probabilities, labels: (slices, 6) in the order of CLASSES, no NaN.
+    """
+    return float(np.mean(log_losses(probabilities, labels) @ np.array(SCORE_WEIGHTS)) / sum(SCORE_WEIGHTS))
+
+
+def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Args:
+        oof: one row a labelled slice: patient_id, PROBABILITIES, CLASSES.
+        studies: one row a study: patient_id, score, label (NaN where unlabelled).
+        samples: of the bootstrap over patients.
+    """
+    oof = oof.sort_values("slice_id", kind="stable")
+    probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
+    losses = log_losses(probabilities, labels)
+    per_slice = losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
+    statistics: dict[str, Statistic] = {"weighted_log_loss": _mean(per_slice)}
+    for i, name in enumerate(CLASSES):
+        ranking = Ranking(probabilities[:, i], labels[:, i])
+        statistics |= {
+            f"auc/{name}": ranking.auc,
+            f"average_precision/{name}": ranking.average_precision,
+            f"log_loss/{name}": _mean(losses[:, i]),
+        }
+    flat = interval_over_groups(statistics, oof["patient_id"].to_numpy(), samples, seed)
+    out: dict[str, Any] = {"weighted_log_loss": flat["weighted_log_loss"]}
+    for key in ("auc", "average_precision", "log_loss"):
+        out[key] = {name: flat[f"{key}/{name}"] for name in CLASSES}
+    out["counts"] = {
+        "slices": len(oof),
+        "studies": int(studies["study_id"].nunique()),
+        "patients": int(oof["patient_id"].nunique()),
+        "positive_slices": {name: int(labels[:, i].sum()) for i, name in enumerate(CLASSES)},
+        "mean_probability": {name: float(probabilities[:, i].mean()) for i, name in enumerate(CLASSES)},
+        "observed_rate": {name: float(labels[:, i].mean()) for i, name in enumerate(CLASSES)},
+    }
+    out["study"] = score_studies(studies, samples, seed)
+    return out
+
+
+def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, Any]:
+    """AUC and sensitivity at given specificities of the study score, and the source's vote for comparison."""
+    known = studies.dropna(subset=["label"]).sort_values("study_id", kind="stable")
+    labels = known["label"].to_numpy(dtype=np.float64)
+    patients = known["patient_id"].to_numpy()
+    out: dict[str, Any] = {"studies": len(known), "positive": int(labels.sum())}
+    rankings = {name: Ranking(known[name].to_numpy(), labels) for name in ("score", "maximum", "mean")}
+    intervals = interval_over_groups({n: r.auc for n, r in rankings.items()}, patients, samples, seed)
+    out["auc"] = intervals["score"]
+    out["auc_of_maximum"], out["auc_of_mean"] = intervals["maximum"], intervals["mean"]
+    out["sensitivity_at_specificity"] = {
+        f"{s:.2f}": _finite(rankings["score"].sensitivity_at(s)) for s in SPECIFICITIES
+    }
+    vote = known["source_vote_any"].to_numpy(dtype=np.float64)
+    out["source_vote"] = {
+        "sensitivity": _finite(vote[labels == 1].mean() if labels.any() else np.nan),
+        "specificity": _finite(1 - vote[labels == 0].mean() if (labels == 0).any() else np.nan),
+    }
+    return out
+
+
+def _mean(values: np.ndarray) -> Statistic:
+    return lambda weights: float(np.average(values, weights=weights)) if weights.any() else float("nan")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

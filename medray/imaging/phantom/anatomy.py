@@ -1,0 +1,304 @@
+"""A phantom head: skull, scalp, brain, ventricles, falx and tentorium, drawn once per patient and painted per slice.
+
+Head coordinates in mm: x to the patient's left, y to the back, z up; the origin lies between the lateral ventricles.
+Sizes are those of textbooks, made to look like a head CT at a glance and to vary between patients; nothing here is
+measured anatomy, and a score on phantoms only says that machinery learns. It is never a clinical result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from medray.imaging.phantom.paint import (
+    TEXTURE_MM,
+    TEXTURE_PX,
+    Canvas,
+    band,
+    blend,
+    blur_mm,
+    capsule,
+    covered,
+    ellipsoid,
+    look_up,
+    smooth_noise,
+)
+
+LAYER_MM = 9.0  # textures change over this height
+LOWEST_MM = -90.0
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One patient's head. Lengths in mm, densities in HU."""
+
+    axes_mm: np.ndarray  # (3,) half axes of the space inside the skull, above the base
+    wobble: np.ndarray  # (4,) how the outline departs from an ellipse
+    skull_mm: float
+    scalp_mm: float
+    bone_hu: float
+    grey_hu: float
+    white_hu: float
+    csf_hu: float
+    csf_rim_mm: float  # space between brain and skull
+    sulcus: float  # width of the sulci
+    ventricle: float  # scale of the ventricles' calibre
+    falx_hu: float
+    floor_mm: np.ndarray  # (128, 128) height of the skull base, a table as the textures are
+    sulci: np.ndarray  # (layers, 128, 128) textures; the brain's folds lie along their zero lines
+    grain: np.ndarray  # (layers, 128, 128) coarser, for air cells and uneven densities
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """A patient's head, all of it from one generator."""
+    age = rng.uniform(0, 1)  # wider sulci and ventricles go together
+    layers = int(200 / LAYER_MM) + 2
+    return Anatomy(
+        axes_mm=np.array([rng.uniform(64, 71), rng.uniform(78, 89), rng.uniform(70, 78)]),
+        wobble=rng.normal(0, [0.012, 0.02, 0.012, 0.02]),
+        skull_mm=rng.uniform(5.5, 8.5),
+        scalp_mm=rng.uniform(4.5, 8),
+        bone_hu=rng.uniform(950, 1350),
+        grey_hu=rng.uniform(34.5, 38.5),
+        white_hu=rng.uniform(25.5, 29),
+        csf_hu=rng.uniform(4, 10),
+        csf_rim_mm=0.6 + 2.2 * age + rng.uniform(0, 0.5),
+        sulcus=0.06 + 0.16 * age + rng.uniform(0, 0.05),
+        ventricle=0.75 + 0.6 * age + rng.uniform(-0.1, 0.15),
+        falx_hu=rng.uniform(44, 54),
+        floor_mm=_skull_base(rng),
+        sulci=smooth_noise(rng, layers, 15.0),
+        grain=smooth_noise(rng, layers, 9.0),
+    )
+
+
+def _skull_base(rng: np.random.Generator) -> np.ndarray:
+    """Height of the floor of the skull over (x, y): three fossae a side, petrous ridges, the hole for the cord."""
+    line = (np.arange(TEXTURE_PX, dtype=np.float32) - TEXTURE_PX / 2) * TEXTURE_MM
+    x, y = np.abs(line)[None, :], line[:, None]
+    front, middle, back = rng.uniform(-24, -15), rng.uniform(-46, -38), rng.uniform(-70, -62)
+
+    def rise(distance: np.ndarray, soft: float) -> np.ndarray:
+        return 1 / (1 + np.exp(-np.clip(distance / soft, -30, 30)))
+
+    ridge_y = rng.uniform(2, 6) + 0.55 * (x - 12)  # the petrous bone runs backward and outward
+    floor = front + (middle - front) * rise(y + 30 - 0.35 * np.clip(x - 30, 0, 30), 3.0)
+    floor = floor + (back - floor) * rise(y - ridge_y, 3.0)
+    sella = np.exp(-((x / 11) ** 2) - ((y + 6) / 13) ** 2)
+    floor = floor + (rng.uniform(-34, -29) - floor) * np.clip(1.3 * sella, 0, 1)
+    ridge = np.exp(-(((y - ridge_y) / 7) ** 2)) * rise(x - 10, 2.0) * rise(66 - x, 2.0)
+    floor = floor + (rng.uniform(-27, -20) - floor) * np.clip(1.2 * ridge, 0, 1)
+    hole = np.exp(-((x / 14) ** 4) - ((y - 26) / 17) ** 4)
+    floor = floor - 60 * hole
+    floor = floor - 0.1 * np.clip(-30 - y, 0, 60) + 6 * np.exp(-((x - 24) ** 2 / 130) - (y + 50) ** 2 / 500)  # roofs of the orbits
+    return cv2.GaussianBlur(floor.astype(np.float32), (0, 0), 0.8)
+
+
+def _layer(textures: np.ndarray, z_mm: float) -> np.ndarray:
+    position = float(np.clip((z_mm - LOWEST_MM) / LAYER_MM, 0, len(textures) - 1.001))
+    below = int(position)
+    part = position - below
+    return ((1 - part) * textures[below] + part * textures[below + 1]) / np.hypot(1 - part, part)
+
+
+def paint_anatomy(canvas: Canvas, head: Anatomy) -> None:
+    """Paint the healthy head into an empty canvas and leave the coverages there for what follows."""
+    x, y, z = canvas.x, canvas.y, canvas.z
+    sulci_texture = look_up(_layer(head.sulci, canvas.z_mm), x, y)
+    canvas.texture = look_up(_layer(head.grain, canvas.z_mm), x, y)
+    canvas.hu = np.full(x.shape, -1000, np.float32)
+
+    # outline: signed distance to the inner table; below the origin the head narrows more slowly than an ellipsoid
+    ax, ay, az = (np.float32(a) for a in head.axes_mm)
+    u, v = x / ax, y / ay
+    flat = u * u + v * v + np.float32(1e-4)
+    w = head.wobble.astype(np.float32)
+    c2, s2 = (u * u - v * v) / flat, 2 * u * v / flat
+    stretch = 1 + w[0] * c2 + w[1] * s2 * 0.5 + w[2] * (2 * c2 * c2 - 1) + w[3] * c2 * v
+    up = np.where(z > 0, z / az, z / np.float32(105))
+    up_outer = np.where(z > 0, z / az, z / np.float32(150))
+    q2 = flat * stretch * stretch
+    gx2 = (u / ax) ** 2 + (v / ay) ** 2
+    q = np.sqrt(q2 + up * up)
+    gz = np.where(z > 0, up / az, up / np.float32(105))
+    slope = np.sqrt(gx2 + gz * gz)
+    inner = (q - 1) * q / slope
+    upright = gz / slope
+    q = np.sqrt(q2 + up_outer * up_outer)
+    gz_outer = np.where(z > 0, up_outer / az, up_outer / np.float32(150))
+    slope = np.sqrt(gx2 + gz_outer * gz_outer)
+    outer = (q - 1) * q / slope
+    upright_outer = gz_outer / slope
+    width, width_outer = blur_mm(canvas, upright), blur_mm(canvas, upright_outer)
+    skull = np.float32(head.skull_mm) * (1 + 0.25 * v + 0.1 * c2)
+    canvas.vault_mm = canvas.depth_mm = -inner
+
+    # scalp: skin over fat over muscle at the temples and the nape; the skin folds with the texture
+    low = np.clip((8 - z) / 25, 0, 1)
+    temple = low * np.exp(-(((np.abs(x) - 62) / 16) ** 2) - ((y + 18) / 26) ** 2)
+    nape = np.clip((-18 - z) / 25, 0, 1) * np.clip((y - 15) / 30, 0, 1)
+    scalp = skull + np.float32(head.scalp_mm) + 8 * temple + 16 * nape
+    blend(canvas.hu, covered(outer - scalp, width_outer), np.float32(30))
+    blend(canvas.hu, covered(outer - scalp + 2.2, width_outer), -85 + 8 * canvas.texture)
+    muscle = np.clip(1.6 * np.maximum(temple, nape) - 0.2, 0, 1) * (canvas.texture > -0.6)
+    blend(canvas.hu, covered(outer - scalp + 3.2, width_outer) * muscle, 56 + 3 * sulci_texture)
+    if z.min() < 5:
+        _face(canvas, head, outer - skull, sulci_texture)
+
+    # vault: dense tables with the spongy bone between
+    vault = covered(outer - skull, width_outer)
+    above = np.clip((z + 42) / 16, 0, 1) if z.min() < -26 else 1.0
+    middle = 1 - np.abs(inner - skull / 2) / (skull / 2)
+    bone = head.bone_hu - 500 * np.clip(middle, 0, 1) + 60 * canvas.texture
+    shell = np.maximum(above, np.clip((y - 5) / 15, 0, 1)) * covered(-inner, width)
+    blend(canvas.hu, vault * shell, bone)
+
+    cavity = covered(inner, width)
+    if z.min() < 5:
+        floor = look_up(head.floor_mm, x, y)
+        thickness = np.float32(canvas.thickness_mm)
+        roof = np.clip((z - floor) / thickness + 0.5, 0, 1)
+        plate = np.clip((z - floor + 5) / thickness + 0.5, 0, 1)
+        blend(canvas.hu, cavity * plate, head.bone_hu * 0.8 + 150 * canvas.texture)
+        cavity = cavity * roof
+        canvas.depth_mm = np.minimum(canvas.depth_mm, (z - floor) * 1.0)
+    canvas.cavity = cavity
+    tissue = _brain(canvas, head, sulci_texture)
+    blend(canvas.hu, cavity, tissue)
+
+
+def _face(canvas: Canvas, head: Anatomy, outside: np.ndarray, fine: np.ndarray) -> None:
+    """What lies below the skull base: soft tissue, sinuses with thin walls, orbits, mastoid cells."""
+    x, y, z = canvas.x, canvas.y, canvas.z
+    inside = covered(outside, canvas.pixel_mm) * np.clip((2 - z) / 5, 0, 1)
+    soft = np.where(canvas.texture > 0.5, np.float32(-70), 52 + 4 * fine)
+    blend(canvas.hu, inside, soft)
+    side = np.abs(x)
+    sinus = ((side < 15) & (y < -28) & (y > -78) & (z < -14)) | ((side < 32) & (y < -48) & (z < -44) & (y > -78))
+    mastoid = (side > 38) & (side < 60) & (y > 12) & (y < 36) & (z < -24)
+    for region, cells in ((sinus, fine), (mastoid, canvas.texture)):
+        if region.any():
+            walls = np.clip(1.3 - np.abs(cells) / 0.35, 0, 1)
+            blend(canvas.hu, inside * region, -950 + 1500 * walls)
+    for sign in (-1, 1):
+        orbit = ellipsoid(canvas, np.array([sign * 31.0, -62.0, -33.0]), np.array([19.0, 27.0, 17.0]))
+        if orbit:
+            box, cover, distance = orbit
+            blend(canvas.hu[box], np.clip(-np.abs(distance - 1) / 1.5 + 1, 0, 1), np.float32(700))
+            blend(canvas.hu[box], cover, np.float32(-80))
+        for centre, axes, hu in (
+            ([sign * 32.0, -76.0, -33.0], [12.0, 12.0, 12.0], 22.0),
+            ([sign * 26.0, -52.0, -33.0], [3.0, 16.0, 3.0], 45.0),
+            ([sign * 44.0, -58.0, -33.0], [3.0, 16.0, 6.0], 50.0),
+        ):
+            shape = ellipsoid(canvas, np.array(centre), np.array(axes))
+            if shape:
+                blend(canvas.hu[shape[0]], shape[1], np.float32(hu))
+
+
+def _brain(canvas: Canvas, head: Anatomy, folds: np.ndarray) -> np.ndarray:
+    """Densities inside the skull: cortex, white matter, deep nuclei, CSF spaces, falx and tentorium."""
+    x, y, z = canvas.x, canvas.y, canvas.z
+    depth = canvas.depth_mm
+    cerebellum = np.clip((_tent_height(x, y) - z) / canvas.thickness_mm + 0.5, 0, 1) * (y > 12)
+    crease = np.abs(folds) + np.abs(depth) * 0.012
+    open_mm = np.float32(head.sulcus) * (1 - 0.75 * cerebellum)
+    sulci = np.clip((open_mm - crease) * 7 + 0.5, 0, 1) * np.clip((24 - depth) / 8, 0, 1) * np.clip(depth / 2, 0, 1)
+    cortex = np.maximum(np.clip((0.55 - crease) * 4, 0, 1) * np.clip((28 - depth) / 8, 0, 1), np.clip(6 - depth, 0, 1))
+    tissue = head.white_hu + (head.grey_hu - head.white_hu) * np.maximum(cortex, 0.6 * cerebellum)
+    tissue += 0.8 * canvas.texture
+    everywhere = (slice(None), slice(None))
+    rim = band(canvas, everywhere, depth, head.csf_rim_mm, 0.0)
+    cisterns = np.zeros_like(tissue)
+    ventricles = np.zeros_like(tissue)
+    for sign in (-1, 1):
+        for centre, axes, lift in NUCLEI:
+            shape = ellipsoid(canvas, np.array([sign * centre[0], centre[1], centre[2]]), np.array(axes), rough=0.08)
+            if shape:
+                blend(tissue[shape[0]], shape[1], np.float32(head.grey_hu + lift))
+    blend(tissue, sulci, np.float32(head.csf_hu + 3))
+    for sign in (-1, 1):
+        for start, end, r0, r1 in SYLVIAN:
+            rod = capsule(canvas, _mirror(start, sign), _mirror(end, sign), r0, r1)
+            if rod:
+                np.maximum(cisterns[rod[0]], rod[1], out=cisterns[rod[0]])
+        for start, end, r0, r1 in LATERAL:
+            s = head.ventricle
+            rod = capsule(canvas, _mirror(start, sign), _mirror(end, sign), r0 * s, r1 * s)
+            if rod:
+                np.maximum(ventricles[rod[0]], rod[1], out=ventricles[rod[0]])
+    for centre, axes in CISTERNS:
+        shape = ellipsoid(canvas, np.array(centre), np.array(axes), rough=0.3)
+        if shape:
+            np.maximum(cisterns[shape[0]], shape[1], out=cisterns[shape[0]])
+    stem = ellipsoid(canvas, np.array([0.0, 14.0, -32.0]), np.array([14.0, 13.0, 34.0]))
+    if stem:
+        cisterns[stem[0]] *= 1 - stem[1]
+        blend(tissue[stem[0]], stem[1], np.float32(head.white_hu + 3))
+    for centre, axes in MIDLINE:
+        shape = ellipsoid(canvas, np.array(centre), np.array(axes) * np.array([head.ventricle, 1, 1]))
+        if shape:
+            np.maximum(ventricles[shape[0]], shape[1], out=ventricles[shape[0]])
+    blend(tissue, np.maximum(rim, cisterns), np.float32(head.csf_hu + 2))
+    blend(tissue, ventricles, np.float32(head.csf_hu))
+    cleft = band(canvas, everywhere, x - 1.5 * folds * 0.4, 0.7 + 4 * head.sulcus, 0.0)
+    split = np.clip((z - _falx_edge(y)) / canvas.thickness_mm + 0.5, 0, 1)
+    blend(tissue, cleft * split * 0.7, np.float32(head.csf_hu + 4))
+    blend(tissue, band(canvas, everywhere, x, 0.8, 0.0) * split, np.float32(head.falx_hu))
+    if z.min() < 5:
+        sheet = (z - _tent_height(x, y)) / 1.3
+        tent = band(canvas, everywhere, sheet, 0.9, 0.75) * np.clip((y - 14) / 4, 0, 1)
+        blend(tissue, tent, np.float32(head.falx_hu))
+    canvas.sulci = np.maximum(sulci, rim * (rim > 0.3)) * canvas.cavity
+    canvas.cisterns = cisterns * canvas.cavity
+    canvas.ventricles = ventricles * canvas.cavity
+    return tissue
+
+
+def _mirror(point: tuple[float, float, float], sign: int) -> np.ndarray:
+    return np.array([sign * point[0], point[1], point[2]])
+
+
+def _tent_height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The tentorium: a tent whose ridge runs back along the midline and whose sides fall to the petrous bones."""
+    return -2 - 0.5 * np.abs(x) - 0.18 * (y - 20)
+
+
+def _falx_edge(y: np.ndarray) -> np.ndarray:
+    """Lower edge of the falx: above the corpus callosum in the middle, down to the base in front and the tent behind."""
+    return 34 - 0.012 * (y - 5) ** 2
+
+
+Rod = tuple[tuple[float, float, float], tuple[float, float, float], float, float]
+# (x, y, z) of both ends and the radii there, left side; the right is its mirror
+LATERAL: tuple[Rod, ...] = (
+    ((7, -30, 4), (6, -8, 14), 5.5, 5.0),
+    ((6, -8, 14), (12, 14, 19), 5.0, 6.0),
+    ((12, 14, 19), (23, 34, 5), 6.0, 7.5),
+    ((23, 34, 5), (20, 54, 0), 7.0, 2.5),
+    ((23, 34, 5), (30, 8, -16), 5.0, 2.0),
+)
+SYLVIAN: tuple[Rod, ...] = (
+    ((28, -22, -16), (44, -14, -6), 2.4, 2.2),
+    ((44, -14, -6), (57, -8, 0), 2.2, 3.2),
+    ((46, -16, 0), (50, 6, 12), 2.4, 1.6),
+)
+# (x, y, z) centres and half axes in mm
+MIDLINE = (
+    ((0.0, 2.0, -2.0), (2.6, 14.0, 9.0)),
+    ((0.0, 32.0, -40.0), (7.0, 6.0, 9.0)),
+)
+CISTERNS = (
+    ((0.0, -8.0, -22.0), (15.0, 12.0, 8.0)),
+    ((0.0, 16.0, -24.0), (21.0, 18.0, 7.0)),
+    ((0.0, 29.0, -10.0), (12.0, 5.0, 8.0)),
+    ((0.0, 8.0, -46.0), (17.0, 7.0, 12.0)),
+)
+# and HU above the cortex
+NUCLEI = (
+    ((13.0, -18.0, 8.0), (4.5, 9.0, 9.0), 0.0),
+    ((25.0, -6.0, 4.0), (6.0, 15.0, 11.0), 0.0),
+    ((11.0, 10.0, 6.0), (8.0, 12.0, 9.0), -1.0),
+)

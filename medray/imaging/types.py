@@ -1,0 +1,36 @@
+"""The images that flow through medray, with axes and units in the names of their fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class Unreadable(ValueError):
+    """A file (or frame) that cannot become a Slice. ``str(error)`` is the one-line reason, without patient data."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a DICOM header says of one slice, read without its pixels. Strings are the file's own, as they stand."""
+
+    slice_id: str  # SOPInstanceUID; frames of a multi-frame image carry "/frame<k>" with k from 1
+    patient_id: str
+    study_id: str  # StudyInstanceUID
+    series_id: str  # SeriesInstanceUID
+    frame: int  # 0 in a single-frame file
+    rows: int
+    columns: int
+    position_xyz_mm: tuple[float, float, float]  # ImagePositionPatient: centre of the first pixel, LPS
+    orientation_rc: tuple[float, float, float, float, float, float]  # ImageOrientationPatient: row, then column cosines
+    spacing_rc_mm: tuple[float, float]  # PixelSpacing: between rows, between columns
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One axial CT image in Hounsfield units."""
+
+    header: Header
+    pixels_hu: np.ndarray  # (rows, columns), int16 where slope and intercept are whole, else float32; >= -1024
+    repaired: str | None = None  # what was mended ("wrapped 12-bit"), None where nothing was

@@ -1,0 +1,1 @@
+"""Scores: numpy in, float out. No torch."""

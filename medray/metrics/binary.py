@@ -1,0 +1,72 @@
+"""Weighted log loss, AUC and average precision of binary labels, fast enough to bootstrap over 674,258 slices.
+
+The point values equal scikit-learn's (a test holds them to 1e-9). They are written here because a bootstrap
+evaluates them a thousand times with other row weights: sorting once and reusing the order makes that affordable.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CLIP = 1e-15
+"""Probabilities are clipped to [CLIP, 1 - CLIP] in float64 before a logarithm, as scikit-learn's log_loss once did."""
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Binary cross-entropy of each entry, in nats, same shape; NaN where the label is NaN."""
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), CLIP, 1 - CLIP)
+    labels = np.asarray(labels, dtype=np.float64)
+    return -(labels * np.log(clipped) + (1 - labels) * np.log1p(-clipped))
+
+
+def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> np.ndarray:
+    """(bins with members, 3): mean probability, observed rate, members, in bins of equal count."""
+    order = np.argsort(probabilities, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return np.array([[probabilities[p].mean(), labels[p].mean(), len(p)] for p in parts])
+
+
+class Ranking:
+    """One class's scores, sorted once; AUC and average precision for any row weights in one pass.
+
+    Args:
+        scores: (rows,) higher means more positive.
+        labels: (rows,) 0 or 1, no NaN.
+    """
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
+        self.order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+        ordered = np.asarray(scores, dtype=np.float64)[self.order]
+        self.positive = np.asarray(labels, dtype=np.float64)[self.order]
+        self.tie_ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True))
+
+    def curve(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Cumulated weight of true and of false positives at each distinct threshold, highest first."""
+        weight = np.ones(len(self.order)) if weights is None else np.asarray(weights, dtype=np.float64)[self.order]
+        true = np.cumsum(weight * self.positive)[self.tie_ends]
+        false = np.cumsum(weight * (1 - self.positive))[self.tie_ends]
+        return true, false
+
+    def auc(self, weights: np.ndarray | None = None) -> float:
+        """Area under the ROC curve by the trapezoidal rule; NaN where a class is absent."""
+        true, false = self.curve(weights)
+        if not true[-1] or not false[-1]:
+            return float("nan")
+        return float(np.trapezoid(np.append(0, true), np.append(0, false)) / true[-1] / false[-1])
+
+    def average_precision(self, weights: np.ndarray | None = None) -> float:
+        """Sum of precision times rise in recall; NaN without positives."""
+        true, false = self.curve(weights)
+        if not true[-1]:
+            return float("nan")
+        predicted = true + false
+        precision = np.divide(true, predicted, out=np.zeros_like(true), where=predicted > 0)
+        return float(np.sum(np.diff(true, prepend=0.0) * precision) / true[-1])
+
+    def sensitivity_at(self, specificity: float) -> float:
+        """The highest sensitivity of a threshold with at least this specificity; NaN where a class is absent."""
+        true, false = self.curve()
+        if not true[-1] or not false[-1]:
+            return float("nan")
+        allowed = 1 - false / false[-1] >= specificity - 1e-12
+        return float(true[allowed].max() / true[-1]) if allowed.any() else 0.0

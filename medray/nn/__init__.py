@@ -1,0 +1,1 @@
+"""Networks and losses that two systems share. torch, no Ray."""

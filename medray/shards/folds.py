@@ -1,0 +1,43 @@
+"""Cross-validation folds: grouped by patient, balanced on the rarest labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+
+def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> pd.Series:
+    """Patient → fold.
+
+    Each slice is stratified by its rarest positive label, so that the rarest class is spread first; all slices
+    of a patient go to one fold. The result depends on the set of rows, not on their order.
+
+    Args:
+        patients: (slices,) original patient identifiers. Not their keyed hashes: folds must not depend on the key.
+        labels: (slices, classes) 0, 1 or NaN where a label is missing.
+        folds: how many, at least 2.
+        seed: of the order in which patients that are alike are dealt.
+    Returns:
+        Series of int64 named "fold", indexed by patient, sorted.
+    Raises:
+        ValueError: fewer patients than folds, or fewer than two folds.
+    """
+    if folds < 2:
+        raise ValueError(f"--folds {folds}: cross-validation needs at least 2")
+    distinct = np.unique(patients)
+    if len(distinct) < folds:
+        raise ValueError(f"--folds {folds}: only {len(distinct)} patients have usable slices; use fewer folds")
+    positive = np.nan_to_num(np.asarray(labels, dtype=np.float64)) > 0
+    order = np.lexsort((*positive.T, patients))
+    patients, positive = np.asarray(patients)[order], positive[order]
+    rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
+    stratum = np.full(len(patients), len(rarest_first))
+    for rank, column in reversed(list(enumerate(rarest_first))):
+        stratum[positive[:, column]] = rank
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    fold_of_row = np.empty(len(patients), dtype=np.int64)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(patients)), stratum, groups=patients)):
+        fold_of_row[held_out] = fold
+    by_patient = pd.Series(fold_of_row, index=pd.Index(patients, name="patient_id"), name="fold")
+    return by_patient[~by_patient.index.duplicated()].sort_index()

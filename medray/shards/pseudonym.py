@@ -1,0 +1,79 @@
+"""Who is who: identifiers become keyed hashes; the key and the way back stay outside the output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from medray.shards.store import Store
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Names for patients, studies, series, slices and files. ``key=None``: the identifiers are public, and stay."""
+
+    key: bytes | None
+
+    def of(self, kind: str, identifier: str) -> str:
+        """HMAC-SHA256 (RFC 2104) of kind and identifier, 80 bits of it: a collision in 10^6 names is below 10^-12."""
+        if self.key is None:
+            return identifier
+        digest = hmac.new(self.key, f"{kind}\0{identifier}".encode(), hashlib.sha256)
+        return f"{kind}-{digest.hexdigest()[:20]}"
+
+    def all(self, kind: str, identifiers: Iterable[str]) -> list[str]:
+        return [self.of(kind, identifier) for identifier in identifiers]
+
+
+def load_key(folder: Path) -> bytes:
+    """The key in ``folder``, made there on first use, readable by its owner only. Raises ValueError if damaged."""
+    path = folder / "pseudonym.key"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = folder / f".pseudonym.{os.getpid()}"
+        unfinished.touch(mode=0o600)
+        unfinished.write_bytes(secrets.token_bytes(KEY_BYTES))
+        try:
+            os.link(unfinished, path)  # unlike a rename, never replaces the key that another job has just made
+        except FileExistsError:
+            pass
+        unfinished.unlink()
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise ValueError(
+            f"{path}: {len(key)} bytes where the key has {KEY_BYTES}; restore it, or name another --key-dir"
+        )
+    return key
+
+
+def _map_name(out_uri: str) -> str:
+    return f"map-{hashlib.sha256(out_uri.encode()).hexdigest()[:16]}.parquet"
+
+
+def write_map(folder: Path, out_uri: str, names: dict[str, list[tuple[str, str]]]) -> Path:
+    """Keep the way back (kind → pairs of pseudonym and identifier) of one output folder beside the key."""
+    rows = [(kind, name, identifier) for kind, pairs in names.items() for name, identifier in sorted(set(pairs))]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+    table = pa.table(dict(zip(("kind", "pseudonym", "identifier"), columns, strict=True)))
+    Store(folder).write_table(_map_name(out_uri), table)
+    path = folder / _map_name(out_uri)
+    path.chmod(0o600)
+    return path
+
+
+def read_map(folder: Path, out_uri: str, kind: str) -> dict[str, str]:
+    """Pseudonym → identifier of one kind; empty where this output folder has no map here."""
+    store = Store(folder)
+    if not store.exists(_map_name(out_uri)):
+        return {}
+    rows = store.read_table(_map_name(out_uri)).to_pylist()
+    return {row["pseudonym"]: row["identifier"] for row in rows if row["kind"] == kind}

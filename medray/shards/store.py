@@ -1,0 +1,140 @@
+"""A folder on a local disk or in object storage. Files in it appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class File:
+    """One input file: its path within a filesystem and its size."""
+
+    path: str
+    size_bytes: int
+
+
+class Store:
+    """A folder by path or URI (``s3://``, ``gs://``, ``file://``); picklable, so that Ray tasks may hold it.
+
+    Raises ValueError with one line for a scheme or an address that cannot be used.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri = str(uri)
+        try:
+            if "://" in self.uri:
+                self.filesystem, self.root = pafs.FileSystem.from_uri(self.uri)
+            else:
+                self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(self.uri).expanduser().absolute())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise ValueError(f"{self.uri}: not a folder or URI that pyarrow opens ({_first_line(error)})") from None
+        self.root = self.root.rstrip("/")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and (self.uri, self.root) == (other.uri, other.root)
+
+    def __hash__(self) -> int:
+        return hash((self.uri, self.root))
+
+    @property
+    def local(self) -> Path | None:
+        """The folder as a local path, None in object storage."""
+        return Path(self.root) if isinstance(self.filesystem, pafs.LocalFileSystem) else None
+
+    def sub(self, *parts: str) -> Store:
+        child = object.__new__(Store)
+        child.uri, child.filesystem = "/".join((self.uri.split("?")[0].rstrip("/"), *parts)), self.filesystem
+        child.root = "/".join((self.root, *parts))
+        return child
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Names of the files directly in this folder, sorted; hidden and unfinished ones are left out."""
+        selector = pafs.FileSelector(self.root, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted(
+            i.base_name
+            for i in infos
+            if i.type == pafs.FileType.File and i.base_name.endswith(suffix) and not i.base_name.startswith(".")
+        )
+
+    def files(self) -> list[File]:
+        """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError if absent."""
+        info = self.filesystem.get_file_info(self.root)
+        if info.type == pafs.FileType.File:
+            return [File(self.root, info.size or 0)]
+        if info.type == pafs.FileType.NotFound and self.local is not None:
+            raise ValueError(f"{self.uri}: no such folder or file")
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, recursive=True, allow_not_found=True))
+        return sorted((File(i.path, i.size or 0) for i in infos if i.type == pafs.FileType.File), key=lambda f: f.path)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.filesystem.open_input_file(self.path(name)) as stream:
+            return stream.read()
+
+    def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
+        """Write all or nothing: a local file through a rename, an object in one upload."""
+        path = self.path(name)
+        if self.local is None:
+            with self.filesystem.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        unfinished = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex[:8]}")
+        try:
+            with open(unfinished, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            if os.path.exists(unfinished):
+                os.unlink(unfinished)
+            raise
+
+    def delete(self, name: str) -> None:
+        if self.exists(name):
+            self.filesystem.delete_file(self.path(name))
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        return json.loads(self.read_bytes(name)) if self.exists(name) else default
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(self.path(name), columns=columns, filesystem=self.filesystem)
+
+    def write_table(self, name: str, table: pa.Table, **options: Any) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, **({"compression": "zstd"} | options))
+        self.write_bytes(name, sink.getvalue())
+
+    def check_writable(self) -> None:
+        """Raise ValueError with one line where a file cannot be written and read back: before money is spent."""
+        try:
+            self.write_bytes(".write-test", b"medray")
+            if self.read_bytes(".write-test") != b"medray":
+                raise OSError("what was read back differs from what was written")
+            self.filesystem.delete_file(self.path(".write-test"))
+        except OSError as error:
+            reason = _first_line(error)
+            raise ValueError(f"{self.uri}: cannot be written ({reason}); choose another --out") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

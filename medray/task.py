@@ -1,0 +1,128 @@
+"""Task: what a problem is. Its fields are the hyper-parameters, its methods are what only it knows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:  # a Task is also read by CPU workers that never run a network: torch stays out of their imports
+    import torch
+    from torch import Tensor, nn
+
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One trainable problem. ``replace(task, learning_rate=3e-4)`` is an override, a Tune sample and a smoke test.
+
+    A Task knows nothing of workers, folds or files; an engine knows nothing of labels or networks.
+    """
+
+    id_column: ClassVar[str]  # unique in every shard and in every table of outputs
+    columns: ClassVar[tuple[str, ...]]  # what an example is made from
+
+    epochs: int = 5
+    """Passes over the training rows."""
+    batch_size: int = 32
+    """Examples in one optimizer batch, over all workers together."""
+    accumulate: int = 1
+    """Optimizer steps once in this many batches."""
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    """Which torch optimizer; sgd has momentum 0.9."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Of the optimizer (decoupled in adamw)."""
+    schedule: Literal["constant", "cosine", "one-cycle", "exponential"] = "cosine"
+    """Learning rate over the run; exponential multiplies by schedule_gamma after each epoch."""
+    schedule_gamma: float = 0.9
+    """Factor of the exponential schedule."""
+    warmup_fraction: float = 0.0
+    """Part of the run in which the rate rises linearly from nothing (constant, cosine, exponential)."""
+    clip_norm: float | None = None
+    """Clip the gradient's norm to this."""
+    ema_decay: float | None = None
+    """Score and predict with an exponential moving average of the weights; its decay per step."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """auto: bf16 where the GPU has it, else fp16 with gradient scaling; fp32 on a CPU."""
+    seed: int = 0
+    """Of initial weights, sample order, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")
+
+    @property
+    def name(self) -> str:
+        """What runs of this task are called, on disk and in MLflow."""
+        return type(self).__name__.lower()
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run: the checkpoint's identity and MLflow's parameters."""
+        return {"task": type(self).__name__, **asdict(self)}
+
+    @abstractmethod
+    def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        """One row of the shards as an augmented training example. Runs on any CPU; all randomness from ``rng``."""
+
+    @abstractmethod
+    def example(self, row: Mapping[str, Any]) -> Example:
+        """One row of the shards as an inference example; it holds ``id_column``."""
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network, on the CPU. Raises ValueError where the fields name none."""
+
+    @abstractmethod
+    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalar losses of a batch by name; "loss" is the one that is minimised. NaN labels do not count."""
+
+    @abstractmethod
+    def outputs(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """Output columns of a batch, one entry an example. The same for validation and prediction."""
+
+    @abstractmethod
+    def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
+        """Figures of a table of outputs. The first one decides where a checkpoint is chosen; lower is better."""
+
+    def example_input(self) -> np.ndarray:
+        """A batch of two inputs of the network, for model signatures."""
+        raise NotImplementedError
+
+    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        import torch
+
+        parameters, rate, decay = network.parameters(), self.learning_rate, self.weight_decay
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+        if self.optimizer == "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=rate, alpha=0.9, eps=1.0, weight_decay=decay)
+        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        return kind(parameters, lr=rate, weight_decay=decay)
+
+    def rate_factor(self, step: int, total_steps: int) -> float:
+        """Learning rate at optimizer step ``step`` of ``total_steps``, as a part of the peak."""
+        part = step / max(1, total_steps)
+        if self.schedule == "one-cycle":  # Smith and Topin 2017: up to the peak at 30%, then down to nothing
+            return 0.04 + 0.96 * _half_cosine(1 - part / 0.3) if part < 0.3 else _half_cosine((part - 0.3) / 0.7)
+        if part < self.warmup_fraction:
+            return (step + 1) / (self.warmup_fraction * total_steps + 1)
+        if self.schedule == "cosine":
+            return _half_cosine((part - self.warmup_fraction) / max(1e-9, 1 - self.warmup_fraction))
+        if self.schedule == "exponential":
+            return float(self.schedule_gamma ** int(part * self.epochs))
+        return 1.0
+
+
+def _half_cosine(part: float) -> float:
+    """1 at part 0, 0 at part 1."""
+    return float(0.5 * (1 + np.cos(np.pi * min(1.0, max(0.0, part)))))
