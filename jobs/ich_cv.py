@@ -17,17 +17,18 @@ import tyro
 from medray.engine.claim import claim
 from medray.engine.cluster import connect, spread
 from medray.engine.fit import fit
-from medray.engine.options import Options, run_job, say_stage
+from medray.engine.options import Options, run_job
 from medray.engine.phantoms import phantom_files
+from medray.engine.plan import show_plan
 from medray.engine.prepare import prepare
 from medray.engine.progress import say
-from medray.engine.run import Run
 from medray.engine.sweep import cross_validation, out_of_fold
+from medray.engine.tracking import track_run
 from medray.ich import recipes
 from medray.ich.classes import CLASSES
 from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
-from medray.ich.results import summary, write_results
+from medray.ich.results import flat, summary, write_results
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSpec
@@ -45,7 +46,9 @@ class IchCV:
     task: tyro.conf.OmitArgPrefixes[SliceTask] = field(default_factory=recipes.slice_backbone)
 
 
-PHANTOMS = IchCV(options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True), task=recipes.phantom())
+PHANTOMS = IchCV(
+    options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True), task=recipes.phantom()
+)
 
 
 def main(job: IchCV) -> None:
@@ -64,28 +67,28 @@ def main(job: IchCV) -> None:
         say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
         phantoms = phantom_files(out, PhantomSpec(patients=48, matrix_px=256, slices=(20, 24)))
         dicom, labels = phantoms.dicom, read_labels(phantoms.labels)
+    folder = Store(dicom)
+    files = folder.files()
+    resources = spread(len(folds), options.workers, options.gpu, options.threads)
+    show_plan(task, files, out, folds, options.folds, resources)
     tracker = options.tracker()
+    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=task.identity())
 
-    say_stage(1, "Shards and folds")
+    say("\n1. Shards and folds")
     prepared = prepare(
-        job.source, lambda scan: assemble(scan, labels), list(CLASSES), Store(dicom), out, pseudonyms,
+        job.source, lambda scan: assemble(scan, labels), list(CLASSES), folder, files, out, pseudonyms,
         options.private, options.folds, options.rows_per_shard, options.split_seed,
     )  # fmt: skip
 
-    resources = spread(len(folds), options.workers, options.gpu, options.threads)
-    say_stage(2, f"Training: {task.backbone}, {resources}")
+    say("\n2. Training")
     runs = cross_validation(task, prepared, CLASSES, folds, out, resources, options)
-    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=task.identity())
+    fit(runs, lambda run: track_run(tracker, run))
 
-    def on_change(run: Run) -> None:
-        tracker.want(run.name, run.name, parent="", params=run.task.identity(), history=run.history(), finished=run.finished)
-
-    fit(runs, on_change)
-
-    say_stage(3, "Out-of-fold scores")
+    say("\n3. Out-of-fold scores")
     metrics = write_results(out, out_of_fold(runs))
     for line in summary(metrics):
         say(f"  {line}")
+    tracker.want("", "", metrics=flat(metrics), finished=True)
     tracker.close()
 
 

@@ -6,13 +6,13 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
-from medray.engine.progress import say, warn
+from medray.engine.progress import warn
 from medray.engine.run import Monitor
 from medray.engine.tracking import Tracker
 from medray.shards.pseudonym import Pseudonyms, load_key
@@ -108,7 +108,3 @@ def run_job(job: type[JobT], main: Callable[[JobT], None], default: JobT | None 
 def _stop(reason: str) -> None:
     warn(f"error: {reason}")
     sys.exit(2)
-
-
-def say_stage(number: int, title: str) -> None:
-    say(f"\n{number}. {title}")

@@ -1,8 +1,10 @@
-"""Outputs of a network for a stream of examples: the same for monitoring, held-out rows and new studies."""
+"""Outputs of networks: for streams of examples out of shards, and for new studies straight from their files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,12 @@ import pandas as pd
 import torch
 from torch import nn
 
+from medray.engine.collate import collate
+from medray.shards.source import Encoded, Source
+from medray.shards.store import File, Store
 from medray.task import Task
+
+_HEADER_BYTES = 1 << 16
 
 
 def evaluate(
@@ -41,3 +48,71 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
             tensor = tensor.pin_memory().to(device, non_blocking=True)
         out[name] = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
     return out
+
+
+def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFrame:
+    """``shard.scan`` in this process, without Ray: for a study or a few."""
+
+    def read(file: File) -> list[dict[str, Any]]:
+        found = {"path": file.path, "size_bytes": file.size_bytes, "status": "ok", "reason": None}
+        try:
+            with folder.filesystem.open_input_file(file.path) as raw:
+                return [found | h for h in source.scan(io.BufferedReader(raw, _HEADER_BYTES))]  # type: ignore[arg-type]
+        except (ValueError, OSError) as error:
+            return [found | {"status": "quarantined", "reason": one_line(error)}]
+
+    with ThreadPoolExecutor(8) as pool:
+        rows = [row for of_file in pool.map(read, files) for row in of_file]
+    names = ["path", "size_bytes", "status", "reason", *source.scan_schema.names]
+    return pd.DataFrame(rows, columns=names)
+
+
+def predict_groups(
+    source: Source, task: Task, networks: Sequence[nn.Module], folder: Store, slices: pd.DataFrame, by: str
+) -> Iterator[tuple[pd.DataFrame, dict[str, Encoded]]]:
+    """Predict the rows of ``slices`` group by group (study by study): memory holds two groups at a time.
+
+    Yields:
+        The outputs, floating-point columns averaged over the networks, in the order of ``slices``; and each row's
+        Encoded by id, those that could not be decoded among them.
+    """
+    device = next(networks[0].parameters()).device
+    groups = [group for _, group in slices.groupby(by, sort=True)]
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = [ahead.submit(_encode_group, source, folder, task.id_column, group) for group in groups[:1]]
+        for number, group in enumerate(groups):
+            encoded = waiting.pop().result()
+            waiting += [
+                ahead.submit(_encode_group, source, folder, task.id_column, g) for g in groups[number + 1 : number + 2]
+            ]
+            examples = []
+            for row in group.to_dict("records"):
+                columns = encoded[row[task.id_column]].columns
+                if columns is not None:
+                    examples.append(task.example(row | columns))
+            batches = [collate(examples[i : i + task.batch_size]) for i in range(0, len(examples), task.batch_size)]
+            tables = [evaluate(task, network, batches, device) for network in networks]
+            mean = tables[0].copy()
+            for column in mean.select_dtypes("floating"):
+                mean[column] = np.mean([table[column] for table in tables], axis=0)
+            yield mean, encoded
+
+
+def _encode_group(source: Source, folder: Store, id_column: str, group: pd.DataFrame) -> dict[str, Encoded]:
+    out: dict[str, Encoded] = {}
+    for path, of_file in group.groupby("path", sort=False):
+        rows = of_file.to_dict("records")
+        try:
+            with folder.filesystem.open_input_file(path) as stream:
+                encoded = source.encode(stream.read(), rows)
+        except (ValueError, OSError) as error:
+            encoded = [Encoded(None, one_line(error))] * len(rows)
+        out |= {row[id_column]: result for row, result in zip(rows, encoded, strict=True)}
+    return out
+
+
+def one_line(error: BaseException) -> str:
+    """A reason that may be logged: the text of an OSError holds the path, and a path may hold a patient's name."""
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or type(error).__name__})"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -17,7 +17,7 @@ from medray.shards.folds import assign_folds
 from medray.shards.inventory import Inventory, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
-from medray.shards.store import Store
+from medray.shards.store import File, Store
 
 Assemble = Callable[[pd.DataFrame], Inventory]
 
@@ -37,6 +37,7 @@ def prepare(
     assemble: Assemble,
     labels: list[str],
     folder: Store,
+    files: list[File],
     out: Store,
     pseudonyms: Pseudonyms,
     private: Path,
@@ -49,15 +50,12 @@ def prepare(
     Args:
         assemble: the system's way from a table of headers to an Inventory.
         labels: label columns of the shards; the folds are balanced on them.
-        folder: the input files. out: where inventory.parquet, folds.parquet and shards/ go.
+        folder: where the input files are. files: all of them. out: where inventory.parquet, folds.parquet and shards/ go.
         private: this user's folder with the key; header tables and the map of names stay there.
         folds: None for data that is only predicted.
     Raises:
-        ValueError: no files, none usable, or fewer patients than folds.
+        ValueError: no usable file, or fewer patients than folds.
     """
-    files = folder.files()
-    if not files:
-        raise ValueError(f"{folder.uri}: there are no files in it")
     inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
     for line in inventory.warnings:
         warn(line)

@@ -13,6 +13,7 @@ import ray
 import ray.data
 
 from medray.engine.cluster import quiet_data
+from medray.engine.collate import collate
 from medray.engine.samples import EvaluationPlan, Rows, TrainingPlan
 from medray.shards.store import Store
 from medray.task import Task
@@ -79,13 +80,3 @@ def read_rows(rows: Rows, places: np.ndarray, columns: list[str]) -> Iterator[di
 def _opened(store: Store, name: str) -> pq.ParquetFile:
     """Footers are kept: one of them holds the places of a thousand rows."""
     return pq.ParquetFile(store.filesystem.open_input_file(store.path(name)))
-
-
-def collate(examples: list[dict[str, Any]]) -> Batch:
-    """Examples → arrays with the batch first; text becomes an object array."""
-    return {
-        name: np.array([e[name] for e in examples], dtype=object)
-        if isinstance(examples[0][name], str)
-        else np.stack([np.asarray(e[name]) for e in examples])
-        for name in examples[0]
-    }

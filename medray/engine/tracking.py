@@ -6,11 +6,12 @@ is missing, so that a restarted job, a redone epoch and a lost connection all en
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the defaults wa
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 
-from medray.engine.progress import warn  # noqa: E402
+from medray.engine import checkpoint
+from medray.engine.progress import warn
+from medray.engine.run import Run
 
 RETRY_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 10.0
@@ -118,6 +121,8 @@ class Tracker:
     def _log(self, key: str) -> None:
         import mlflow
 
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         with self._lock:
             wanted = _Wanted(**vars(self._wanted[key]))
         client = mlflow.MlflowClient(tracking_uri=self.uri)
@@ -189,15 +194,31 @@ class Tracker:
             log_model(network, example)
 
 
+def model_of(run: Run) -> Callable[[], tuple[Any, Any]]:
+    """How to get a finished run's network and an example of its input, when MLflow is ready for it."""
+
+    def load() -> tuple[Any, Any]:
+        network = replace(run.task, **{"pretrained": False} if hasattr(run.task, "pretrained") else {}).network()
+        network.load_state_dict(checkpoint.read_weights(run.store, "model.pt")["weights"])
+        return network, run.task.example_input()
+
+    return load
+
+
+def track_run(tracker: Tracker, run: Run) -> None:
+    """Mirror a run as a child of the job's run: parameters, each epoch once, and its final model."""
+    tracker.want(
+        run.name, run.name, parent="", params=run.task.identity(), history=run.history(),
+        finished=run.finished, model=model_of(run) if run.finished else None,
+    )  # fmt: skip
+
+
 def log_model(network: Any, example: Any) -> None:
     """Log a torch network to the active run with its signature and input example (the batch's size is free)."""
-    import logging
-
     import mlflow
     import torch
     from mlflow.models.signature import infer_signature
 
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     with torch.inference_mode():
         output = network.eval()(torch.from_numpy(example)).numpy()
     mlflow.pytorch.log_model(

@@ -51,3 +51,11 @@ def _interval(figure: dict[str, float | None], digits: int) -> str:
     if figure["low"] is None or figure["high"] is None:
         return f"{figure['value']:.{digits}f}"
     return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """The values of metrics.json under names like "auc/any", for MLflow."""
+    out = {"weighted_log_loss": metrics["weighted_log_loss"]["value"], "study/auc": metrics["study"]["auc"]["value"]}
+    for kind in ("auc", "average_precision", "log_loss"):
+        out |= {f"{kind}/{name}": figure["value"] for name, figure in metrics[kind].items()}
+    return {f"oof/{name}": value for name, value in out.items() if value is not None}

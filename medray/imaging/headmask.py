@@ -85,9 +85,11 @@ def _disc(radius_mm: float, mm: _Millimetres) -> np.ndarray:
 
 
 def _open(mask: np.ndarray, radius_mm: float, mm: _Millimetres) -> np.ndarray:
-    # Beyond the image's border lies more of the same: a head cut off by the border must not be eroded from there.
+    # Beyond the image's border lies air: a table shell that runs along the border must not count as thick. A head
+    # that the border cuts off is thick enough without its other half.
     disc = _disc(radius_mm, mm)
-    return cv2.dilate(cv2.erode(mask, disc, borderType=cv2.BORDER_REPLICATE), disc) & mask
+    eroded = cv2.erode(mask, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return cv2.dilate(eroded, disc) & mask
 
 
 def _large_components(mask: np.ndarray, least_mm2: float, mm: _Millimetres) -> np.ndarray:

@@ -73,14 +73,17 @@ class Store:
         )
 
     def files(self) -> list[File]:
-        """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError if absent."""
+        """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError for none."""
         info = self.filesystem.get_file_info(self.root)
         if info.type == pafs.FileType.File:
             return [File(self.root, info.size or 0)]
         if info.type == pafs.FileType.NotFound and self.local is not None:
             raise ValueError(f"{self.uri}: no such folder or file")
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, recursive=True, allow_not_found=True))
-        return sorted((File(i.path, i.size or 0) for i in infos if i.type == pafs.FileType.File), key=lambda f: f.path)
+        files = sorted((File(i.path, i.size or 0) for i in infos if i.type == pafs.FileType.File), key=lambda f: f.path)
+        if not files:
+            raise ValueError(f"{self.uri}: there are no files in it")
+        return files
 
     def read_bytes(self, name: str) -> bytes:
         with self.filesystem.open_input_file(self.path(name)) as stream:

@@ -87,6 +87,8 @@ def test_cables_tubes_and_noise_are_no_head() -> None:
     cv2.circle(hu, (100, 100), 6, 3000, cv2.FILLED)
     cv2.circle(hu, (300, 300), 20, 200, 4)
     cv2.rectangle(hu, (50, 400), (460, 406), 1200, cv2.FILLED)
+    cv2.rectangle(hu, (50, 440), (460, 459), 100, cv2.FILLED)  # 10 mm: as thick as a board gets
+    hu[-24:] = 100  # 12 mm of the board of a table that the image cuts off
     assert not head_mask(hu, SPACING).any()
     assert not head_mask(np.full((512, 512), -1024, np.int16), SPACING).any()
 
