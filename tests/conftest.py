@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from medray.imaging.phantom import PhantomSet, PhantomSpec, write_phantoms
+
+if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
+    from medray.engine.prepare import Prepared
+    from medray.ich.task import SliceTask
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -16,3 +24,52 @@ def head_ct_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("the real head-CT series is not on this machine (../shared/data/head_ct)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomSet:
+    """A dozen small phantom patients as DICOM files, with broken files among them."""
+    spec = PhantomSpec(patients=12, seed=3, matrix_px=96, slices=(8, 10))
+    return write_phantoms(tmp_path_factory.mktemp("phantoms"), spec, broken=True)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray on this machine, for a whole test session."""
+    import ray
+
+    from medray.engine.cluster import connect
+
+    connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The phantoms' shards, inventory and three folds; read-only."""
+    from medray.engine.prepare import prepare
+    from medray.ich.classes import CLASSES
+    from medray.ich.inventory import assemble
+    from medray.ich.labels import read_labels
+    from medray.ich.source import HeadCT
+    from medray.shards.pseudonym import Pseudonyms
+    from medray.shards.store import Store
+
+    out, private = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private")
+    dicom = Store(phantoms.folder / "dicom")
+    labels = read_labels(str(phantoms.folder / "labels.csv"))
+    return prepare(
+        HeadCT(), lambda scan: assemble(scan, labels), list(CLASSES), dicom, dicom.files(), Store(out),
+        Pseudonyms(b"k" * 32), private, folds=3, rows_per_shard=32, seed=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> SliceTask:
+    """Learns next to nothing, in a second an epoch."""
+    from medray.ich.task import SliceTask
+
+    return SliceTask(
+        backbone="test_resnet", pretrained=False, size_px=32, epochs=3, batch_size=8, learning_rate=3e-3, dropout=0.2
+    )

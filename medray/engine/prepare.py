@@ -81,16 +81,16 @@ def prepare(
 
 def _with_results(inventory: Inventory, written: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
     """The inventory's table after decoding: more may be quarantined, some were repaired."""
-    results = written.set_index("slice_id")
     table = inventory.table.copy()
-    names = table["item_id"].map(lambda v: pseudonyms.of("slice", v), na_action="ignore")
     used = table.index.isin(inventory.slices.index)
-    result = results.reindex(names)
-    lost = used & (result["written"] == False).to_numpy()  # noqa: E712 — the column also holds NaN
-    mended = used & ~lost & result["note"].fillna("").ne("").to_numpy()
-    for rows, status in ((lost, "quarantined"), (mended & table["status"].eq("ok"), "repaired")):
+    names = [pseudonyms.of("slice", item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
+    result = written.set_index("slice_id").reindex(names)
+    note = result["note"].fillna("").to_numpy(dtype=object)
+    lost = used & (result["written"].fillna(True).to_numpy() == 0)
+    mended = used & ~lost & (note != "") & table["status"].eq("ok").to_numpy()
+    for rows, status in ((lost, "quarantined"), (mended, "repaired")):
         table.loc[rows, "status"] = status
-        table.loc[rows, "reason"] = result["note"].to_numpy()[np.asarray(rows)]
+        table.loc[rows, "reason"] = note[rows]
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -115,7 +116,7 @@ def write(
     first = np.flatnonzero(~shuffled["order_key"].duplicated().to_numpy())  # frames of a file stay together
     starts = first[np.searchsorted(first, np.arange(0, len(shuffled), rows_per_shard))] if len(shuffled) else first
     starts = np.unique(np.append(starts, len(shuffled)))
-    parts = [shuffled.iloc[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [shuffled.iloc[a:b] for a, b in itertools.pairwise(starts)]
     kept = [c for c in source.shard_schema.names if c in shuffled]
     names = [f"part-{i:05d}-{digest(source.identity(), p[kept].to_json())}.parquet" for i, p in enumerate(parts)]
     finished = set(to.names(".parquet"))

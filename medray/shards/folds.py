@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
@@ -37,7 +39,9 @@ def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int
         stratum[positive[:, column]] = rank
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     fold_of_row = np.empty(len(patients), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(patients)), stratum, groups=patients)):
-        fold_of_row[held_out] = fold
+    with warnings.catch_warnings():  # of classes with fewer rows than folds: the jobs say that, by name
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(patients)), stratum, groups=patients)):
+            fold_of_row[held_out] = fold
     by_patient = pd.Series(fold_of_row, index=pd.Index(patients, name="patient_id"), name="fold")
     return by_patient[~by_patient.index.duplicated()].sort_index()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -42,10 +43,8 @@ def load_key(folder: Path) -> bytes:
         unfinished = folder / f".pseudonym.{os.getpid()}"
         unfinished.touch(mode=0o600)
         unfinished.write_bytes(secrets.token_bytes(KEY_BYTES))
-        try:
-            os.link(unfinished, path)  # unlike a rename, never replaces the key that another job has just made
-        except FileExistsError:
-            pass
+        with contextlib.suppress(FileExistsError):  # unlike a rename, a link never replaces another job's new key
+            os.link(unfinished, path)
         unfinished.unlink()
     key = path.read_bytes()
     if len(key) != KEY_BYTES:

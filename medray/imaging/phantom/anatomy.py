@@ -47,6 +47,7 @@ class Anatomy:
     ventricle: float  # scale of the ventricles' calibre
     falx_hu: float
     floor_mm: np.ndarray  # (128, 128) height of the skull base, a table as the textures are
+    cupping_hu: float  # beam hardening: how much brighter the brain is next to bone
     sulci: np.ndarray  # (layers, 128, 128) textures; the brain's folds lie along their zero lines
     grain: np.ndarray  # (layers, 128, 128) coarser, for air cells and uneven densities
 
@@ -61,14 +62,15 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         skull_mm=rng.uniform(5.5, 8.5),
         scalp_mm=rng.uniform(4.5, 8),
         bone_hu=rng.uniform(950, 1350),
-        grey_hu=rng.uniform(34.5, 38.5),
-        white_hu=rng.uniform(25.5, 29),
+        grey_hu=rng.uniform(33.5, 37.5),
+        white_hu=rng.uniform(26.5, 30),
         csf_hu=rng.uniform(4, 10),
         csf_rim_mm=0.6 + 2.2 * age + rng.uniform(0, 0.5),
         sulcus=0.06 + 0.16 * age + rng.uniform(0, 0.05),
         ventricle=0.75 + 0.6 * age + rng.uniform(-0.1, 0.15),
         falx_hu=rng.uniform(44, 54),
         floor_mm=_skull_base(rng),
+        cupping_hu=rng.uniform(0, 10),
         sulci=smooth_noise(rng, layers, 15.0),
         grain=smooth_noise(rng, layers, 9.0),
     )
@@ -165,8 +167,10 @@ def paint_anatomy(canvas: Canvas, head: Anatomy) -> None:
         cavity = cavity * roof
         canvas.depth_mm = np.minimum(canvas.depth_mm, (z - floor) * 1.0)
     canvas.cavity = cavity
+    canvas.folds = sulci_texture
     tissue = _brain(canvas, head, sulci_texture)
     blend(canvas.hu, cavity, tissue)
+    canvas.hu += cavity * np.float32(head.cupping_hu) * np.exp(np.minimum(inner, 0) / 7)
 
 
 def _face(canvas: Canvas, head: Anatomy, outside: np.ndarray, fine: np.ndarray) -> None:
@@ -206,7 +210,7 @@ def _brain(canvas: Canvas, head: Anatomy, folds: np.ndarray) -> np.ndarray:
     crease = np.abs(folds) + np.abs(depth) * 0.012
     open_mm = np.float32(head.sulcus) * (1 - 0.75 * cerebellum)
     sulci = np.clip((open_mm - crease) * 7 + 0.5, 0, 1) * np.clip((24 - depth) / 8, 0, 1) * np.clip(depth / 2, 0, 1)
-    cortex = np.maximum(np.clip((0.55 - crease) * 4, 0, 1) * np.clip((28 - depth) / 8, 0, 1), np.clip(6 - depth, 0, 1))
+    cortex = np.maximum(0.7 * np.clip((0.5 - crease) * 4, 0, 1) * np.clip((28 - depth) / 8, 0, 1), np.clip(6 - depth, 0, 1))
     tissue = head.white_hu + (head.grey_hu - head.white_hu) * np.maximum(cortex, 0.6 * cerebellum)
     tissue += 0.8 * canvas.texture
     everywhere = (slice(None), slice(None))

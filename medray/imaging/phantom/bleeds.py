@@ -23,12 +23,19 @@ from medray.imaging.phantom.paint import Box, Canvas, blend, blur_mm, covered, e
 
 BLEED_TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 BIT = {name: 1 << k for k, name in enumerate(BLEED_TYPES)}  # of the true masks
-VISIBLE_HU = 6.0
+VISIBLE_HU = 10.0
+DENSITY_HU = {  # of a bleed; among CSF, blood that is only as dense as brain already stands out
+    "epidural": (52.0, 76.0),
+    "intraparenchymal": (54.0, 80.0),
+    "intraventricular": (44.0, 66.0),
+    "subarachnoid": (50.0, 70.0),
+    "subdural": (50.0, 70.0),
+}
 VISIBLE_MM2 = {
     "epidural": 60.0,
     "intraparenchymal": 40.0,
     "intraventricular": 40.0,
-    "subarachnoid": 60.0,
+    "subarachnoid": 80.0,
     "subdural": 60.0,
 }
 # where clots inside the brain lie (left side, mm): basal ganglia, thalamus, the lobes, temporal pole, cerebellum, pons
@@ -63,7 +70,8 @@ class Bleed:
 def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float | None = None) -> Bleed:
     """A bleed of the given kind. ``z_mm`` asks for a height, so that a study's several bleeds lie close together."""
     side = float(rng.choice([-1, 1]))
-    hu = float(rng.uniform(56, 82))
+    low, high = DENSITY_HU[kind]
+    hu = float(rng.uniform(low, high))
     if kind == "epidural":
         angle = rng.uniform(-0.9, 0.8) + (0 if side > 0 else np.pi)
         centre = _on_inner_table(head, angle, rng.uniform(-28, 58) if z_mm is None else np.clip(z_mm, -28, 58))
@@ -76,21 +84,21 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
         size = np.array(
             [rng.uniform(5, 7.5) if thin else rng.uniform(7, 15), rng.uniform(36, 60), rng.uniform(0.7, 1.2)]
         )
-        return Bleed(kind, float(rng.uniform(45, 52)) if thin else hu - 6, centre, size, "thin" if thin else "")
+        return Bleed(kind, float(rng.uniform(45, 52)) if thin else hu, centre, size, "thin" if thin else "")
     if kind == "subarachnoid":
-        base = rng.uniform() < 0.4 if z_mm is None else z_mm < -5
-        size = rng.uniform(30, 46, 3)
+        base = rng.uniform() < 0.5 if z_mm is None else z_mm < -5
+        size = rng.uniform(34, 52, 3)
         if base:
-            return Bleed(kind, hu - 8, np.array([0.0, -4.0, -18.0]), np.array([60, 50, rng.uniform(20, 32)]), "base")
+            return Bleed(kind, hu, np.array([0.0, -4.0, -18.0]), np.array([64, 60, rng.uniform(22, 34)]), "base")
         angle = rng.uniform(-1.4, 1.4) + (0 if side > 0 else np.pi)
         centre = _on_inner_table(head, angle, rng.uniform(5, 66) if z_mm is None else np.clip(z_mm, 5, 66))
-        return Bleed(kind, hu - 10, centre * [0.9, 0.9, 1], size, "convexity")
+        return Bleed(kind, hu, centre * [0.9, 0.9, 1], size, "convexity")
     if kind == "intraventricular":
         style = str(rng.choice(["level", "cast"])) if z_mm is None or z_mm > -20 else "cast"
         y = rng.uniform(8, 26) if style == "level" else 0.0
         low = rng.uniform() < 0.35 if z_mm is None else z_mm < -20
         z = -36.0 if low and style == "cast" else rng.uniform(0, 18)
-        return Bleed(kind, hu - 6, np.array([side * 14, y, z]), np.array([80, 80, rng.uniform(22, 42)]), style)
+        return Bleed(kind, hu, np.array([side * 14, y, z]), np.array([80, 80, rng.uniform(22, 42)]), style)
     if kind != "intraparenchymal":
         raise ValueError(f"no such bleed: {kind}")
     if z_mm is not None:
@@ -98,7 +106,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
         place = np.array(near[int(rng.integers(len(near)))], float)
     else:
         place = np.array(LOBES[int(rng.integers(len(LOBES)))], float)
-    radius = float(np.clip(rng.lognormal(np.log(15), 0.4), 6.3, 26))  # 6.3 mm is 1 mL
+    radius = float(np.clip(rng.lognormal(np.log(16), 0.4), 6.3, 26))  # 6.3 mm is 1 mL
     size = radius * np.exp(rng.normal(0, 0.12, 3))
     return Bleed(kind, hu, place * [side, 1, 1] + rng.normal(0, 4, 3), size)
 
@@ -141,10 +149,14 @@ def paint_bleed(canvas: Canvas, head: Anatomy, bleed: Bleed) -> tuple[Box, np.nd
         near = [((a - c) / s) ** 2 for a, c, s in zip((x, y, z), bleed.centre_mm, bleed.size_mm, strict=True)]
         within = np.clip((1 - (near[0] + near[1] + near[2])) * 3, 0, 1)
         if bleed.kind == "subarachnoid":
-            spaces = canvas.cisterns if bleed.style == "base" else np.maximum(canvas.sulci, canvas.cisterns)
+            # blood distends the sulci that it fills, and the space over them
+            filled = np.clip((head.sulcus + 0.16 - np.abs(canvas.folds) - 0.008 * canvas.depth_mm) * 5 + 0.5, 0, 1)
+            filled *= np.clip((26 - canvas.depth_mm) / 8, 0, 1) * canvas.cavity
+            filled = np.maximum(filled, np.clip(3.5 - canvas.depth_mm, 0, 1) * canvas.cavity)
+            spaces = canvas.cisterns if bleed.style == "base" else np.maximum(filled, canvas.cisterns)
             cover = np.clip(spaces * 1.25, 0, 0.95) * within
             if bleed.style == "base":
-                cover = np.maximum(cover, 0.8 * canvas.sulci * within * np.clip((8 - z) / 10, 0, 1))
+                cover = np.maximum(cover, 0.8 * filled * within * np.clip((8 - z) / 10, 0, 1))
         else:
             below = np.clip((y - bleed.centre_mm[1]) / 2, 0, 1) if bleed.style == "level" else 1.0
             cover = canvas.ventricles * within * below

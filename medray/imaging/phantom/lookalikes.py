@@ -28,6 +28,9 @@ class Lookalikes:
     choroid_mm: float
     tent_hu: float | None
     streak_hu: float  # height of the dark and bright bands at the petrous bones
+    dura_hu: float | None  # a thickened dura or inner table, all the way round, and its thickness
+    dura_mm: float
+    pallidum_hu: float | None  # calcium of both basal ganglia, always symmetrical
     clip: np.ndarray | None  # (3,) a metal clip's place
     infarct: np.ndarray | None  # (6,) centre and half axes
 
@@ -47,6 +50,9 @@ def draw_lookalikes(rng: np.random.Generator) -> Lookalikes:
         choroid_mm=float(rng.uniform(2.5, 5)),
         tent_hu=float(rng.uniform(56, 68)) if rng.uniform() < 0.65 else None,
         streak_hu=float(rng.uniform(4, 16)),
+        dura_hu=float(rng.uniform(56, 72)) if rng.uniform() < 0.4 else None,
+        dura_mm=float(rng.uniform(1.5, 3.5)),
+        pallidum_hu=float(rng.uniform(58, 85)) if rng.uniform() < 0.3 else None,
         clip=np.array([side * rng.uniform(4, 40), rng.uniform(-20, 0), rng.uniform(-24, 0)])
         if rng.uniform() < 0.08
         else None,
@@ -83,6 +89,9 @@ def paint_lookalikes(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
     if found.tent_hu is not None and float(z.min()) < 5:
         tent = band(canvas, everywhere, (z - _tent_height(x, y)) / 1.3, 1.6, 0.75) * np.clip((y - 14) / 4, 0, 1)
         blend(canvas.hu, tent * canvas.cavity, np.float32(found.tent_hu))
+    if found.dura_hu is not None:
+        ring = np.clip((found.dura_mm - canvas.depth_mm) / canvas.pixel_mm + 0.5, 0, 1) * canvas.cavity
+        blend(canvas.hu, ring, np.float32(found.dura_hu))
     _sinuses(canvas, head, found)
     spots = []
     if found.pineal_hu is not None:
@@ -91,6 +100,9 @@ def paint_lookalikes(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
         for sign in (-1.0, 1.0):
             axes = np.array([0.8, 1.6, 1.3]) * found.choroid_mm
             spots.append((np.array([sign * 23, 32.0, 7.0]), axes, found.choroid_hu))
+    if found.pallidum_hu is not None:
+        for sign in (-1.0, 1.0):
+            spots.append((np.array([sign * 21, -5.0, 3.0]), np.array([5.0, 11.0, 9.0]), found.pallidum_hu))
     for centre, axes, hu in spots:
         spot = ellipsoid(canvas, centre, axes, rough=0.2)
         if spot:

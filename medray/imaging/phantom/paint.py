@@ -38,6 +38,7 @@ class Canvas:
     sulci: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     cisterns: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     ventricles: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    folds: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))  # the brain folds along its zero lines
     texture: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))  # about unit variance, 10 mm grain
 
     @property

@@ -1,0 +1,159 @@
+"""Training in Ray's local mode: what a run leaves, and that a resumed run equals an uninterrupted one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from medray.engine import checkpoint
+from medray.engine.cluster import Resources
+from medray.engine.fit import fit
+from medray.engine.loop import Worker
+from medray.engine.options import Options
+from medray.engine.prepare import Prepared
+from medray.engine.run import Run, StopRun
+from medray.engine.sweep import cross_validation, out_of_fold
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.task import SliceTask
+from medray.shards.store import Store
+
+LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
+
+
+def runs_in(folder: Path, prepared: Prepared, task: SliceTask, **options: object) -> list[Run]:
+    flags = Options(out=str(folder), folds=3, **options)  # type: ignore[arg-type]
+    return cross_validation(task, prepared, CLASSES, (0, 1), Store(folder), LOCAL, flags)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task: SliceTask) -> list[Run]:
+    runs = runs_in(tmp_path_factory.mktemp("runs"), prepared, tiny_task)
+    fit(runs)
+    return runs
+
+
+def test_every_held_out_slice_is_predicted_once_and_no_patient_is_learned_from(
+    finished: list[Run], prepared: Prepared
+) -> None:
+    oof = out_of_fold(finished)
+    held_out = prepared.index[prepared.index["fold"].isin([0, 1])]
+    assert sorted(oof["slice_id"]) == sorted(held_out["slice_id"])
+    assert oof[list(PROBABILITIES)].notna().all(axis=None)
+    for run in finished:
+        name = {
+            (f, g, r): i
+            for i, (f, g, r) in enumerate(zip(prepared.rows.file, prepared.rows.group, prepared.rows.row, strict=True))
+        }
+        learned = [name[f, g, r] for f, g, r in zip(run.train.file, run.train.group, run.train.row, strict=True)]
+        patients = set(prepared.index["patient_id"].iloc[learned])
+        assert not patients & set(run.predictions()["patient_id"])
+
+
+def test_a_run_leaves_its_history_and_the_loss_falls(finished: list[Run]) -> None:
+    history = finished[0].history()
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    losses = [entry["metrics"]["train_loss"] for entry in history]
+    assert losses[-1] < losses[0]
+    assert {"held_out_weighted_log_loss", "learning_rate"} <= history[-1]["metrics"].keys()
+    assert history[-1]["system"]["images_per_s"] > 0
+
+
+def test_a_finished_run_is_left_alone(finished: list[Run]) -> None:
+    before = finished[0].store.read_bytes("model.pt")
+    seen: list[str] = []
+    fit(finished, lambda run: seen.append(run.name))
+    assert finished[0].store.read_bytes("model.pt") == before
+    assert seen == [run.name for run in finished]
+
+
+@pytest.mark.parametrize("stop", ["between epochs", "within an epoch"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    stop: str,
+    finished: list[Run],
+    prepared: Prepared,
+    tiny_task: SliceTask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (run, _) = runs_in(tmp_path, prepared, tiny_task, checkpoint_minutes=0.0 if stop == "within an epoch" else 10.0)
+
+    class Killed(BaseException):
+        pass
+
+    kept = 2 if stop == "between epochs" else 3  # with 0 minutes, a checkpoint also lies in the middle of each epoch
+    save = Worker._save
+
+    def save_and_die(self: Worker) -> None:
+        save(self)
+        self.saves = getattr(self, "saves", 0) + 1
+        if self.saves == kept:
+            raise Killed
+
+    monkeypatch.setattr(Worker, "_save", save_and_die)
+    monkeypatch.setattr("ray.train.report", lambda metrics: None)
+    with pytest.raises(Killed):
+        Worker(run).work()
+    monkeypatch.undo()
+    names = run.store.sub("checkpoints").names(".pt")
+    assert ("step00000000" not in names[-1]) == (stop == "within an epoch")
+
+    fit([run])
+    expected = finished[0]
+    pd.testing.assert_frame_equal(run.predictions(), expected.predictions(), check_exact=True)
+    weights, wanted = (checkpoint.read_weights(r.store, "model.pt")["weights"] for r in (run, expected))
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert [e["metrics"] for e in run.history()] == [e["metrics"] for e in expected.history()]
+
+
+def test_the_inner_split_chooses_the_epoch_and_shares_no_patient(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+) -> None:
+    (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, learning_rate=0.02), monitor="inner")
+    assert run.inner is not None
+    fit([run])
+    values = [e["metrics"]["inner_weighted_log_loss"] for e in run.history()]
+    assert run.store.read_json("done.json")["epoch"] == int(np.argmin(values)) + 1
+    place = {
+        (f, g, r): i
+        for i, (f, g, r) in enumerate(zip(prepared.rows.file, prepared.rows.group, prepared.rows.row, strict=True))
+    }
+    patients = [
+        set(prepared.index["patient_id"].iloc[[place[k] for k in zip(rows.file, rows.group, rows.row, strict=True)]])
+        for rows in (run.train, run.inner, run.held_out)
+    ]
+    assert not patients[0] & patients[1]
+    assert not (patients[0] | patients[1]) & patients[2]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+) -> None:
+    (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, optimizer="sgd", learning_rate=1e30))
+    with pytest.raises(
+        StopRun, match=r"test_resnet/fold0: the loss is (nan|inf) in epoch 1; batch: slice-.*--learning-rate"
+    ):
+        fit([run])
+    assert not run.finished
+
+
+def test_an_average_of_weights_is_scored_and_resumes(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+    (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, ema_decay=0.9, epochs=1, clip_norm=0.5, accumulate=2))
+    fit([run])
+    state = checkpoint.latest(run.store.sub("checkpoints"))
+    assert state is not None
+    weights = checkpoint.read_weights(run.store, "model.pt")["weights"]
+    assert torch.equal(weights["head.weight"], state["averaged"]["module.head.weight"])
+    assert not torch.equal(weights["head.weight"], state["network"]["head.weight"])
+
+
+def test_a_batch_that_does_not_divide_fails_before_the_start(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+) -> None:
+    (run, _) = runs_in(tmp_path, prepared, tiny_task)
+    with pytest.raises(ValueError, match="--batch-size 8: not a multiple of 3 workers"):
+        fit([replace(run, resources=replace(LOCAL, workers=3))])

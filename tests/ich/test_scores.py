@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss
+
+from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.ich.scores import score, weighted_log_loss
+from medray.ich.study import study_table
+from medray.metrics.binary import log_losses
+
+
+def test_the_weights_make_the_sources_class_losses_into_its_score() -> None:
+    any_first = [0.115454, 0.019861, 0.0951, 0.07395, 0.03101, 0.052185]
+    losses = np.array([*any_first[1:], any_first[0]])
+    assert losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS) == pytest.approx(0.07186, abs=5e-6)
+
+
+def test_the_weighted_log_loss_is_the_weighted_mean_of_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.random((200, 6)), rng.integers(0, 2, (200, 6))
+    columns = [log_loss(labels[:, i], probabilities[:, i]) for i in range(6)]
+    expected = (sum(columns) + columns[-1]) / 7
+    assert weighted_log_loss(probabilities, labels) == pytest.approx(expected, abs=1e-9)
+    assert weighted_log_loss(probabilities, labels) == pytest.approx(
+        log_losses(probabilities, labels).mean(axis=0) @ np.array(SCORE_WEIGHTS) / 7, abs=1e-12
+    )
+
+
+def predictions(patients: int = 30, per_study: int = 12) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = []
+    for patient in range(patients):
+        for index in range(per_study):
+            labels = dict.fromkeys(CLASSES, 0.0)
+            if patient % 2 and 3 <= index < 8:
+                labels |= {"subdural": 1.0, "any": 1.0}
+            values = {
+                p: float(np.clip(0.7 * labels[c] + 0.3 * rng.random(), 0, 1))
+                for p, c in zip(PROBABILITIES, CLASSES, strict=True)
+            }
+            ids = {
+                "slice_id": f"s{patient:02d}-{index:02d}",
+                "study_id": f"t{patient}",
+                "series_id": f"r{patient}",
+                "patient_id": f"p{patient}",
+            }
+            rows.append(ids | {"index": index, "fold": patient % 3} | values | labels)
+    return pd.DataFrame(rows)
+
+
+def test_metrics_of_a_known_table() -> None:
+    table = predictions()
+    metrics = score(table, study_table(table), samples=100)
+    assert metrics["auc"]["any"]["value"] == 1.0
+    assert metrics["auc"]["epidural"]["value"] is None  # no positive: undefined, not a number
+    assert metrics["counts"]["positive_slices"]["subdural"] == 15 * 5
+    assert metrics["study"]["auc"]["value"] == 1.0
+    assert metrics["study"]["sensitivity_at_specificity"]["0.95"] == 1.0
+    low, value, high = (metrics["weighted_log_loss"][k] for k in ("low", "value", "high"))
+    assert low < value < high
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    table = predictions()
+    shuffled = table.sample(frac=1, random_state=0)
+    assert score(table, study_table(table), samples=20) == score(shuffled, study_table(shuffled), samples=20)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from medray.metrics.binary import Ranking, calibration_bins, log_losses
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores with many ties, labels with both classes, whole-number weights as a bootstrap draws them."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = draw(st.integers(4, 60))
+    scores = np.round(rng.random(rows), draw(st.integers(1, 3)))
+    labels = rng.integers(0, 2, rows)
+    labels[:2] = 0, 1
+    weights = rng.integers(0, 4, rows).astype(float)
+    weights[:2] = 1
+    return scores, labels, weights
+
+
+@given(scored())
+@settings(max_examples=200, deadline=None)
+def test_auc_and_average_precision_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    scores, labels, weights = case
+    ranking = Ranking(scores, labels)
+    for w in (None, weights):
+        assert ranking.auc(w) == pytest.approx(sk.roc_auc_score(labels, scores, sample_weight=w), abs=1e-9)
+        expected = sk.average_precision_score(labels, scores, sample_weight=w)
+        assert ranking.average_precision(w) == pytest.approx(expected, abs=1e-9)
+
+
+@given(scored())
+@settings(max_examples=50, deadline=None)
+def test_log_loss_equals_scikit_learns(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    scores, labels, _ = case
+    clipped = np.clip(scores.astype(np.float64), 1e-15, 1 - 1e-15)
+    assert log_losses(scores, labels).mean() == pytest.approx(sk.log_loss(labels, clipped), abs=1e-9)
+
+
+def test_a_certain_mistake_costs_the_clip_and_not_infinity() -> None:
+    assert log_losses(np.array([0.0]), np.array([1.0]))[0] == pytest.approx(-np.log(1e-15))
+    assert log_losses(np.array([1.0]), np.array([0.0]))[0] == pytest.approx(-np.log(1e-15), rel=2e-3)
+
+
+def test_absent_classes_have_no_auc() -> None:
+    assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([0, 0])).auc())
+    assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([0, 0])).average_precision())
+    assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([1, 1])).sensitivity_at(0.9))
+
+
+def test_sensitivity_at_specificity_by_hand() -> None:
+    ranking = Ranking(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 0, 1, 1, 0, 0]))
+    assert ranking.sensitivity_at(1.0) == pytest.approx(1 / 3)
+    assert ranking.sensitivity_at(2 / 3) == pytest.approx(1.0)
+
+
+def test_calibration_bins_hold_every_row_once() -> None:
+    bins = calibration_bins(np.linspace(0, 1, 25), np.ones(25), bins=10)
+    assert bins[:, 2].sum() == 25
+    assert np.all(np.diff(bins[:, 0]) > 0)

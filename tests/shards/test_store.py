@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from medray.shards.store import Store
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    store.write_bytes("a.bin", b"old")
+
+    def no_space(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        store.write_bytes("a.bin", b"new")
+    assert store.read_bytes("a.bin") == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_names_leave_out_unfinished_files_and_folders(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.sub("deeper").write_bytes("b.parquet", b"")
+    store.write_bytes("a.parquet", b"")
+    (tmp_path / ".c.parquet.1234").write_bytes(b"")
+    assert store.names(".parquet") == ["a.parquet"]
+    assert [f.path.rsplit("/", 1)[1] for f in store.files()] == [".c.parquet.1234", "a.parquet", "b.parquet"]
+
+
+def test_tables_and_json_come_back(tmp_path: Path) -> None:
+    store = pickle.loads(pickle.dumps(Store(tmp_path).sub("x")))
+    table = pa.table({"n": [1, 2]})
+    store.write_table("t.parquet", table)
+    assert store.read_table("t.parquet") == table
+    store.write_json("j.json", {"a": [1]})
+    assert store.read_json("j.json") == {"a": [1]}
+    assert store.read_json("none.json", 7) == 7
+
+
+def test_json_refuses_nan_which_no_other_reader_knows(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Store(tmp_path).write_json("j.json", float("nan"))
+
+
+def test_unusable_places_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written .* choose another --out"):
+        Store(tmp_path / "file" / "below").check_writable()
+    with pytest.raises(ValueError, match="no such folder"):
+        Store(tmp_path / "absent").files()
+    with pytest.raises(ValueError, match="no files in it"):
+        (tmp_path / "empty").mkdir()
+        Store(tmp_path / "empty").files()
+    with pytest.raises(ValueError, match="ftp://x/y"):
+        Store("ftp://x/y")
