@@ -92,5 +92,10 @@ def main(job: IchCV) -> None:
     tracker.close()
 
 
+def start() -> None:
+    given = any(flag.startswith("--dicom") for flag in sys.argv)
+    run_job(IchCV, main, default=IchCV() if given else PHANTOMS)
+
+
 if __name__ == "__main__":
-    run_job(IchCV, main, default=IchCV() if "--dicom" in " ".join(sys.argv) else PHANTOMS)
+    start()

@@ -92,5 +92,9 @@ def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
     to.write_bytes(name, table.to_csv(index=False).encode())
 
 
-if __name__ == "__main__":
+def start() -> None:
     run_job(IchPredict, main)
+
+
+if __name__ == "__main__":
+    start()

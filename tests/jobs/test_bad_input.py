@@ -1,0 +1,132 @@
+"""A user's mistake is one line, a non-zero exit, and costs nothing that was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medray.imaging.phantom import PhantomSet
+
+Run = Callable[..., tuple[int, str]]
+SMALL = ("--backbone", "test_resnet", "--no-pretrained", "--size-px", 32, "--epochs", 1, "--folds", 2)
+
+
+@pytest.fixture
+def flags(phantoms: PhantomSet, tmp_path: Path) -> list[object]:
+    dicom, labels = phantoms.folder / "dicom", phantoms.folder / "labels.csv"
+    private = ("--key-dir", tmp_path / "private")
+    return ["--dicom", dicom, "--labels", labels, "--out", tmp_path / "out", *private, *SMALL]
+
+
+def with_flag(flags: list[object], name: str, *values: object) -> list[object]:
+    """The flags with one of them changed or added."""
+    if name not in flags:
+        return [*flags, name, *values]
+    place = flags.index(name)
+    return [*flags[: place + 1], *values, *flags[place + 2 :]]
+
+
+def the_error(result: tuple[int, str]) -> str:
+    status, text = result
+    lines = [line for line in text.splitlines() if line.startswith("! error: ")]
+    assert status == 2, text
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "message"),
+    [
+        ("--backbone", ["resnet181"], "timm has no such model; did you mean .*resnet18"),
+        ("--train-folds", [5], "--train-folds 5: with --folds 2 they are 0 to 1"),
+        ("--labels", ["absent.csv"], "absent.csv: cannot be read"),
+        ("--dicom", ["nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_before_anything_starts(
+    flag: str, values: list[object], message: str, flags: list[object], run_in_process: Run
+) -> None:
+    import re
+
+    assert re.search(message, the_error(run_in_process("ich_cv", *with_flag(flags, flag, *values))))
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "message"),
+    [
+        ("--windows", ["brian"], "brain"),
+        ("--learning-rate", [0], "learning_rate 0.0: must be above 0"),
+        ("--class-weights", [1, 1, 1, 1, 1, -1], "6 numbers of 0 or more are needed"),
+        ("--epocs", [1], "--epochs"),
+    ],
+)
+def test_a_value_that_a_flag_cannot_have(
+    flag: str, values: list[object], message: str, flags: list[object], run_in_process: Run
+) -> None:
+    status, text = run_in_process("ich_cv", *with_flag(flags, flag, *values))
+    assert status == 2
+    assert message in " ".join(text.split())
+    assert "Traceback" not in text
+
+
+def test_pretrained_weights_that_cannot_be_had(
+    flags: list[object], run_in_process: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    online = [f for f in with_flag(flags, "--backbone", "resnet18") if f != "--no-pretrained"]
+    error = the_error(run_in_process("ich_cv", *online, "--pretrained"))
+    assert "cannot be loaded (no route to the hub)" in error
+    assert "--no-pretrained" in error
+
+
+def test_an_output_that_cannot_be_written(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    result = run_in_process("ich_cv", *with_flag(flags, "--out", tmp_path / "taken" / "out"))
+    assert "choose another --out" in the_error(result)
+
+
+def test_a_key_below_the_output(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    result = run_in_process("ich_cv", *with_flag(flags, "--key-dir", tmp_path / "out" / "key"))
+    assert "lies below --out" in the_error(result)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_folder_without_dicom(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for i in range(3):
+        (tmp_path / "texts" / f"{i}.dcm").write_text("no image")
+    result = run_in_process("ich_cv", *with_flag(flags, "--dicom", tmp_path / "texts"))
+    assert "none of 3 files is a usable CT slice; most often: not a DICOM file" in the_error(result)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_labels_of_other_slices(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("ID,Label\nID_unknown_any,0\n")
+    result = run_in_process("ich_cv", *with_flag(flags, "--labels", tmp_path / "other.csv"))
+    assert "none of its 1 ids belongs to one of" in the_error(result)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_fewer_patients_than_folds_keeps_the_shards(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    result = run_in_process("ich_cv", *with_flag(flags, "--folds", 40))
+    assert "--folds 40: only 13 patients have usable slices; use fewer folds" in the_error(result)
+    assert list((tmp_path / "out" / "shards").glob("*.parquet"))
+
+
+def test_another_configurations_output(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    from medray.engine.claim import claim
+    from medray.shards.store import Store
+
+    claim(Store(tmp_path / "out"), {"epochs": 7})
+    assert "holds a run with" in the_error(run_in_process("ich_cv", *flags))
+
+
+def test_a_run_that_is_none(run_in_process: Run, tmp_path: Path) -> None:
+    result = run_in_process("ich_predict", "--run", tmp_path, "--dicom", tmp_path, "--to", tmp_path / "to")
+    assert "holds no config.json" in the_error(result)

@@ -1,0 +1,212 @@
+"""The whole job as a user starts it: killed at many moments it ends with the numbers of an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.imaging.phantom import PhantomSet
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def command(phantoms: PhantomSet, folder: Path, *more: object) -> list[str]:
+    flags = [
+        "--dicom", phantoms.folder / "dicom", "--labels", phantoms.folder / "labels.csv", "--out", folder / "out",
+        "--key-dir", folder.parent / "private", "--folds", 2, "--rows-per-shard", 32, "--backbone", "test_resnet",
+        "--no-pretrained", "--size-px", 32, "--epochs", 2, "--batch-size", 8, "--threads", 1, *more,
+    ]  # fmt: skip
+    return [sys.executable, str(ROOT / "jobs" / "ich_cv.py"), *map(str, flags)]
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1, cwd=ROOT
+    )
+
+
+def finish(job: subprocess.Popen[str]) -> str:
+    text, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, text
+    return text
+
+
+def stop_ray(pids: list[int]) -> None:
+    """Wait until the killed driver's Ray is gone: two clusters on two cores would slow each other down."""
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=30)
+    for process in alive:
+        process.kill()
+
+
+def run_until(words: list[str], line: str, then: Callable[[subprocess.Popen[str]], None]) -> None:
+    """Start, and when a line of output holds ``line``, do something to the job."""
+    job = start(words)
+    assert job.stdout is not None
+    seen = []
+    for text in job.stdout:
+        seen.append(text)
+        if line in text:
+            then(job)
+            break
+    else:
+        raise AssertionError(f"{line!r} never came:\n{''.join(seen)}")
+
+
+def kill_driver(job: subprocess.Popen[str]) -> None:
+    family = [p.pid for p in psutil.Process(job.pid).children(recursive=True)]
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    stop_ray(family)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "job"
+    folder.mkdir()
+    (folder / "log").write_text(finish(start(command(phantoms, folder))))
+    return folder
+
+
+def test_it_leaves_what_it_says(uninterrupted: Path, phantoms: PhantomSet) -> None:
+    out = uninterrupted / "out"
+    files = len(list((phantoms.folder / "dicom").iterdir()))
+    inventory = pd.read_parquet(out / "inventory.parquet")
+    assert len(inventory) == files
+    assert inventory["path"].is_unique
+    assert {"ok", "repaired", "quarantined", "unlabelled"} <= set(inventory["status"])
+    assert inventory.loc[inventory["status"] == "quarantined", "reason"].str.len().gt(5).all()
+
+    oof = pd.read_parquet(out / "oof.parquet")
+    folds = pd.read_parquet(out / "folds.parquet")
+    assert oof["slice_id"].is_unique
+    labelled = inventory[inventory["status"].isin(["ok", "repaired"])]
+    assert set(oof["slice_id"]) == set(labelled["slice_id"])
+    assert {"slice_id", "study_id", "fold", *PROBABILITIES, *CLASSES} <= set(oof.columns)
+    assert (oof["fold"] == oof["patient_id"].map(folds.set_index("patient_id")["fold"])).all()
+    assert np.isfinite(oof[list(PROBABILITIES)].to_numpy()).all()
+
+    studies = pd.read_parquet(out / "studies.parquet")
+    assert set(oof["study_id"]) <= set(studies["study_id"])
+    assert studies["study_id"].is_unique
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"weighted_log_loss", "auc", "average_precision", "log_loss", "counts", "study"} <= metrics.keys()
+    assert metrics["auc"]["any"].keys() == {"value", "low", "high"}
+    page = (out / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    schema = pq.read_schema(next((out / "shards").glob("*.parquet")))
+    assert schema.field("position_mm").metadata[b"unit"] == b"mm"
+
+
+def test_nothing_of_a_patient_leaves_the_private_folder(uninterrupted: Path, phantoms: PhantomSet) -> None:
+    import pydicom
+
+    names = set()
+    for path in (phantoms.folder / "dicom").glob("ID_*.dcm"):
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        names |= {
+            str(header.get(tag)) for tag in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+        }
+    names = {name.encode() for name in names if len(name) > 6}
+    assert len(names) > 100
+    for path in [uninterrupted / "log", *(uninterrupted / "out").rglob("*")]:
+        if path.is_file():
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                content = b"".join(
+                    str(c.to_pylist()).encode()
+                    for f in [pq.read_table(path)]
+                    for c in f.select([n for n in f.column_names if n != "image"]).columns
+                )
+            assert not [name for name in names if name in content], path
+
+
+def test_mlflow_holds_a_parent_and_each_epoch_once(uninterrupted: Path) -> None:
+    runs = mlflow_runs(uninterrupted / "out")
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(parents) == 1
+    assert len(children) == 2
+    assert "oof/weighted_log_loss" in parents[0].data.metrics
+    assert_epochs_once(uninterrupted / "out")
+    assert all(run.data.params["backbone"] == "test_resnet" for run in runs)
+
+
+def mlflow_runs(out: Path) -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db")
+    experiment = client.get_experiment_by_name("medray")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def assert_epochs_once(out: Path) -> None:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db")
+    for run in mlflow_runs(out):
+        if "mlflow.parentRunId" in run.data.tags:
+            for name in ("train_loss", "held_out_weighted_log_loss", "system/images_per_s"):
+                assert sorted(m.step for m in client.get_metric_history(run.info.run_id, name)) == [1, 2]
+
+
+def test_killed_at_many_moments_it_ends_with_the_same_numbers(
+    uninterrupted: Path, phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("killed") / "job"
+    folder.mkdir()
+    words = command(phantoms, folder)
+    for line in ("headers", "starts", "epoch 1/2", "Out-of-fold scores"):
+        run_until(words, line, kill_driver)
+    finish(start(words))
+    assert_same_results(folder / "out", uninterrupted / "out")
+    assert_epochs_once(folder / "out")
+    assert not [p for p in (folder / "out").rglob(".*") if p.is_file() and "train" not in p.parts]
+
+
+def test_a_killed_worker_is_started_again(
+    uninterrupted: Path, phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("worker") / "job"
+    folder.mkdir()
+
+    def kill_worker(job: subprocess.Popen[str]) -> None:
+        for _ in range(100):
+            for process in psutil.Process(job.pid).children(recursive=True):
+                try:
+                    if "test_resnet/fold" in " ".join(process.cmdline()):
+                        process.kill()
+                        return
+                except psutil.NoSuchProcess:
+                    pass
+            time.sleep(0.1)
+        raise AssertionError("no worker was found")
+
+    job: list[subprocess.Popen[str]] = []
+
+    def kill_and_keep(running: subprocess.Popen[str]) -> None:
+        kill_worker(running)
+        job.append(running)
+
+    run_until(command(phantoms, folder), "epoch 1/2", kill_and_keep)
+    finish(job[0])
+    assert_same_results(folder / "out", uninterrupted / "out")
+    assert_epochs_once(folder / "out")
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    assert (one / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(one / "oof.parquet"), pd.read_parquet(other / "oof.parquet"), check_exact=True
+    )
