@@ -58,7 +58,7 @@ def main(job: IchCV) -> None:
     folds, pseudonyms = options.fold_list(), options.pseudonyms()
     labels = None if job.labels is None else read_labels(job.labels)
     out.check_writable()
-    claim(out, {"dicom": job.dicom, "labels": job.labels, "folds": options.folds, "split_seed": options.split_seed,
+    claim(out, {"dicom": job.dicom and Store(job.dicom).uri, "labels": job.labels and Store(job.labels).uri, "folds": options.folds, "split_seed": options.split_seed,
                 "monitor": options.monitor, **job.source.identity(), **task.identity()})  # fmt: skip
     connect()
     dicom = job.dicom

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from torch import nn
 
 from medray.engine import checkpoint
+from medray.engine.tracking import without_download
 from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.task import Task
@@ -29,7 +30,7 @@ def load_job(
         raise ValueError(f"--run {out.uri}: holds no config.json; name the --out of a job")
     if configuration.get("task") != task.__name__:
         raise ValueError(f"--run {out.uri}: a run of {configuration.get('task')}, expected {task.__name__}")
-    shape = replace(_build(task, configuration), pretrained=False)  # type: ignore[call-arg]
+    shape = without_download(_build(task, configuration))
     folder = out.sub("runs", *shape.name.split("/"))
     networks = []
     for fold in range(configuration["folds"]):

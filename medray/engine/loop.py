@@ -44,7 +44,7 @@ class Worker:
         torch.backends.cudnn.benchmark = not run.deterministic
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
         torch.manual_seed(self.task.seed)
-        self.network = self.task.network().to(self.device, memory_format=torch.channels_last)
+        self.network = self.task.network().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: nn.Module = self.network
         if self.world > 1:
             self.model = DistributedDataParallel(self.network, [self.device] if run.resources.gpu else None)
@@ -203,7 +203,7 @@ class Worker:
         return self.network if self.averaged is None else self.averaged.module
 
     def _evaluate(self, rows: Rows) -> pd.DataFrame:
-        """Outputs of all rows, on rank 0 (others: their part), in order of id."""
+        """Outputs of all rows, in the order of the rows: unlike an order of ids, it does not depend on the key."""
         network = self._scored()
         if self.world > 1:
             for buffer in network.buffers():
@@ -216,7 +216,7 @@ class Worker:
             tables: list[Any] = [None] * self.world
             dist.all_gather_object(tables, table)
             table = pd.concat([t for t in tables if len(t)])
-        return table.sort_values(self.task.id_column, kind="stable").reset_index(drop=True)
+        return table.reset_index(drop=True)
 
     def _save(self) -> None:
         sums = {name: float(value) for name, value in self.sums.items()}

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -92,8 +92,9 @@ def run_job(job: type[JobT], main: Callable[[JobT], None], default: JobT | None 
     """Parse the flags and run. A user's mistake ends in one line and exit status 2; what was done is kept."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
+        given: dict[str, Any] = {} if default is None else {"default": default}
         flags = tyro.cli(
-            job, default=default, description=sys.modules["__main__"].__doc__, config=(tyro.conf.AvoidSubcommands,)
+            job, **given, description=sys.modules["__main__"].__doc__, config=(tyro.conf.AvoidSubcommands,)
         )
         main(flags)
     except ValueError as error:

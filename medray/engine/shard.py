@@ -127,10 +127,10 @@ def write(
     results = [_left_out(to, names[i], parts[i]) for i in range(len(parts)) if i not in set(todo)]
     if todo:
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
-        writer = _Writer(source, folder, to, [names[i] for i in todo], rows, kept)
+        writer: Any = _Writer(source, folder, to, [names[i] for i in todo], rows, kept)
         data = ray.data.range(len(todo), override_num_blocks=len(todo)).map_batches(writer, batch_size=1, num_cpus=1)
         for done in data.iter_batches(batch_size=None, batch_format="pandas"):
-            results.append(done)
+            results.append(pd.DataFrame(done))
             progress.add(len(done))
     progress.close()
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["slice_id", "note", "written"])

@@ -31,10 +31,11 @@ def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) ->
     if not units:
         return
     quiet_data()
-    reader = _Reader(task, ray.put(plan), units)
+    reader: Any = _Reader(task, ray.put(plan), units)
     data = ray.data.range(len(units), override_num_blocks=len(units))
     data = data.map_batches(reader, batch_size=1, num_cpus=data_cpus)
-    yield from data.iter_batches(batch_size=plan.local_batch, batch_format="numpy", prefetch_batches=4)
+    batches: Any = data.iter_batches(batch_size=plan.local_batch, batch_format="numpy", prefetch_batches=4)
+    yield from batches
 
 
 class _Reader:

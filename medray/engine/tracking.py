@@ -22,6 +22,7 @@ os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 from medray.engine import checkpoint
 from medray.engine.progress import warn
 from medray.engine.run import Run
+from medray.task import Task
 
 RETRY_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 10.0
@@ -198,11 +199,17 @@ def model_of(run: Run) -> Callable[[], tuple[Any, Any]]:
     """How to get a finished run's network and an example of its input, when MLflow is ready for it."""
 
     def load() -> tuple[Any, Any]:
-        network = replace(run.task, **{"pretrained": False} if hasattr(run.task, "pretrained") else {}).network()
+        network = without_download(run.task).network()
         network.load_state_dict(checkpoint.read_weights(run.store, "model.pt")["weights"])
         return network, run.task.example_input()
 
     return load
+
+
+def without_download(task: Task) -> Task:
+    """The task with a network of the same shape; its weights are about to be loaded."""
+    changes: dict[str, Any] = {"pretrained": False} if hasattr(task, "pretrained") else {}
+    return replace(task, **changes)
 
 
 def track_run(tracker: Tracker, run: Run) -> None:

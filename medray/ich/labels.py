@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from medray.ich.classes import CLASSES
-from medray.shards.store import Store
+from medray.shards.store import Store, read_file
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,24 @@ def read_labels(uri: str) -> Labels:
     Raises:
         ValueError: another header, a label that is not 0 or 1, an ID without a known class, no such file.
     """
-    folder, _, name = uri.rpartition("/")
+    shown = Store(uri).uri
     try:
-        data = Store(folder or ".").read_bytes(name)
+        data = read_file(uri)
     except OSError as error:
-        raise ValueError(f"--labels {uri}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"--labels {shown}: cannot be read ({str(error).splitlines()[0]})") from None
     header = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip().lstrip("\ufeff")
     if header.split(",") != ["ID", "Label"]:
         raise ValueError(
-            f'--labels {uri}: the header is "{header[:80]}", expected "ID,Label" (the challenge\'s long CSV)'
+            f'--labels {shown}: the header is "{header[:80]}", expected "ID,Label" (the challenge\'s long CSV)'
         )
     try:
-        long = pacsv.read_csv(data_stream(data)).to_pandas()
+        long = pacsv.read_csv(pa.BufferReader(data)).to_pandas()
     except ValueError as error:  # pyarrow's errors are ValueErrors
-        raise ValueError(f"--labels {uri}: {str(error).splitlines()[0]}") from None
-    return _from_long(long, uri)
+        raise ValueError(f"--labels {shown}: {str(error).splitlines()[0]}") from None
+    return _from_long(long, shown)
 
 
-def data_stream(data: bytes) -> object:
-    import pyarrow as pa
-
-    return pa.BufferReader(data)
-
-
-def _from_long(long: pd.DataFrame, uri: str) -> Labels:
+def _from_long(long: pd.DataFrame, shown: str) -> Labels:
     ids = long["ID"].astype(str)
     parts = ids.str.rsplit("_", n=1, expand=True)
     slice_ids, classes = parts[0], parts[1] if 1 in parts else pd.Series([None] * len(ids), dtype=object)
@@ -61,13 +56,13 @@ def _from_long(long: pd.DataFrame, uri: str) -> Labels:
     if unknown.any():
         line = int(np.flatnonzero(unknown)[0]) + 2
         raise ValueError(
-            f"--labels {uri}: line {line}: no class in this ID; it must end in one of _{', _'.join(CLASSES)}"
+            f"--labels {shown}: line {line}: no class in this ID; it must end in one of _{', _'.join(CLASSES)}"
         )
     values = pd.to_numeric(long["Label"], errors="coerce")
     wrong = ~values.isin([0, 1])
     if wrong.any():
         line = int(np.flatnonzero(wrong)[0]) + 2
-        raise ValueError(f'--labels {uri}: line {line}: label "{long["Label"].iloc[line - 2]}" is neither 0 nor 1')
+        raise ValueError(f'--labels {shown}: line {line}: label "{long["Label"].iloc[line - 2]}" is neither 0 nor 1')
 
     flat = pd.DataFrame({"slice_id": slice_ids, "class": classes, "value": values.astype(float)})
     distinct = flat.drop_duplicates()

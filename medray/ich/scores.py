@@ -31,7 +31,6 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
         studies: one row a study: patient_id, score, label (NaN where unlabelled).
         samples: of the bootstrap over patients.
     """
-    oof = oof.sort_values("slice_id", kind="stable")
     probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
     losses = log_losses(probabilities, labels)
     per_slice = losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
@@ -61,7 +60,7 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
 
 def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, Any]:
     """AUC and sensitivity at given specificities of the study score, and the source's vote for comparison."""
-    known = studies.dropna(subset=["label"]).sort_values("study_id", kind="stable")
+    known = studies.dropna(subset=["label"])
     labels = known["label"].to_numpy(dtype=np.float64)
     patients = known["patient_id"].to_numpy()
     out: dict[str, Any] = {"studies": len(known), "positive": int(labels.sum())}

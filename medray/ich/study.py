@@ -45,14 +45,15 @@ def source_vote(probabilities: np.ndarray) -> np.ndarray:
 
 
 def study_table(slices: pd.DataFrame) -> pd.DataFrame:
-    """One row a study from predictions of all of its slices, labelled or not.
+    """One row a study from predictions of all of its slices, labelled or not; in the order in which they first appear.
 
     Columns: study_id, patient_id, slices, score and score_<class> (maximum of the 3-slice running mean, over the
     study's series), maximum, mean (of ``any``), source_vote_<class>, label (``any`` of any slice; NaN where no slice
     is labelled).
     """
     rows = []
-    for study_id, study in slices.sort_values(["study_id", "series_id", "index"]).groupby("study_id", sort=True):
+    for study_id, unordered in slices.groupby("study_id", sort=False):
+        study = unordered.sort_values(["series_id", "index"])
         probabilities = study[list(PROBABILITIES)].to_numpy(dtype=np.float64)
         series = [study.iloc[places] for places in study.groupby("series_id", sort=True).indices.values()]
         smooth = np.max(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 
 Statistic = Callable[[np.ndarray], float]
 """Row weights (rows,) → figure; NaN where it is undefined."""
@@ -25,7 +26,8 @@ def interval_over_groups(
     Returns:
         name → {"value", "low", "high"}; None for what is undefined.
     """
-    distinct, group_of_row = np.unique(groups, return_inverse=True)
+    # numbered as they appear, not as they sort: identifiers are hashes of a key, and results must not depend on it
+    group_of_row, distinct = pd.factorize(groups)
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
     for _ in range(samples):

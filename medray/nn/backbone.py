@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import timm
 import torch
@@ -23,7 +24,7 @@ class Backbone(nn.Module):
         super().__init__()
         check_backbone(name)
         try:
-            self.body = timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0)
+            self.body: Any = timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0)
         except Exception as error:  # timm lets every hub and network failure through as it comes
             if not pretrained:
                 raise
@@ -32,10 +33,11 @@ class Backbone(nn.Module):
                 f"--backbone {name}: its pretrained weights cannot be loaded ({first}); "
                 "go online once to fill the cache, or train from random weights with --no-pretrained"
             ) from None
-        self.feature_count: int = self.body.num_features
+        body: Any = self.body
+        self.feature_count: int = body.num_features
         # one grey mean and deviation: a channel is a window here, not a colour
-        self.mean = float(sum(self.body.pretrained_cfg["mean"]) / 3)
-        self.deviation = float(sum(self.body.pretrained_cfg["std"]) / 3)
+        self.mean = float(sum(body.pretrained_cfg["mean"]) / 3)
+        self.deviation = float(sum(body.pretrained_cfg["std"]) / 3)
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.feature_count, classes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,12 @@ class Store:
     """
 
     def __init__(self, uri: str | Path) -> None:
-        self.uri = str(uri)
+        self.uri = re.sub(r"//[^/@]*@", "//", str(uri).split("?")[0]).rstrip("/")  # to be shown: no keys, no options
         try:
             if "://" in self.uri:
-                self.filesystem, self.root = pafs.FileSystem.from_uri(self.uri)
+                self.filesystem, self.root = pafs.FileSystem.from_uri(str(uri))
             else:
-                self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(self.uri).expanduser().absolute())
+                self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise ValueError(f"{self.uri}: not a folder or URI that pyarrow opens ({_first_line(error)})") from None
         self.root = self.root.rstrip("/")
@@ -52,7 +53,7 @@ class Store:
 
     def sub(self, *parts: str) -> Store:
         child = object.__new__(Store)
-        child.uri, child.filesystem = "/".join((self.uri.split("?")[0].rstrip("/"), *parts)), self.filesystem
+        child.uri, child.filesystem = "/".join((self.uri, *parts)), self.filesystem
         child.root = "/".join((self.root, *parts))
         return child
 
@@ -137,6 +138,13 @@ class Store:
         except OSError as error:
             reason = _first_line(error)
             raise ValueError(f"{self.uri}: cannot be written ({reason}); choose another --out") from None
+
+
+def read_file(uri: str | Path) -> bytes:
+    """The content of one file by path or URI. Raises OSError."""
+    place = Store(uri)
+    with place.filesystem.open_input_file(place.root) as stream:
+        return stream.read()
 
 
 def _first_line(error: BaseException) -> str:

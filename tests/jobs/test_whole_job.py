@@ -206,7 +206,9 @@ def test_a_killed_worker_is_started_again(
 
 
 def assert_same_results(one: Path, other: Path) -> None:
+    """To the bit; the jobs had different keys, so the names differ and nothing else."""
     assert (one / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(one / "oof.parquet"), pd.read_parquet(other / "oof.parquet"), check_exact=True
-    )
+    tables = [pd.read_parquet(out / "oof.parquet") for out in (one, other)]
+    assert not set(tables[0]["slice_id"]) & set(tables[1]["slice_id"])
+    values = ["index", "fold", *PROBABILITIES, *CLASSES]
+    pd.testing.assert_frame_equal(tables[0][values], tables[1][values], check_exact=True)

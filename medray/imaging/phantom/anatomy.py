@@ -68,9 +68,9 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         csf_rim_mm=0.6 + 2.2 * age + rng.uniform(0, 0.5),
         sulcus=0.06 + 0.16 * age + rng.uniform(0, 0.05),
         ventricle=0.75 + 0.6 * age + rng.uniform(-0.1, 0.15),
-        falx_hu=rng.uniform(44, 54),
+        falx_hu=rng.uniform(56, 66),
         floor_mm=_skull_base(rng),
-        cupping_hu=rng.uniform(0, 10),
+        cupping_hu=rng.uniform(0, 6),
         sulci=smooth_noise(rng, layers, 15.0),
         grain=smooth_noise(rng, layers, 9.0),
     )

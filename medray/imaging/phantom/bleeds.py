@@ -24,19 +24,19 @@ from medray.imaging.phantom.paint import Box, Canvas, blend, blur_mm, covered, e
 BLEED_TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 BIT = {name: 1 << k for k, name in enumerate(BLEED_TYPES)}  # of the true masks
 VISIBLE_HU = 10.0
-DENSITY_HU = {  # of a bleed; among CSF, blood that is only as dense as brain already stands out
-    "epidural": (52.0, 76.0),
-    "intraparenchymal": (54.0, 80.0),
-    "intraventricular": (44.0, 66.0),
-    "subarachnoid": (50.0, 70.0),
-    "subdural": (50.0, 70.0),
+DENSITY_HU = {  # of a bleed
+    "epidural": (58.0, 80.0),
+    "intraparenchymal": (58.0, 82.0),
+    "intraventricular": (54.0, 74.0),
+    "subarachnoid": (56.0, 76.0),
+    "subdural": (54.0, 74.0),
 }
 VISIBLE_MM2 = {
-    "epidural": 60.0,
-    "intraparenchymal": 40.0,
-    "intraventricular": 40.0,
-    "subarachnoid": 80.0,
-    "subdural": 60.0,
+    "epidural": 80.0,
+    "intraparenchymal": 60.0,
+    "intraventricular": 80.0,
+    "subarachnoid": 120.0,
+    "subdural": 100.0,
 }
 # where clots inside the brain lie (left side, mm): basal ganglia, thalamus, the lobes, temporal pole, cerebellum, pons
 LOBES = (
@@ -78,7 +78,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
         size = np.array([rng.uniform(10, 20), rng.uniform(26, 38), rng.uniform(28, 44)])
         return Bleed(kind, hu, centre, size)
     if kind == "subdural":
-        thin = rng.uniform() < 0.25
+        thin = rng.uniform() < 0.2
         angle = rng.uniform(-0.7, 0.7) + (0 if side > 0 else np.pi)
         centre = np.array([np.cos(angle), np.sin(angle), rng.uniform(-5, 58) if z_mm is None else np.clip(z_mm, -5, 58)])
         size = np.array(
@@ -97,8 +97,8 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
         style = str(rng.choice(["level", "cast"])) if z_mm is None or z_mm > -20 else "cast"
         y = rng.uniform(8, 26) if style == "level" else 0.0
         low = rng.uniform() < 0.35 if z_mm is None else z_mm < -20
-        z = -36.0 if low and style == "cast" else rng.uniform(0, 18)
-        return Bleed(kind, hu, np.array([side * 14, y, z]), np.array([80, 80, rng.uniform(22, 42)]), style)
+        z = -36.0 if low and style == "cast" else rng.uniform(-8, 14)
+        return Bleed(kind, hu, np.array([side * 14, y, z]), np.array([80, 80, rng.uniform(30, 48)]), style)
     if kind != "intraparenchymal":
         raise ValueError(f"no such bleed: {kind}")
     if z_mm is not None:
@@ -106,7 +106,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
         place = np.array(near[int(rng.integers(len(near)))], float)
     else:
         place = np.array(LOBES[int(rng.integers(len(LOBES)))], float)
-    radius = float(np.clip(rng.lognormal(np.log(16), 0.4), 6.3, 26))  # 6.3 mm is 1 mL
+    radius = float(np.clip(rng.lognormal(np.log(17), 0.4), 6.3, 26))  # 6.3 mm is 1 mL
     size = radius * np.exp(rng.normal(0, 0.12, 3))
     return Bleed(kind, hu, place * [side, 1, 1] + rng.normal(0, 4, 3), size)
 

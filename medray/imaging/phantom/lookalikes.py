@@ -20,16 +20,14 @@ class Lookalikes:
 
     sinus_hu: float  # venous blood of the sagittal, straight, transverse and sigmoid sinuses
     sinus_mm: float
-    falx_hu: float | None  # a dense falx, and its thickness
+    falx_hu: float  # a dense falx, and half its thickness
     falx_mm: float
     falx_plaques: np.ndarray  # (n, 4): y, z, half length, HU
     pineal_hu: float | None
     choroid_hu: float | None
     choroid_mm: float
-    tent_hu: float | None
+    tent_hu: float
     streak_hu: float  # height of the dark and bright bands at the petrous bones
-    dura_hu: float | None  # a thickened dura or inner table, all the way round, and its thickness
-    dura_mm: float
     pallidum_hu: float | None  # calcium of both basal ganglia, always symmetrical
     clip: np.ndarray | None  # (3,) a metal clip's place
     infarct: np.ndarray | None  # (6,) centre and half axes
@@ -41,18 +39,16 @@ def draw_lookalikes(rng: np.random.Generator) -> Lookalikes:
     plaques = int(rng.integers(0, 4))
     return Lookalikes(
         sinus_hu=float(rng.uniform(60, 70)),
-        sinus_mm=float(rng.uniform(4, 7)),
-        falx_hu=float(rng.uniform(58, 75)) if rng.uniform() < 0.65 else None,
-        falx_mm=float(rng.uniform(0.9, 2.6)),
+        sinus_mm=float(rng.uniform(5, 7.5)),
+        falx_hu=float(rng.uniform(58, 75)),
+        falx_mm=float(rng.choice([1.2, 2.2]) + rng.uniform(-0.3, 0.3)),
         falx_plaques=rng.uniform([-60, 20, 4, 150], [50, 60, 14, 500], (plaques, 4)),
         pineal_hu=float(rng.uniform(90, 300)) if rng.uniform() < 0.6 else None,
         choroid_hu=float(rng.uniform(80, 260)) if rng.uniform() < 0.6 else None,
         choroid_mm=float(rng.uniform(2.5, 5)),
-        tent_hu=float(rng.uniform(56, 68)) if rng.uniform() < 0.65 else None,
+        tent_hu=float(rng.uniform(58, 68)),
         streak_hu=float(rng.uniform(4, 16)),
-        dura_hu=float(rng.uniform(56, 72)) if rng.uniform() < 0.4 else None,
-        dura_mm=float(rng.uniform(1.5, 3.5)),
-        pallidum_hu=float(rng.uniform(58, 85)) if rng.uniform() < 0.3 else None,
+        pallidum_hu=float(rng.uniform(58, 85)) if rng.uniform() < 0.08 else None,
         clip=np.array([side * rng.uniform(4, 40), rng.uniform(-20, 0), rng.uniform(-24, 0)])
         if rng.uniform() < 0.08
         else None,
@@ -80,18 +76,14 @@ def paint_lookalikes(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
     x, y, z = canvas.x, canvas.y, canvas.z
     everywhere: Box = (slice(None), slice(None))
     falx_here = np.clip((z - _falx_edge(y)) / canvas.thickness_mm + 0.5, 0, 1) * canvas.cavity
-    if found.falx_hu is not None:
-        blend(canvas.hu, band(canvas, everywhere, x, found.falx_mm, 0.0) * falx_here, np.float32(found.falx_hu))
+    blend(canvas.hu, band(canvas, everywhere, x, found.falx_mm, 0.0) * falx_here, np.float32(found.falx_hu))
     for at_y, at_z, half, hu in found.falx_plaques:
         plaque = ellipsoid(canvas, np.array([0, at_y, at_z]), np.array([1.6, half, 4.0]))
         if plaque:
             blend(canvas.hu[plaque[0]], plaque[1] * canvas.cavity[plaque[0]], np.float32(hu))
-    if found.tent_hu is not None and float(z.min()) < 5:
-        tent = band(canvas, everywhere, (z - _tent_height(x, y)) / 1.3, 1.6, 0.75) * np.clip((y - 14) / 4, 0, 1)
+    if float(z.min()) < 5:
+        tent = band(canvas, everywhere, (z - _tent_height(x, y)) / 1.3, 1.8, 0.75) * np.clip((y - 14) / 4, 0, 1)
         blend(canvas.hu, tent * canvas.cavity, np.float32(found.tent_hu))
-    if found.dura_hu is not None:
-        ring = np.clip((found.dura_mm - canvas.depth_mm) / canvas.pixel_mm + 0.5, 0, 1) * canvas.cavity
-        blend(canvas.hu, ring, np.float32(found.dura_hu))
     _sinuses(canvas, head, found)
     spots = []
     if found.pineal_hu is not None:

@@ -1,0 +1,100 @@
+"""Folds that leak are found out, and ours do not leak: a canary, and labels that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from medray.engine.cluster import Resources
+from medray.engine.fit import fit
+from medray.engine.options import Options
+from medray.engine.prepare import Prepared, prepare
+from medray.engine.sweep import cross_validation, out_of_fold
+from medray.ich.classes import CLASSES
+from medray.ich.source import HeadCT
+from medray.ich.task import SliceTask
+from medray.metrics.binary import Ranking
+from medray.metrics.bootstrap import interval_over_groups
+from medray.shards.inventory import Inventory
+from medray.shards.pseudonym import Pseudonyms
+from medray.shards.source import Encoded, Source
+from medray.shards.store import Store
+
+PATIENTS, SLICES, SIDE_PX = 40, 12, 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canaries(Source):
+    """A texture for each patient in place of a head; a label for each patient that the texture does not tell."""
+
+    scan_schema: ClassVar[pa.Schema] = pa.schema([("item_id", pa.string()), ("frame", pa.int32())])
+    shard_schema: ClassVar[pa.Schema] = HeadCT.shard_schema
+
+    def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+        return [{"item_id": stream.read().decode(), "frame": 0}]
+
+    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        patient, index = map(int, data.decode().split("-"))
+        texture = np.random.default_rng((7, patient))
+        noise = np.random.default_rng((8, patient, index))
+        waves = texture.normal(size=(3, 2)) * 1.5
+        y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
+        image = np.stack([np.sin(a * x + b * y + noise.normal()) for a, b in waves], axis=-1)
+        pixels = np.clip(128 + 60 * image + 10 * noise.normal(size=image.shape), 0, 255).astype(np.uint8)
+        return [Encoded({"rows": SIDE_PX, "columns": SIDE_PX, "image": pixels.tobytes()})] * len(rows)
+
+
+def assemble(scan: pd.DataFrame) -> Inventory:
+    slices = scan.assign(slice_id=scan["item_id"], patient_id=scan["item_id"].str.split("-").str[0])
+    slices = slices.assign(study_id=slices["patient_id"], series_id=slices["patient_id"])
+    slices["index"] = slices["item_id"].str.split("-").str[1].astype(np.int32)
+    slices[["position_mm", "row_spacing_mm", "column_spacing_mm"]] = 1.0
+    labels = np.random.default_rng(5).permutation(np.arange(PATIENTS) % 2)
+    of_slice = labels[slices["patient_id"].astype(int)].astype(float)
+    slices[list(CLASSES)] = np.stack([of_slice] * 6, axis=1)
+    return Inventory(slices, slices, ())
+
+
+@pytest.fixture(scope="module")
+def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("canaries")
+    for patient in range(PATIENTS):
+        for index in range(SLICES):
+            Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
+    files, out = Store(folder / "in"), Store(folder / "out")
+    return prepare(
+        Canaries(), assemble, list(CLASSES), files, files.files(), out, Pseudonyms(None), folder / "private",
+        folds=2, rows_per_shard=128, seed=0,
+    )  # fmt: skip
+
+
+def auc_any(prepared: Prepared, folder: Path) -> dict[str, float | None]:
+    task = SliceTask(
+        backbone="test_resnet", pretrained=False, size_px=SIDE_PX, epochs=12, batch_size=16, learning_rate=5e-3,
+        flip=False, shift=0, zoom=0, rotate_deg=0, brightness=0,
+    )  # fmt: skip
+    resources = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
+    options = Options(out=str(folder), folds=2, monitor="none")
+    runs = cross_validation(task, prepared, CLASSES, (0, 1), Store(folder), resources, options)
+    fit(runs)
+    oof = out_of_fold(runs)
+    ranking = Ranking(oof["p_any"].to_numpy(), oof["any"].to_numpy())
+    return interval_over_groups({"auc": ranking.auc}, oof["patient_id"].to_numpy(), 300, seed=0)["auc"]
+
+
+def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Prepared, tmp_path: Path) -> None:
+    by_slice = canaries.index.assign(fold=np.random.default_rng(0).integers(0, 2, len(canaries.index)))
+    leaking = auc_any(replace(canaries, index=by_slice), tmp_path / "leaking")
+    ours = auc_any(canaries, tmp_path / "ours")
+    assert leaking["value"] is not None
+    assert ours["low"] is not None
+    assert ours["high"] is not None
+    assert leaking["value"] >= 0.8
+    assert ours["low"] <= 0.5 <= ours["high"]

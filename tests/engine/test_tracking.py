@@ -1,0 +1,130 @@
+"""MLflow's mirror: a server that goes away delays nothing, and has every point once when it is back."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from medray.engine import tracking
+from medray.engine.tracking import Tracker
+
+
+def history(epochs: int) -> list[dict]:
+    return [
+        {"epoch": e + 1, "metrics": {"loss": 1.0 / (e + 1)}, "system": {"images_per_s": 9.0}} for e in range(epochs)
+    ]
+
+
+def steps(uri: str, run_name: str) -> list[int]:
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`mlflow.runName` = '{run_name}'")
+    assert len(runs) == 1
+    return sorted(m.step for m in client.get_metric_history(runs[0].info.run_id, "loss"))
+
+
+def test_a_restarted_job_continues_its_runs(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for epochs in (2, 3, 3):  # killed after two epochs, redone from the first one, then started once more
+        tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
+        tracker.want("", "job", params={"a": 1})
+        tracker.want("fold0", "fold0", parent="", params={"b": 2}, history=history(epochs), finished=epochs == 3)
+        assert tracker.close()
+    assert steps(uri, "fold0") == [1, 2, 3]
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "e"]
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"job", "fold0"}
+    assert runs["fold0"].data.tags["mlflow.parentRunId"] == runs["job"].info.run_id
+    assert runs["fold0"].info.status == "FINISHED"
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[str]:
+    words = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/s.db",
+             "--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]  # fmt: skip
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        import psutil
+
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_never_answers_costs_ten_seconds_at_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as deaf:  # accepts connections and never speaks: the worst kind
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(50)
+        tracker = Tracker(f"http://127.0.0.1:{deaf.getsockname()[1]}", "e", None, "job")
+        started = time.monotonic()
+        tracker.want("", "job", history=history(3))
+        assert time.monotonic() - started < 0.1
+        started = time.monotonic()
+        assert not tracker.close()
+        assert time.monotonic() - started < tracking.LONGEST_WAIT_SECONDS + 1.5
+    assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_points_of_an_outage_are_there_when_the_server_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 1.0)
+    port = free_port()
+    with server(tmp_path, port) as uri:
+        tracker = Tracker(uri, "e", None, "job")
+        tracker.want("", "job", history=history(2))
+        deadline = time.monotonic() + 60
+        while tracker._changed and time.monotonic() < deadline:
+            time.sleep(0.1)
+    tracker.want("", "job", history=history(4))  # two epochs while nobody listens
+    time.sleep(3)
+    with server(tmp_path, port) as uri:
+        tracker.want("", "job", history=history(5), finished=True)
+        assert tracker.close()
+        assert steps(uri, "job") == [1, 2, 3, 4, 5]
+
+
+def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Path) -> None:
+    import numpy as np
+
+    from medray.ich.task import SliceTask
+
+    task = SliceTask(backbone="test_resnet", pretrained=False, size_px=32)
+    network = task.network().eval()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("models", artifact_location=tmp_path.as_uri())
+    mlflow.set_experiment("models")
+    with mlflow.start_run() as run:
+        tracking.log_model(network, task.example_input())
+    info = mlflow.search_logged_models(filter_string=f"source_run_id='{run.info.run_id}'", output_format="list")[0]
+    model = mlflow.pyfunc.load_model(info.model_uri)
+    images = np.random.default_rng(0).integers(0, 255, (5, 3, 32, 32), dtype=np.uint8)
+    found = np.asarray(model.predict(images))
+    assert found.shape == (5, 6)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
