@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from medray.engine import checkpoint
-from medray.engine.tracking import without_download
+from medray.engine.model_logging import without_download
 from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.task import Task

@@ -10,8 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the defaults wa
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 
-from medray.engine import checkpoint
+from medray.engine.model_logging import log_model_apart
 from medray.engine.progress import warn
 from medray.engine.run import Run
+from medray.shards.store import Store
 from medray.task import Task
 
 RETRY_SECONDS = 15.0
@@ -39,7 +39,7 @@ class _Wanted:
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
-    model: Callable[[], tuple[Any, Any]] | None = None
+    model: tuple[Store, Task] | None = None  # where model.pt is, and whose network it is
     finished: bool = False
 
 
@@ -59,7 +59,8 @@ class Tracker:
         self._changed: set[str] = set()
         self._ids: dict[str, str] = {}
         self._lock, self._wake, self._closing = threading.Lock(), threading.Event(), threading.Event()
-        self._failing_since: float | None = None
+        self._gave_up, self._failing, self._logging_model = threading.Event(), False, False
+        self._last_answer = 0.0
         self._thread = threading.Thread(target=self._mirror, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -73,12 +74,17 @@ class Tracker:
         self._wake.set()
 
     def close(self) -> bool:
-        """Wait until everything is logged; a server that does not answer is waited for 10 seconds in all."""
+        """Wait until everything is logged, but at most 10 seconds for a server that does not answer.
+
+        A local database cannot go away, and logging a model takes its time: those are waited for.
+        """
         self._closing.set()
         self._wake.set()
+        closed = time.monotonic()
         while self._thread.is_alive():
-            since = self._failing_since
-            if since is not None and time.monotonic() - max(since, self._closed_at()) > LONGEST_WAIT_SECONDS:
+            silent = time.monotonic() - max(closed, self._last_answer)
+            if self.uri.startswith("http") and not self._logging_model and silent > LONGEST_WAIT_SECONDS:
+                self._gave_up.set()
                 break
             self._thread.join(0.1)
         complete = not self._changed
@@ -86,28 +92,23 @@ class Tracker:
             warn(f"MLflow at {self.uri} does not answer; run the same command again when it does, and it gets the rest")
         return complete
 
-    def _closed_at(self) -> float:
-        self._close_time = getattr(self, "_close_time", time.monotonic())
-        return self._close_time
-
     # ------------------------------------------------------------ the thread
 
     def _mirror(self) -> None:
-        while True:
-            self._wake.wait(timeout=None if self._failing_since is None else RETRY_SECONDS)
+        while not self._gave_up.is_set():
+            self._wake.wait(timeout=RETRY_SECONDS if self._failing else None)
             self._wake.clear()
             try:
-                while (key := self._next()) is not None:
+                while (key := self._next()) is not None and not self._gave_up.is_set():
                     self._log(key)
-                    self._failing_since = None
+                    self._failing, self._last_answer = False, time.monotonic()
             except Exception as error:  # a server's failures have many types; none of them may end a night's run
-                if self._failing_since is None:
-                    self._failing_since = time.monotonic()
-                    warn(
-                        f"MLflow: {str(error).splitlines()[0][:200]}; training goes on, the points follow when it answers"
-                    )
-                if not self._closing.is_set():
-                    time.sleep(min(RETRY_SECONDS, 1.0))
+                if not self._failing:
+                    first = str(error).splitlines()[0][:200]
+                    warn(f"MLflow: {first}; training goes on, the points follow when it answers")
+                self._failing = True
+                if not self.uri.startswith("http") and self._closing.is_set():
+                    return  # what a local database refuses, it refuses again
             if self._closing.is_set():
                 if not self._changed:
                     return
@@ -139,8 +140,12 @@ class Tracker:
         for path in wanted.files:
             client.log_artifact(run_id, str(path))
         if wanted.model is not None and "medray.model" not in run.data.tags:
-            self._log_model(run_id, wanted)
-            client.set_tag(run_id, "medray.model", "logged")
+            self._logging_model = True
+            failure = log_model_apart(self.uri, run_id, *wanted.model)
+            self._logging_model, self._last_answer = False, time.monotonic()
+            if failure:
+                warn(f"MLflow: the model of {wanted.name} is not logged ({failure}); it lies in the run's folder")
+            client.set_tag(run_id, "medray.model", failure or "logged")
         if wanted.finished and run.info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED")
         with self._lock:
@@ -185,50 +190,10 @@ class Tracker:
         for start in range(0, len(new), 500):
             client.log_batch(run_id, metrics=new[start : start + 500])
 
-    def _log_model(self, run_id: str, wanted: _Wanted) -> None:
-        import mlflow
-
-        assert wanted.model is not None
-        network, example = wanted.model()
-        mlflow.set_tracking_uri(self.uri)
-        with mlflow.start_run(run_id=run_id):
-            log_model(network, example)
-
-
-def model_of(run: Run) -> Callable[[], tuple[Any, Any]]:
-    """How to get a finished run's network and an example of its input, when MLflow is ready for it."""
-
-    def load() -> tuple[Any, Any]:
-        network = without_download(run.task).network()
-        network.load_state_dict(checkpoint.read_weights(run.store, "model.pt")["weights"])
-        return network, run.task.example_input()
-
-    return load
-
-
-def without_download(task: Task) -> Task:
-    """The task with a network of the same shape; its weights are about to be loaded."""
-    changes: dict[str, Any] = {"pretrained": False} if hasattr(task, "pretrained") else {}
-    return replace(task, **changes)
-
 
 def track_run(tracker: Tracker, run: Run) -> None:
     """Mirror a run as a child of the job's run: parameters, each epoch once, and its final model."""
     tracker.want(
         run.name, run.name, parent="", params=run.task.identity(), history=run.history(),
-        finished=run.finished, model=model_of(run) if run.finished else None,
-    )  # fmt: skip
-
-
-def log_model(network: Any, example: Any) -> None:
-    """Log a torch network to the active run with its signature and input example (the batch's size is free)."""
-    import mlflow
-    import torch
-    from mlflow.models.signature import infer_signature
-
-    with torch.inference_mode():
-        output = network.eval()(torch.from_numpy(example)).numpy()
-    mlflow.pytorch.log_model(
-        network, name="model", signature=infer_signature(example, output), input_example=example,
-        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "timm"],
+        finished=run.finished, model=(run.store, run.task) if run.finished else None,
     )  # fmt: skip

@@ -14,7 +14,9 @@ import mlflow
 import pytest
 
 from medray.engine import tracking
+from medray.engine.model_logging import without_download
 from medray.engine.tracking import Tracker
+from medray.shards.store import Store
 
 
 def history(epochs: int) -> list[dict]:
@@ -112,19 +114,38 @@ def test_points_of_an_outage_are_there_when_the_server_is_back(tmp_path: Path, m
 
 def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Path) -> None:
     import numpy as np
+    import torch
 
+    from medray.engine import checkpoint
+    from medray.ich.task import SliceTask
+
+    task = SliceTask(backbone="test_resnet", pretrained=True, size_px=32)  # the weights come from the run, not the hub
+    network = without_download(task).network().eval()
+    store = Store(tmp_path / "run")
+    checkpoint.write_weights(store, "model.pt", {"weights": network.state_dict()})
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
+    tracker.want("", "job", model=(store, task), finished=True)
+    assert tracker.close()
+    mlflow.set_tracking_uri(uri)
+    (experiment,) = [e for e in mlflow.MlflowClient().search_experiments() if e.name == "e"]
+    (info,) = mlflow.search_logged_models([experiment.experiment_id], output_format="list")
+    model = mlflow.pyfunc.load_model(info.model_uri)
+    images = np.random.default_rng(0).integers(0, 255, (5, 3, 32, 32), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(np.asarray(model.predict(images)), expected, atol=1e-5)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
+
+
+def test_a_model_that_cannot_be_logged_is_said_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from medray.ich.task import SliceTask
 
     task = SliceTask(backbone="test_resnet", pretrained=False, size_px=32)
-    network = task.network().eval()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.create_experiment("models", artifact_location=tmp_path.as_uri())
-    mlflow.set_experiment("models")
-    with mlflow.start_run() as run:
-        tracking.log_model(network, task.example_input())
-    info = mlflow.search_logged_models(filter_string=f"source_run_id='{run.info.run_id}'", output_format="list")[0]
-    model = mlflow.pyfunc.load_model(info.model_uri)
-    images = np.random.default_rng(0).integers(0, 255, (5, 3, 32, 32), dtype=np.uint8)
-    found = np.asarray(model.predict(images))
-    assert found.shape == (5, 6)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e", tmp_path.as_uri(), "job")
+    tracker.want("", "job", model=(Store(tmp_path / "empty"), task), history=history(1), finished=True)
+    assert tracker.close()
+    assert "the model of job is not logged" in capsys.readouterr().err
+    assert steps(tracker.uri, "job") == [1]

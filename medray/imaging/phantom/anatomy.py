@@ -55,6 +55,7 @@ class Anatomy:
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A patient's head, all of it from one generator."""
     age = rng.uniform(0, 1)  # wider sulci and ventricles go together
+    density = rng.uniform(-3, 5.5)  # of the whole brain: blood count and water vary, so that no fixed HU means blood
     layers = int(200 / LAYER_MM) + 2
     return Anatomy(
         axes_mm=np.array([rng.uniform(64, 71), rng.uniform(78, 89), rng.uniform(70, 78)]),
@@ -62,15 +63,15 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         skull_mm=rng.uniform(5.5, 8.5),
         scalp_mm=rng.uniform(4.5, 8),
         bone_hu=rng.uniform(950, 1350),
-        grey_hu=rng.uniform(33.5, 37.5),
-        white_hu=rng.uniform(26.5, 30),
+        grey_hu=rng.uniform(33.5, 36.5) + density,
+        white_hu=rng.uniform(27, 29.5) + density,
         csf_hu=rng.uniform(4, 10),
         csf_rim_mm=0.6 + 2.2 * age + rng.uniform(0, 0.5),
         sulcus=0.06 + 0.16 * age + rng.uniform(0, 0.05),
         ventricle=0.75 + 0.6 * age + rng.uniform(-0.1, 0.15),
         falx_hu=rng.uniform(56, 66),
         floor_mm=_skull_base(rng),
-        cupping_hu=rng.uniform(0, 6),
+        cupping_hu=rng.uniform(5, 13),
         sulci=smooth_noise(rng, layers, 15.0),
         grain=smooth_noise(rng, layers, 9.0),
     )

@@ -27,8 +27,8 @@ VISIBLE_HU = 10.0
 DENSITY_HU = {  # of a bleed
     "epidural": (58.0, 80.0),
     "intraparenchymal": (58.0, 82.0),
-    "intraventricular": (54.0, 74.0),
-    "subarachnoid": (56.0, 76.0),
+    "intraventricular": (50.0, 66.0),
+    "subarachnoid": (52.0, 70.0),
     "subdural": (54.0, 74.0),
 }
 VISIBLE_MM2 = {
@@ -96,7 +96,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
     if kind == "intraventricular":
         style = str(rng.choice(["level", "cast"])) if z_mm is None or z_mm > -20 else "cast"
         y = rng.uniform(8, 26) if style == "level" else 0.0
-        low = rng.uniform() < 0.35 if z_mm is None else z_mm < -20
+        low = rng.uniform() < 0.15 if z_mm is None else z_mm < -20
         z = -36.0 if low and style == "cast" else rng.uniform(-8, 14)
         return Bleed(kind, hu, np.array([side * 14, y, z]), np.array([80, 80, rng.uniform(30, 48)]), style)
     if kind != "intraparenchymal":
@@ -150,7 +150,7 @@ def paint_bleed(canvas: Canvas, head: Anatomy, bleed: Bleed) -> tuple[Box, np.nd
         within = np.clip((1 - (near[0] + near[1] + near[2])) * 3, 0, 1)
         if bleed.kind == "subarachnoid":
             # blood distends the sulci that it fills, and the space over them
-            filled = np.clip((head.sulcus + 0.16 - np.abs(canvas.folds) - 0.008 * canvas.depth_mm) * 5 + 0.5, 0, 1)
+            filled = np.clip((head.sulcus + 0.24 - np.abs(canvas.folds) - 0.008 * canvas.depth_mm) * 5 + 0.5, 0, 1)
             filled *= np.clip((26 - canvas.depth_mm) / 8, 0, 1) * canvas.cavity
             filled = np.maximum(filled, np.clip(3.5 - canvas.depth_mm, 0, 1) * canvas.cavity)
             spaces = canvas.cisterns if bleed.style == "base" else np.maximum(filled, canvas.cisterns)

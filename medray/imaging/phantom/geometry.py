@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LOWEST_MM = (-53.0, -38.0)  # head coordinates that the first and the last plane lie between
-HIGHEST_MM = (74.0, 90.0)
+LOWEST_MM = (-47.0, -32.0)  # head coordinates that the first and the last plane lie between
+HIGHEST_MM = (66.0, 84.0)
 
 
 @dataclass(frozen=True)

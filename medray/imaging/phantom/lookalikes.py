@@ -47,7 +47,7 @@ def draw_lookalikes(rng: np.random.Generator) -> Lookalikes:
         choroid_hu=float(rng.uniform(80, 260)) if rng.uniform() < 0.6 else None,
         choroid_mm=float(rng.uniform(2.5, 5)),
         tent_hu=float(rng.uniform(58, 68)),
-        streak_hu=float(rng.uniform(4, 16)),
+        streak_hu=float(rng.uniform(6, 18)),
         pallidum_hu=float(rng.uniform(58, 85)) if rng.uniform() < 0.08 else None,
         clip=np.array([side * rng.uniform(4, 40), rng.uniform(-20, 0), rng.uniform(-24, 0)])
         if rng.uniform() < 0.08
@@ -99,10 +99,10 @@ def paint_lookalikes(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
         spot = ellipsoid(canvas, centre, axes, rough=0.2)
         if spot:
             blend(canvas.hu[spot[0]], spot[1] * canvas.cavity[spot[0]], np.float32(hu))
-    if -48 < canvas.z_mm < -12:
-        fade = np.exp(-(((canvas.z_mm + 30) / 9) ** 2)) * found.streak_hu
-        bands = np.sin(0.42 * y + 0.12 * np.abs(x)) * np.clip((52 - np.abs(x)) / 12, 0, 1)
-        canvas.hu += np.float32(fade) * bands * np.exp(-(((y - 14) / 24) ** 2)) * canvas.cavity
+    if -62 < canvas.z_mm < -6:
+        fade = np.exp(-(((canvas.z_mm + 34) / 14) ** 2)) * found.streak_hu
+        bands = np.sin(0.42 * y + 0.12 * np.abs(x)) * np.clip((66 - np.abs(x)) / 12, 0, 1)
+        canvas.hu += np.float32(fade) * bands * np.exp(-(((y - 18) / 40) ** 2)) * canvas.cavity
     if found.clip is not None:
         _clip(canvas, found.clip)
 

@@ -160,7 +160,7 @@ def draw_study(plan: StudyPlan) -> Study:
     stack = draw_stack(plan.rng("geometry"), spec.slices, spec.matrix_px)
     bleeds = draw_bleeds(plan, head)
     noise = plan.rng("noise")
-    noise_hu = float(np.exp(noise.uniform(np.log(4.0), np.log(15.0))))
+    noise_hu = float(noise.uniform(4.0, 12.0))
     count, size = len(stack.positions_mm), spec.matrix_px
     images = np.empty((count, size, size), np.int16)
     masks = np.zeros((count, size, size), np.uint8)

@@ -1,0 +1,278 @@
+"""A handful of the original files as pictures: examples, the head mask at work, the hardest slices.
+
+It runs on the driver, the only place that knows the files' own names. What it returns carries public names only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.ich.source import HeadCT
+from medray.imaging.dicom import read_slices
+from medray.imaging.geometry import stack_order
+from medray.imaging.headmask import head_mask, remove_hardware
+from medray.imaging.hounsfield import AIR_HU, LOWEST_HU
+from medray.imaging.types import Slice, Unreadable
+from medray.imaging.window import Window, apply_window, apply_windows, parse_window
+from medray.metrics.binary import log_losses
+from medray.shards.store import Store
+
+HISTOGRAM_EDGES_HU = np.arange(LOWEST_HU, 2001, 8)
+HARDEST = 12
+SERIES_AT_MOST = 40
+
+_WIDE = Window(-100, 1500)  # foam and plastic, soft tissue and bone: what the mask decides on
+_EXAMPLE_PX, _MASK_PX, _SLICE_PX = 400, 208, 264
+_GAP_PX = 4
+_ORANGE = np.array([255, 120, 40])
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One slice as a picture, or why there is none."""
+
+    slice_id: str  # public
+    image: np.ndarray | None  # (rows, columns) or (rows, columns, 3) uint8
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """One slice before the head mask, what the mask removes in orange, and after it."""
+
+    shot: Shot
+    index: int  # place in the stack of those that could be read, from the feet up; -1 where this one could not
+    head: bool  # whether the mask holds anything
+    removed: int  # pixels outside the mask that are brighter than foam (-500 HU)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    windows: tuple[tuple[str, str, Shot], ...] = ()  # name, range; one slice without a window, then under each
+    histogram: np.ndarray | None = None  # (bins,) pixels of that slice's head by HISTOGRAM_EDGES_HU
+    bounds_hu: tuple[tuple[str, float, float], ...] = ()  # name, lower and upper edge of each window
+    channels: tuple[str, ...] = ()  # windows side by side in ``hardest`` and ``examples``
+    series: tuple[Masked, ...] = ()
+    hardest: tuple[tuple[Shot, float], ...] = ()  # highest weighted log loss first
+    examples: tuple[tuple[str, Shot | None, Shot | None], ...] = ()  # type, a slice with it, one without any bleed
+
+
+def slice_losses(oof: pd.DataFrame) -> np.ndarray:
+    """(rows,) the weighted log loss of each slice."""
+    losses = log_losses(oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64))
+    return losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
+
+
+def collect_pictures(
+    source: HeadCT, folder: Store, public: pd.DataFrame, private: pd.DataFrame, oof: pd.DataFrame
+) -> Pictures:
+    """Read 60 to 70 of the original files. One that has vanished or cannot be read becomes a picture that says so.
+
+    Args:
+        source: how the run prepared its pixels.
+        folder: where the files are.
+        public: as inventory.parquet; its slice_id and status are used.
+        private: the same rows with path, frame, series_id (and position_xyz_mm) of the files. None of it is returned.
+        oof: as oof.parquet; may be empty.
+    """
+    if len(public) != len(private):
+        raise ValueError(f"the two inventories have {len(public)} and {len(private)} rows")
+    wanted_columns = ["path", "frame", "series_id", "position_xyz_mm"]
+    files = private[[name for name in wanted_columns if name in private]].reset_index(drop=True)
+    files.index = pd.Index(public["slice_id"])
+    files = files[public["status"].isin(["ok", "repaired", "unlabelled"]).to_numpy()]
+    if files.empty:
+        return Pictures()
+    oof = oof[oof["slice_id"].isin(files.index)].reset_index(drop=True)
+    losses = slice_losses(oof)
+    hardest = np.argsort(-losses, kind="stable")[:HARDEST]
+    pairs = [(name, *_example_pair(oof, name)) for name in CLASSES[:-1]]
+    series = _series(files, oof)
+    shown = _richest(oof) if len(oof) else series[len(series) // 2]
+    wanted = [shown, *series, *oof["slice_id"].iloc[hardest], *(s for _, *ids in pairs for s in ids if s is not None)]
+    slices = _read(folder, files, wanted)
+
+    channels = source.windows[:2]
+
+    def shot(slice_id: str | None) -> Shot | None:
+        return None if slice_id is None else _shot(slice_id, slices[slice_id], source, channels)
+
+    return Pictures(
+        **_windows(source, shown, slices[shown]),
+        channels=channels,
+        series=_masked(series, slices),
+        hardest=tuple(
+            (_shot(slice_id, slices[slice_id], source, channels), float(losses[place]))
+            for place, slice_id in zip(hardest, oof["slice_id"].iloc[hardest], strict=True)
+        ),
+        examples=tuple((name, shot(positive), shot(negative)) for name, positive, negative in pairs),
+    )
+
+
+# ---- which slices --------------------------------------------------------------------------------------------------
+
+
+def _richest(oof: pd.DataFrame) -> str:
+    """The slice with the most types at once; of equals, the one that is predicted most surely."""
+    order = np.lexsort((-oof["p_any"].to_numpy(), -oof[list(CLASSES)].to_numpy().sum(axis=1)))
+    return str(oof["slice_id"].iloc[order[0]])
+
+
+def _example_pair(oof: pd.DataFrame, name: str) -> tuple[str | None, str | None]:
+    """A slice with this type (rather alone; the most sure one), and one without a bleed at its height elsewhere."""
+    positive = np.flatnonzero(oof[name] == 1)
+    clean = oof["any"].to_numpy() == 0
+    if not len(positive):
+        return None, None
+    types = oof[list(CLASSES[:-1])].to_numpy()[positive].sum(axis=1)
+    chosen = positive[np.lexsort((-oof[f"p_{name}"].to_numpy()[positive], types))[0]]
+    others = np.flatnonzero(clean & (oof["patient_id"] != oof["patient_id"].iloc[chosen]).to_numpy())
+    if not len(others):
+        others = np.flatnonzero(clean)
+    if not len(others):
+        return str(oof["slice_id"].iloc[chosen]), None
+    index = oof["index"].to_numpy()
+    negative = others[np.argmin(np.abs(index[others] - index[chosen]))]
+    return str(oof["slice_id"].iloc[chosen]), str(oof["slice_id"].iloc[negative])
+
+
+def _series(files: pd.DataFrame, oof: pd.DataFrame) -> list[str]:
+    """Public names of the series with the most positive slices; of a long one, every so-many-th."""
+    first = files.index[0]
+    if len(oof):
+        best = oof.groupby("series_id")["any"].sum().idxmax()
+        first = oof.loc[oof["series_id"] == best, "slice_id"].iloc[0]
+    members = files[files["series_id"] == files.loc[first, "series_id"]]
+    if len(members) <= SERIES_AT_MOST:
+        return members.index.tolist()
+    if "position_xyz_mm" in members:  # near enough to the stack's order to leave out evenly
+        position = np.array([np.asarray(p, dtype=float) for p in members["position_xyz_mm"]])
+        members = members.iloc[np.argsort(position[:, np.argmax(np.ptp(position, axis=0))], kind="stable")]
+    some = np.linspace(0, len(members) - 1, SERIES_AT_MOST).round().astype(int)
+    return members.index[some].tolist()
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Store, files: pd.DataFrame, slice_ids: list[str]) -> dict[str, Slice | str]:
+    """The slice behind each public name, or the reason why there is none, without a path in it."""
+    found: dict[str, Slice | str] = {}
+    for path, rows in files.loc[list(dict.fromkeys(slice_ids))].groupby("path", sort=False):
+        try:
+            with folder.filesystem.open_input_file(str(path)) as stream:
+                data = stream.read()
+        except (OSError, ValueError) as error:
+            reason = f"the file cannot be read any more ({getattr(error, 'strerror', None) or type(error).__name__})"
+            found |= dict.fromkeys(rows.index, reason)
+            continue
+        for slice_id, frame in rows["frame"].items():
+            try:
+                found[str(slice_id)] = read_slices(data, int(frame))[0]
+            except Unreadable as error:
+                found[str(slice_id)] = f"the file cannot be decoded any more ({error})"
+    return found
+
+
+# ---- drawing -------------------------------------------------------------------------------------------------------
+
+
+def _windows(source: HeadCT, slice_id: str, image: Slice | str) -> dict:
+    """The fields ``windows``, ``histogram`` and ``bounds_hu`` of Pictures."""
+    parsed = {name: parse_window(name) for name in source.windows}
+    bounds = tuple((name, w.level - w.width / 2, w.level + w.width / 2) for name, w in parsed.items())
+    if isinstance(image, str):
+        return {"windows": (("", "", Shot(slice_id, None, image)),), "bounds_hu": bounds}
+    hu, spacing = image.pixels_hu, image.header.spacing_rc_mm
+    lowest, highest = float(hu.min()), float(max(hu.max(), hu.min() + 1))
+    mask = head_mask(hu, spacing)
+    shots = [("no window", f"{lowest:,.0f} to {highest:,.0f} HU", _whole(hu, lowest, highest))]
+    shots += [(f"{n} {parsed[n].level:g}/{parsed[n].width:g}", f"{a:g} to {b:g} HU", _whole(hu, a, b)) for n, a, b in bounds]  # fmt: skip
+    if len(parsed) == 3:
+        prepared = remove_hardware(hu, mask) if source.remove_hardware else hu
+        together = apply_windows(prepared, tuple(parsed.values()))
+        shots.append(("as the network gets it", f"{', '.join(parsed)} as red, green, blue", together))
+    counts, _ = np.histogram(hu[mask] if mask.any() else hu, bins=HISTOGRAM_EDGES_HU)
+    return {
+        "windows": tuple((n, r, Shot(slice_id, _fit(picture, spacing, _EXAMPLE_PX))) for n, r, picture in shots),
+        "histogram": counts,
+        "bounds_hu": bounds,
+    }
+
+
+def _whole(hu: np.ndarray, lower: float, upper: float) -> np.ndarray:
+    return apply_window(hu, Window((lower + upper) / 2, upper - lower))
+
+
+def _masked(slice_ids: list[str], slices: dict[str, Slice | str]) -> tuple[Masked, ...]:
+    """In stack order, those that could not be read last."""
+    readable = [s for s in slice_ids if isinstance(slices[s], Slice)]
+    headers = [one.header for s in readable if isinstance(one := slices[s], Slice)]
+    try:
+        order = stack_order(headers) if headers else np.zeros(0, dtype=int)
+    except ValueError:  # headers that describe no stack: then in the order of the files
+        order = np.arange(len(headers))
+    masked = []
+    for index, place in enumerate(order):
+        image = slices[readable[place]]
+        assert isinstance(image, Slice)
+        hu, spacing = image.pixels_hu, image.header.spacing_rc_mm
+        mask = head_mask(hu, spacing)
+        after = apply_window(remove_hardware(hu, mask), _WIDE)
+        grey = apply_window(hu, _WIDE)
+        tint = np.sqrt(grey / 255)[..., None] * _ORANGE  # the root shows faint plastic too
+        before = np.where(mask[..., None], grey[..., None], tint).astype(np.uint8)
+        pair = _beside([_fit(before, spacing, _MASK_PX), _fit(np.stack([after] * 3, -1), spacing, _MASK_PX)])
+        masked.append(
+            Masked(Shot(readable[place], pair), index, bool(mask.any()), int((~mask & (hu > AIR_HU / 2)).sum()))
+        )
+    lost = [(s, problem) for s in slice_ids if isinstance(problem := slices[s], str)]
+    return (*masked, *(Masked(Shot(s, None, problem), -1, False, 0) for s, problem in lost))
+
+
+def _shot(slice_id: str, image: Slice | str, source: HeadCT, channels: tuple[str, ...]) -> Shot:
+    """The head, prepared as the run prepares it, under each channel's window, side by side."""
+    if isinstance(image, str):
+        return Shot(slice_id, None, image)
+    hu, spacing = image.pixels_hu, image.header.spacing_rc_mm
+    mask = head_mask(hu, spacing)
+    prepared = remove_hardware(hu, mask) if source.remove_hardware else hu
+    box = _box(mask)
+    views = [_fit(apply_window(prepared[box], parse_window(name)), spacing, _SLICE_PX) for name in channels]
+    return Shot(slice_id, _beside(views))
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Around the head with a little margin; the whole image where there is none."""
+    if not mask.any():
+        return slice(None), slice(None)
+    sides = []
+    for axis in (1, 0):
+        inside = np.flatnonzero(mask.any(axis=axis))
+        margin = max(2, (inside[-1] - inside[0]) // 25)
+        sides.append(slice(max(0, inside[0] - margin), inside[-1] + 1 + margin))
+    return sides[0], sides[1]
+
+
+def _fit(image: np.ndarray, spacing_rc_mm: tuple[float, float], side_px: int) -> np.ndarray:
+    """In its true proportions, centred on a black square of ``side_px``."""
+    height_mm, width_mm = image.shape[0] * spacing_rc_mm[0], image.shape[1] * spacing_rc_mm[1]
+    scale = side_px / max(height_mm, width_mm)
+    rows, columns = max(1, round(height_mm * scale)), max(1, round(width_mm * scale))
+    shrinks = rows < image.shape[0]
+    small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    square = np.zeros((side_px, side_px, *image.shape[2:]), np.uint8)
+    top, left = (side_px - rows) // 2, (side_px - columns) // 2
+    square[top : top + rows, left : left + columns] = small
+    return square
+
+
+def _beside(images: list[np.ndarray]) -> np.ndarray:
+    gap = np.zeros((images[0].shape[0], _GAP_PX, *images[0].shape[2:]), np.uint8)
+    parts = [part for image in images for part in (gap, image)][1:]
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,58 @@
+"""The report's sections, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from medray.ich.report import about_data, about_predictions
+from medray.ich.report.pictures import Pictures
+from medray.page import Block, Notice, Section
+
+PHANTOM_WARNING = (
+    "These studies are phantoms: drawn by a program, not scanned. The scores below say that the machinery learns; "
+    "they say nothing about patients, and no figure here may be compared with a published one."
+)
+
+
+def report_sections(
+    metrics: dict[str, Any],
+    oof: pd.DataFrame,
+    studies: pd.DataFrame,
+    histories: dict[str, list[dict[str, Any]]],
+    inventory: pd.DataFrame,
+    labels: pd.DataFrame,
+    pictures: Pictures,
+    settings: dict[str, Any] | None = None,
+    phantom: bool = False,
+    notes: Sequence[str] = (),
+) -> list[Section]:
+    """All sections of the page.
+
+    Args:
+        metrics: as metrics.json; any value may be None.
+        oof: as oof.parquet. studies: as studies.parquet. inventory: as inventory.parquet.
+        histories: run name → entries of its history.json.
+        labels: one row a slice of the shards: patient_id, study_id, CLASSES (NaN where unlabelled), fold.
+        pictures: from collect_pictures.
+    """
+    folds = sorted(oof["fold"].unique().tolist())
+    of_folds = int(labels["fold"].nunique())
+    top: list[Block] = [Notice(PHANTOM_WARNING)] if phantom else []
+    top += [Notice(note) for note in notes]
+    return [
+        about_predictions.scores(metrics, folds, of_folds, phantom, top),
+        about_data.classes(labels),
+        about_data.windows(pictures),
+        about_data.head_mask(pictures),
+        about_data.learning(histories),
+        about_predictions.curves(oof),
+        about_predictions.calibration(metrics, oof),
+        about_predictions.hardest(pictures, oof),
+        about_predictions.examples(pictures, oof),
+        about_predictions.studies(metrics, studies, oof),
+        about_data.files(inventory),
+        *([about_data.settings(settings)] if settings else []),
+    ]

@@ -1,0 +1,52 @@
+"""The files of a finished run → report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from medray import page
+from medray.ich.report.pictures import collect_pictures
+from medray.ich.report.sections import report_sections
+from medray.ich.source import HeadCT
+from medray.shards.store import Store
+
+
+def write_report(
+    out: Store,
+    source: HeadCT,
+    folder: Store,
+    private: pd.DataFrame,
+    labels: pd.DataFrame,
+    histories: dict[str, list[dict[str, Any]]],
+    settings: dict[str, Any],
+    phantom: bool = False,
+    notes: Sequence[str] = (),
+) -> dict[str, bytes]:
+    """Write report.html into ``out`` from what write_results and the sharding have left there.
+
+    Args:
+        source, folder: how and where to read the few original files that are shown.
+        private: the rows of inventory.parquet with the files' own path, frame and series_id; nothing of it is shown.
+        labels: one row a slice of the shards: patient_id, study_id, CLASSES (NaN where unlabelled), fold.
+        histories: run name → entries of its history.json.
+        settings: name → value, shown as they are.
+        phantom: the studies are phantoms, and the page says so.
+        notes: further sentences for the top of the page.
+    Returns:
+        The charts and image sheets of the page: file name → PNG.
+    """
+    oof, studies, inventory = (
+        out.read_table(f"{name}.parquet").to_pandas() for name in ("oof", "studies", "inventory")
+    )
+    sections = report_sections(
+        out.read_json("metrics.json"), oof, studies, histories, inventory, labels,
+        collect_pictures(source, folder, inventory, private, oof), settings, phantom, notes,
+    )  # fmt: skip
+    html = page.render(
+        "Intracranial hemorrhage on head CT", "Six probabilities a slice: a cross-validated run", sections
+    )
+    out.write_bytes("report.html", html.encode())
+    return page.plots(sections)

@@ -1,0 +1,400 @@
+"""One HTML page without a script and without anything outside itself: sections of text, tables, charts and images.
+
+A chart is a matplotlib Figure made by ``chart`` (the object API: no pyplot, nothing global). In the page it is an SVG
+whose ink follows the reader's light or dark mode; ``png`` gives the same chart on white.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import cv2
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, FAINT, GRID, ACCENT, WARNING = "#1b2430", "#6b7787", "#dbe0e7", "#2f6fdf", "#e4572e"
+"""Colours of a chart. The first three become the page's own, so that they suit a light and a dark one."""
+
+PALETTE = ("#e4572e", "#2f8fe0", "#16a394", "#9b6be0", "#d99a06", INK, "#d6569b", "#7a9a2e")
+"""Distinct on white and on black."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table with a second, fainter text, such as a value and its interval."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    frame: pd.DataFrame  # any cell: number, text, Cell, or None/NaN, which becomes a dash
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    figure: Figure
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image with words below it."""
+
+    image: np.ndarray | None  # (rows, columns) or (rows, columns, 3) uint8; None shows ``lines`` in its place
+    title: str = ""
+    lines: tuple[str, ...] = ()
+    chips: tuple[tuple[str, bool], ...] = ()  # short texts; True ones stand out
+
+
+@dataclass(frozen=True)
+class Gallery:
+    tiles: tuple[Tile, ...]
+    caption: str = ""
+    tile_px: int = 240  # least width of a tile; as many as fit stand side by side
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A paragraph in a box that nobody overlooks."""
+
+    text: str
+    warning: bool = True
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A row of headline numbers: (name, value, what else)."""
+
+    items: tuple[tuple[str, str, str], ...]
+
+
+Block = str | Table | Picture | Gallery | Notice | Figures
+
+
+@dataclass(frozen=True)
+class Section:
+    """Under one heading: a text, a chart, a table, and then whatever else, in this order."""
+
+    title: str
+    text: str = ""
+    figure: Figure | None = None
+    table: pd.DataFrame | None = None
+    more: tuple[Block, ...] = ()
+
+    @property
+    def blocks(self) -> list[Block]:
+        blocks: list[Block] = [self.text] if self.text else []
+        blocks += [Picture(self.figure)] if self.figure is not None else []
+        blocks += [Table(self.table)] if self.table is not None else []
+        return blocks + list(self.more)
+
+
+def render(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The page as HTML. Every text is escaped."""
+    drawn = [
+        {
+            "id": f"s{number}",
+            "title": section.title,
+            "blocks": [_block(block, f"s{number}b{i}") for i, block in enumerate(section.blocks)],
+        }
+        for number, section in enumerate(sections, start=1)
+    ]
+    return _TEMPLATE.render(title=title, lead=lead, sections=drawn, css=Markup(_CSS))
+
+
+def plots(sections: Sequence[Section]) -> dict[str, bytes]:
+    """Every chart and every gallery's images as a picture: file name → PNG."""
+    found: dict[str, bytes] = {}
+    for section in sections:
+        for block in section.blocks:
+            data = b""
+            if isinstance(block, Picture):
+                data = png(block.figure)
+            elif isinstance(block, Gallery):
+                data = sheet(block.tiles, max(1, 1200 // block.tile_px))
+            name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
+            if data:
+                found[f"{name}.png" if f"{name}.png" not in found else f"{name}-{len(found)}.png"] = data
+    return found
+
+
+# ---- charts --------------------------------------------------------------------------------------------------------
+
+
+def chart(
+    width_in: float, height_in: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes in the page's style. Ten inches fill the page's width.
+
+    Args:
+        options: of Figure.subplots.
+    """
+    figure = Figure(figsize=(width_in, height_in), layout="constrained", facecolor="none")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        style(axis)
+    return figure, axes
+
+
+def style(axis: Axes) -> None:
+    axis.set_facecolor("none")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(FAINT)
+    axis.tick_params(colors=FAINT, labelcolor=INK, labelsize=8, length=3)
+    axis.grid(True, color=GRID, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.xaxis.label.set(color=INK, fontsize=8.5)
+    axis.yaxis.label.set(color=INK, fontsize=8.5)
+
+
+def name_axes(axis: Axes, text: str) -> None:
+    axis.set_title(text, fontsize=9.5, color=INK, fontweight="bold", loc="left", pad=8)
+
+
+def legend(axis: Axes, **options: Any) -> None:
+    axis.legend(**({"frameon": False, "fontsize": 8, "labelcolor": INK} | options))
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A chart as a picture on white."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+def sheet(tiles: Sequence[Tile], columns: int) -> bytes:
+    """The images of tiles side by side on black, without their words, as PNG; empty where there is none."""
+    images = [tile.image if tile.image.ndim == 3 else np.stack([tile.image] * 3, -1) for tile in tiles if tile.image is not None]  # fmt: skip
+    if not images:
+        return b""
+    height, width = (max(image.shape[i] for image in images) + 4 for i in (0, 1))
+    canvas = np.zeros((-(-len(images) // columns) * height, min(columns, len(images)) * width, 3), np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return cv2.imencode(".png", canvas[..., ::-1])[1].tobytes()
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    buffer = BytesIO()
+    # These two settings have no other place than matplotlib's global ones; they are put back at once. Text stays
+    # text (small, selectable), and a fixed salt gives the same bytes for the same chart.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue().decode()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    # several drawings share the page's ids
+    text = re.sub(r'((?<=\sid=")|(?<=href="#)|(?<=url\(#))(?=[\w.-])', f"{name}-", text)
+    for colour, variable in ((INK, "ink"), (FAINT, "faint"), (GRID, "grid")):
+        text = text.replace(colour, f"var(--{variable})")
+    return Markup(text)
+
+
+# ---- what the template is given ------------------------------------------------------------------------------------
+
+
+def _block(block: Block, name: str) -> dict[str, Any]:
+    if isinstance(block, str):
+        return {"kind": "text", "text": block}
+    if isinstance(block, Picture):
+        width = 100 * min(1.0, block.figure.get_figwidth() / 10)
+        return {"kind": "picture", "svg": _svg(block.figure, name), "width": f"{width:.0f}", "caption": block.caption}
+    if isinstance(block, Table):
+        return {"kind": "table", "caption": block.caption, **_table(block.frame)}
+    if isinstance(block, Gallery):
+        tiles = [{"image": _webp(t.image), "title": t.title, "lines": t.lines, "chips": t.chips} for t in block.tiles]
+        return {"kind": "gallery", "tiles": tiles, "caption": block.caption, "tile_px": block.tile_px}
+    if isinstance(block, Notice):
+        return {"kind": "notice", "text": block.text, "warning": block.warning}
+    return {"kind": "figures", "items": block.items}
+
+
+def _webp(image: np.ndarray | None) -> str | None:
+    if image is None:
+        return None
+    pixels = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])  # OpenCV's order is BGR
+    data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+
+_NUMBER = re.compile(r"[−+-]?[\d.,]+(\s?(%|HU|mm|s|kB|MB|GB))?")
+_NOTHING = "–"
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    columns = [[_cell(value) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
+    right = [
+        any(cell.text != _NOTHING for cell in column)
+        and all(cell.text == _NOTHING or _NUMBER.fullmatch(cell.text) for cell in column)
+        for column in columns
+    ]
+    rows = [[(cell, right[i]) for i, cell in enumerate(row)] for row in zip(*columns, strict=True)]
+    return {"header": [(str(name), right[i]) for i, name in enumerate(frame.columns)], "rows": rows}
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return Cell(_NOTHING)
+    if isinstance(value, bool | np.bool_):
+        return Cell("yes" if value else "no")
+    if isinstance(value, int | np.integer):
+        return Cell(f"{value:,}")
+    if isinstance(value, float | np.floating):
+        return Cell(f"{value:,.4g}")
+    return Cell(str(value))
+
+
+_CSS = """
+:root { color-scheme: light dark; --paper: #f5f6f8; --card: #fff; --ink: #1b2430; --faint: #6b7787; --grid: #dbe0e7;
+  --accent: #2f6fdf; --warn: #b4350f; --warn-paper: #fdeee8; --note-paper: #eaf1fd; }
+@media (prefers-color-scheme: dark) { :root { --paper: #0f141b; --card: #171e27; --ink: #e6eaf0; --faint: #95a2b3;
+  --grid: #2c3643; --accent: #79a8ff; --warn: #ff9b78; --warn-paper: #34201a; --note-paper: #18263c; } }
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+.page { max-width: 1360px; margin: 0 auto; padding: 36px 28px 80px; display: grid;
+  grid-template-columns: 210px minmax(0, 1fr); gap: 0 36px; }
+header { grid-column: 1 / -1; margin-bottom: 22px; }
+h1 { font-size: 30px; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 8px; }
+header p { color: var(--faint); margin: 0; max-width: 90ch; white-space: pre-line; }
+nav { position: sticky; top: 20px; align-self: start; font-size: 13.5px; max-height: 95vh; overflow-y: auto; }
+nav ol { list-style: none; margin: 0; padding: 0; border-left: 2px solid var(--grid); }
+nav a { display: block; padding: 4px 0 4px 14px; margin-left: -2px; color: var(--faint); text-decoration: none;
+  border-left: 2px solid transparent; }
+nav a:hover { color: var(--accent); border-left-color: var(--accent); }
+section { background: var(--card); border: 1px solid var(--grid); border-radius: 12px; padding: 22px 26px 26px;
+  margin-bottom: 20px; scroll-margin-top: 16px; }
+h2 { font-size: 20px; letter-spacing: -0.01em; margin: 0 0 10px; }
+p { margin: 0; }
+.scroll + p, figure + p { margin-top: 16px; }
+section > p { margin-bottom: 14px; max-width: 88ch; white-space: pre-line; }
+figure { margin: 18px 0 0; }
+figure svg { display: block; width: 100%; height: auto; overflow: visible; }
+figure svg text { font-family: inherit !important; }
+figcaption, caption { color: var(--faint); font-size: 13px; text-align: left; max-width: 100ch; }
+figcaption { margin-top: 8px; }
+caption { caption-side: bottom; padding-top: 8px; }
+.scroll { overflow-x: auto; margin-top: 16px; }
+table { border-collapse: collapse; font-size: 13.5px; width: 100%; font-variant-numeric: tabular-nums; }
+th { color: var(--faint); font-weight: 600; font-size: 12.5px; text-align: left; vertical-align: bottom;
+  border-bottom: 1.5px solid var(--grid); }
+th, td { padding: 6px 14px 6px 0; }
+td { border-bottom: 1px solid var(--grid); vertical-align: baseline; overflow-wrap: break-word; }
+tbody tr:last-child td { border-bottom: 0; }
+tbody tr:hover td { background: color-mix(in srgb, var(--accent) 7%, transparent); }
+.right { text-align: right; }
+td.right { white-space: nowrap; }
+td small { color: var(--faint); font-size: 12px; margin-left: 8px; white-space: nowrap; }
+.notice { border-left: 4px solid var(--accent); background: var(--note-paper); border-radius: 6px;
+  padding: 11px 16px; margin: 0 0 14px; max-width: 110ch; white-space: pre-line; }
+.notice.warning { border-color: var(--warn); background: var(--warn-paper); color: var(--warn); font-weight: 600; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 4px 0 16px; }
+.figures div { border: 1px solid var(--grid); border-radius: 10px; padding: 12px 16px; }
+.figures span, .figures small { display: block; color: var(--faint); font-size: 12.5px; }
+.figures b { display: block; font-size: 26px; letter-spacing: -0.02em; line-height: 1.3;
+  font-variant-numeric: tabular-nums; }
+.gallery { display: grid; gap: 14px; }
+.tile { min-width: 0; }
+.tile img, .missing { display: block; width: 100%; border-radius: 6px; background: #000; }
+.missing { aspect-ratio: 2; color: #c9d0da; font-size: 12.5px; padding: 12px; }
+.tile b { display: block; font-size: 12.5px; margin-top: 6px; overflow-wrap: anywhere; }
+.tile span { display: block; color: var(--faint); font-size: 12px; }
+.chips { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 4px; }
+.chips i { font-style: normal; font-size: 11.5px; line-height: 1.6; padding: 0 6px; border-radius: 4px;
+  border: 1px solid var(--grid); color: var(--faint); font-variant-numeric: tabular-nums; white-space: nowrap; }
+.chips i.on { border-color: var(--warn); background: var(--warn-paper); color: var(--warn); font-weight: 600; }
+@media (max-width: 900px) { .page { display: block; padding: 20px 12px; } nav { position: static; margin: 0 0 18px; }
+  section { padding: 16px 14px; } }
+@media print { body { background: #fff; } nav { display: none; } .page { display: block; }
+  section { border: 0; padding: 0; } .tile, tr, figure { break-inside: avoid; } }
+"""
+
+_TEMPLATE = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+).from_string(
+    """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>{{ css }}</style>
+</head>
+<body>
+<div class="page">
+<header><h1>{{ title }}</h1><p>{{ lead }}</p></header>
+<nav aria-label="Contents"><ol>
+{% for section in sections %}
+<li><a href="#{{ section.id }}">{{ section.title }}</a></li>
+{% endfor %}
+</ol></nav>
+<main>
+{% for section in sections %}
+<section id="{{ section.id }}">
+<h2>{{ section.title }}</h2>
+{% for block in section.blocks %}
+{% if block.kind == "text" %}
+<p>{{ block.text }}</p>
+{% elif block.kind == "notice" %}
+<div class="notice{{ ' warning' if block.warning }}">{{ block.text }}</div>
+{% elif block.kind == "figures" %}
+<div class="figures">
+{% for name, value, more in block["items"] %}
+<div><span>{{ name }}</span><b>{{ value }}</b><small>{{ more }}</small></div>
+{% endfor %}
+</div>
+{% elif block.kind == "picture" %}
+<figure><div style="max-width: {{ block.width }}%">{{ block.svg }}</div>
+{% if block.caption %}<figcaption>{{ block.caption }}</figcaption>{% endif %}</figure>
+{% elif block.kind == "table" %}
+<div class="scroll"><table>
+{% if block.caption %}<caption>{{ block.caption }}</caption>{% endif %}
+<thead><tr>{% for name, right in block.header %}<th{% if right %} class="right"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in block.rows %}
+<tr>{% for cell, right in row %}<td{% if right %} class="right"{% endif %}>{{ cell.text }}{% if cell.note %}<small>{{ cell.note }}</small>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% elif block.kind == "gallery" %}
+<figure><div class="gallery" style="grid-template-columns: repeat(auto-fill, minmax({{ block.tile_px }}px, 1fr))">
+{% for tile in block.tiles %}
+<div class="tile">
+{% if tile.image %}<img src="{{ tile.image }}" alt="{{ tile.title }}" loading="lazy">{% else %}<div class="missing">{{ tile.lines|join(" ") }}</div>{% endif %}
+{% if tile.title %}<b>{{ tile.title }}</b>{% endif %}
+{% if tile.image %}{% for line in tile.lines %}<span>{{ line }}</span>{% endfor %}{% endif %}
+{% if tile.chips %}<div class="chips">{% for text, on in tile.chips %}<i{% if on %} class="on"{% endif %}>{{ text }}</i>{% endfor %}</div>{% endif %}
+</div>
+{% endfor %}
+</div>
+{% if block.caption %}<figcaption>{{ block.caption }}</figcaption>{% endif %}</figure>
+{% endif %}
+{% endfor %}
+</section>
+{% endfor %}
+</main>
+</div>
+</body>
+</html>
+"""
+)
