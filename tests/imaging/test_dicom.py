@@ -30,7 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medray.imaging import dicom
+from medray.imaging import elements as data_elements
 from medray.imaging.dicom import FileWindow, read_headers, read_slices, read_windows
 from medray.imaging.types import Header, Slice, Unreadable
 
@@ -486,7 +486,7 @@ def test_the_ct_images_that_pydicom_ships_are_read() -> None:
 @pytest.mark.parametrize("path", packaged(), ids=lambda path: str(path.relative_to(PACKAGED)))
 def test_the_same_elements_are_found_as_by_pydicom(path: Path) -> None:
     try:
-        elements = dicom._parse(path.read_bytes())
+        elements = data_elements.parse(path.read_bytes())
     except Unreadable:
         return
     with warnings.catch_warnings():

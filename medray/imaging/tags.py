@@ -1,0 +1,48 @@
+"""The DICOM tags that a CT slice is read from (PS3.6), and their names for people."""
+
+TRANSFER_SYNTAX = 0x00020010
+SOP_INSTANCE, MODALITY = 0x00080018, 0x00080060
+PATIENT_ID, STUDY, SERIES = 0x00100020, 0x0020000D, 0x0020000E
+POSITION, ORIENTATION = 0x00200032, 0x00200037
+SAMPLES, PHOTOMETRIC, FRAMES = 0x00280002, 0x00280004, 0x00280008
+ROWS, COLUMNS, SPACING = 0x00280010, 0x00280011, 0x00280030
+BITS_ALLOCATED, BITS_STORED, HIGH_BIT, REPRESENTATION = 0x00280100, 0x00280101, 0x00280102, 0x00280103
+CENTER, WIDTH, VOI_FUNCTION = 0x00281050, 0x00281051, 0x00281056
+INTERCEPT, SLOPE, RESCALE_TYPE = 0x00281052, 0x00281053, 0x00281054
+SHARED, PER_FRAME = 0x52009229, 0x52009230
+EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
+FLOAT_PIXELS, DOUBLE_PIXELS, PIXELS = 0x7FE00008, 0x7FE00009, 0x7FE00010
+
+# In an enhanced image these tags lie inside functional groups (PS3.3 C.7.6.16): tag -> the group that holds it.
+GROUP_OF = {
+    POSITION: 0x00209113,  # Plane Position
+    ORIENTATION: 0x00209116,  # Plane Orientation
+    SPACING: 0x00289110,  # Pixel Measures
+    INTERCEPT: 0x00289145,  # Pixel Value Transformation
+    SLOPE: 0x00289145,
+    RESCALE_TYPE: 0x00289145,
+    CENTER: 0x00289132,  # Frame VOI LUT
+    WIDTH: 0x00289132,
+    VOI_FUNCTION: 0x00289132,
+}
+NAMES = {
+    SOP_INSTANCE: "SOPInstanceUID",
+    PATIENT_ID: "PatientID",
+    STUDY: "StudyInstanceUID",
+    SERIES: "SeriesInstanceUID",
+    POSITION: "ImagePositionPatient",
+    ORIENTATION: "ImageOrientationPatient",
+    SPACING: "PixelSpacing",
+    FRAMES: "NumberOfFrames",
+    ROWS: "Rows",
+    COLUMNS: "Columns",
+    SAMPLES: "SamplesPerPixel",
+    BITS_ALLOCATED: "BitsAllocated",
+    BITS_STORED: "BitsStored",
+    HIGH_BIT: "HighBit",
+    REPRESENTATION: "PixelRepresentation",
+    INTERCEPT: "RescaleIntercept",
+    SLOPE: "RescaleSlope",
+    CENTER: "WindowCenter",
+    WIDTH: "WindowWidth",
+}

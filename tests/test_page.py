@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import base64
+import re
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from medray.page import (
+    FAINT,
+    GRID,
+    INK,
+    Cell,
+    Figures,
+    Gallery,
+    Notice,
+    Picture,
+    Section,
+    Table,
+    Tile,
+    chart,
+    name_axes,
+    plots,
+    render,
+)
+
+NASTY = "<script>alert('x')</script>&\"<img src=http://evil.example/x>"
+
+
+def curve(label: str = "x") -> Picture:
+    figure, axes = chart(5, 3)
+    axes[0, 0].plot([0, 1], [0, 1], "o-", color=INK)
+    axes[0, 0].fill_between([0, 1], [0, 1], hatch="//", facecolor="none")  # hatches and markers refer to ids
+    name_axes(axes[0, 0], label)
+    return Picture(figure, label)
+
+
+def page(text: str = "plain") -> str:
+    frame = pd.DataFrame({text: [text, "b"], "n": [1234567, None], "v": [Cell("0.5", text), 0.123456]})
+    image = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)
+    tiles = (Tile(image, text, (text,), ((text, True), ("off", False))), Tile(None, text, (text,)))
+    return render(
+        text,
+        text,
+        [
+            Section(text, text, curve(text).figure, frame),
+            Section("second", more=(Notice(text), Figures(((text, text, text),)), Gallery(tiles, text), curve(text))),
+        ],
+    )
+
+
+def outside(html: str) -> list[str]:
+    """Everything in a page that a browser would fetch or run."""
+    found = re.findall(r"""\b(?:src|href|srcset|poster|action)\s*=\s*["'](?!data:|\#)[^"']*""", html)
+    found += re.findall(r"url\((?!#)[^)]*\)|@import[^;]*|<(?:script|link|iframe|object|embed|base)\b[^>]*", html)
+    return found
+
+
+def test_nothing_is_fetched() -> None:
+    assert outside(page()) == []
+    assert len(outside('<a href="http://x"><script src="y"></script>')) == 3  # the search itself finds
+
+
+def test_every_text_is_escaped() -> None:
+    html = page(NASTY)
+    assert outside(html.replace("&lt;img src=http://evil.example/x&gt;", "")) == []
+    assert "<script" not in html
+    assert "<img src=http" not in html
+    # title, heading, contents, text, caption, header and cell and note of the table, notice, headline, tiles, chips, charts
+    assert html.count("&lt;script&gt;") >= 18
+    assert html.count("<section") == 2
+
+
+def test_contents_lead_to_sections_and_ids_are_unique() -> None:
+    html = page()
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) > 20
+    targets = re.findall(r'href="#([^"]+)"', html) + re.findall(r"url\(#([^)]+)\)", html)
+    assert len(targets) > 4
+    assert set(targets) <= set(ids)
+    contents = html[html.index("<nav") : html.index("</nav>")]
+    assert re.findall(r'<a href="#(s\d)">([^<]*)</a>', contents) == [("s1", "plain"), ("s2", "second")]
+
+
+def test_charts_take_the_page_s_colours() -> None:
+    html = page()
+    drawn = html[html.index("<svg") : html.rindex("</svg>")]
+    assert "var(--ink)" in drawn
+    for colour in (INK, FAINT, GRID):
+        assert colour not in drawn
+    assert html.count("prefers-color-scheme: dark") == 1
+    assert "<metadata" not in drawn
+
+
+def test_tables_align_numbers_and_show_what_is_missing() -> None:
+    frame = pd.DataFrame(
+        {"name": ["a", "b"], "count": [12345, 7], "rate": [0.25, np.nan], "mixed": [1, "x"], "empty": [None, None]}
+    )
+    html = render("t", "", [Section("s", table=frame)])
+    assert '<th class="right">count</th>' in html
+    assert '<td class="right">12,345</td>' in html
+    assert '<td class="right">0.25</td>' in html
+    assert '<td class="right">–</td>' in html
+    assert "<th>name</th>" in html
+    assert "<th>mixed</th>" in html
+    assert "<th>empty</th>" in html
+    assert "nan" not in html.split("<table>")[1].lower()
+
+
+def test_a_table_without_rows_is_a_header() -> None:
+    html = render("t", "", [Section("s", more=(Table(pd.DataFrame({"a": []})),))])
+    assert "<th>a</th>" in html
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40, 3)])
+def test_images_lie_in_the_page(shape: tuple[int, ...]) -> None:
+    image = np.zeros(shape, np.uint8)
+    image[:20, :, ...] = [200, 60, 10] if len(shape) == 3 else 200
+    html = render("t", "", [Section("s", more=(Gallery((Tile(image, "one"),)),))])
+    data = re.search(r'src="data:image/webp;base64,([^"]+)"', html)
+    assert data is not None
+    found = cv2.imdecode(np.frombuffer(base64.b64decode(data[1]), np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    assert found.shape[:2] == shape[:2]
+    expected = [10, 60, 200] if len(shape) == 3 else [200, 200, 200]  # OpenCV gives BGR
+    np.testing.assert_allclose(found[10, 20], expected, atol=12)
+    np.testing.assert_allclose(found[35, 20], 0, atol=12)
+
+
+def test_the_same_page_has_the_same_bytes_and_leaves_no_trace() -> None:
+    before = dict(matplotlib.rcParams)
+    assert page() == page()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_plots_are_pictures_of_charts_and_galleries() -> None:
+    image = np.full((10, 20), 255, np.uint8)
+    gallery = Gallery((Tile(image), Tile(None, "gone"), Tile(image)), tile_px=500)
+    found = plots([Section("A b/C", figure=curve().figure, more=(gallery, "text")), Section("none", "text")])
+    assert list(found) == ["a-b-c.png", "a-b-c-1.png"]
+    decoded = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in found.values()]
+    assert decoded[0][0, 0].tolist() == [255, 255, 255]
+    assert decoded[1].shape == (14, 48, 3)
+    assert plots([Section("s", more=(Gallery((Tile(None),)),))]) == {}
