@@ -18,8 +18,11 @@ from medray.engine.options import Options
 from medray.engine.prepare import Prepared, prepare
 from medray.engine.sweep import cross_validation, out_of_fold
 from medray.ich.classes import CLASSES
+from medray.ich.inventory import assemble as assemble_head_ct
+from medray.ich.labels import Labels, read_labels
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
+from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.metrics.binary import Ranking
 from medray.metrics.bootstrap import interval_over_groups
 from medray.shards.inventory import Inventory
@@ -98,3 +101,18 @@ def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Pre
     assert ours["high"] is not None
     assert leaking["value"] >= 0.8
     assert ours["low"] <= 0.5 <= ours["high"]
+
+
+def test_with_permuted_labels_the_interval_covers_chance(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:
+    truth = read_labels(str(phantoms.folder / "labels.csv")).table.dropna()
+    order = np.random.default_rng(2).permutation(len(truth))
+    permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})
+    dicom = Store(phantoms.folder / "dicom")
+    prepared = prepare(
+        HeadCT(), lambda scan: assemble_head_ct(scan, permuted), list(CLASSES), dicom, dicom.files(), Store(tmp_path / "out"),
+        Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
+    )  # fmt: skip
+    found = auc_any(prepared, tmp_path / "runs")
+    assert found["low"] is not None
+    assert found["high"] is not None
+    assert found["low"] <= 0.5 <= found["high"]

@@ -255,7 +255,7 @@ def test_what_is_undefined_is_said(run: Finished, tmp_path: Path) -> None:
 def test_files_set_aside_are_counted(run: Finished, made: tuple[str, dict[str, bytes]]) -> None:
     section = made[0][made[0].index("Files set aside</h2>") :]
     counts = run.inventory["status"].value_counts()
-    assert {"ok", "quarantined", "duplicate"} <= set(counts.index)
+    assert {"ok", "quarantined", "unlabelled"} <= set(counts.index)
     for status, count in counts.items():
         assert re.search(rf'<td>{status}</td><td class="right">{count:,}</td>', section), status
     assert "not a DICOM file" in section
