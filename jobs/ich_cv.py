@@ -28,6 +28,7 @@ from medray.ich import recipes
 from medray.ich.classes import CLASSES
 from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
+from medray.ich.report import write_report
 from medray.ich.results import flat, summary, write_results
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
@@ -88,8 +89,16 @@ def main(job: IchCV) -> None:
     metrics = write_results(out, out_of_fold(runs))
     for line in summary(metrics):
         say(f"  {line}")
-    tracker.want("", "", metrics=flat(metrics), finished=True)
+
+    say("\n4. Report")
+    plots = write_report(
+        out, job.source, folder, prepared.private, prepared.index, {run.name: run.history() for run in runs},
+        task.identity(), phantom=job.dicom is None,
+    )  # fmt: skip
+    artifacts = plots | {name: out.read_bytes(name) for name in ("report.html", "metrics.json")}
+    tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
     tracker.close()
+    say(f"  {out.uri}/report.html" + (f"\n  uv run mlflow ui --backend-store-uri {tracker.uri}" if out.local else ""))
 
 
 def start() -> None:

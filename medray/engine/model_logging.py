@@ -12,16 +12,17 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from medray.engine import checkpoint
 from medray.shards.store import Store
 from medray.task import Task
 
+SomeTask = TypeVar("SomeTask", bound=Task)
 _LONGEST_SECONDS = 300
 
 
-def without_download(task: Task) -> Task:
+def without_download(task: SomeTask) -> SomeTask:
     """The task with a network of the same shape; its weights are about to be loaded."""
     changes: dict[str, Any] = {"pretrained": False} if hasattr(task, "pretrained") else {}
     return replace(task, **changes)

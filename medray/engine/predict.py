@@ -14,7 +14,7 @@ from torch import nn
 
 from medray.engine.collate import collate
 from medray.shards.source import Encoded, Source
-from medray.shards.store import File, Store
+from medray.shards.store import File, Store, reason
 from medray.task import Task
 
 _HEADER_BYTES = 1 << 16
@@ -59,7 +59,7 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
             with folder.filesystem.open_input_file(file.path) as raw:
                 return [found | h for h in source.scan(io.BufferedReader(raw, _HEADER_BYTES))]  # type: ignore[arg-type]
         except (ValueError, OSError) as error:
-            return [found | {"status": "quarantined", "reason": one_line(error)}]
+            return [found | {"status": "quarantined", "reason": reason(error)}]
 
     with ThreadPoolExecutor(8) as pool:
         rows = [row for of_file in pool.map(read, files) for row in of_file]
@@ -106,13 +106,6 @@ def _encode_group(source: Source, folder: Store, id_column: str, group: pd.DataF
             with folder.filesystem.open_input_file(path) as stream:
                 encoded = source.encode(stream.read(), rows)
         except (ValueError, OSError) as error:
-            encoded = [Encoded(None, one_line(error))] * len(rows)
+            encoded = [Encoded(None, reason(error))] * len(rows)
         out |= {row[id_column]: result for row, result in zip(rows, encoded, strict=True)}
     return out
-
-
-def one_line(error: BaseException) -> str:
-    """A reason that may be logged: the text of an OSError holds the path, and a path may hold a patient's name."""
-    if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror or type(error).__name__})"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -18,7 +18,7 @@ import ray.data
 
 from medray.engine.progress import Progress
 from medray.shards.source import Source
-from medray.shards.store import File, Store
+from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
@@ -90,7 +90,7 @@ class _Scan:
                         headers = self.source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
                     rows += [found | header for header in headers]
                 except (ValueError, OSError) as error:
-                    rows.append(found | {"status": "quarantined", "reason": _one_line(error)})
+                    rows.append(found | {"status": "quarantined", "reason": reason(error)})
         return pa.Table.from_pylist(rows, schema=self.schema)
 
 
@@ -174,7 +174,7 @@ class _Writer:
                 with self.folder.filesystem.open_input_file(path) as stream:
                     encoded = self.source.encode(stream.read(), of_file)
             except (ValueError, OSError) as error:
-                left_out |= {row["slice_id"]: _one_line(error) for row in of_file}
+                left_out |= {row["slice_id"]: reason(error) for row in of_file}
                 continue
             for row, result in zip(of_file, encoded, strict=True):
                 if result.columns is None:
@@ -220,9 +220,3 @@ def _result(slice_ids: list[str], notes: dict[str, str], left_out: dict[str, str
         "note": np.array([left_out.get(s) or notes.get(s) or "" for s in slice_ids], dtype=object),
         "written": np.array([s not in left_out for s in slice_ids]),
     }
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError):  # its text holds the path, and a path may hold a patient's name
-        return f"cannot be read ({error.strerror or type(error).__name__})"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

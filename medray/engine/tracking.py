@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class _Wanted:
     params: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)  # file name → content
     model: tuple[Store, Task] | None = None  # where model.pt is, and whose network it is
     finished: bool = False
 
@@ -137,8 +138,11 @@ class Tracker:
         for name, value in wanted.metrics.items():
             if run.data.metrics.get(name) != value:
                 client.log_metric(run_id, name, value)
-        for path in wanted.files:
-            client.log_artifact(run_id, str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in wanted.artifacts.items():
+                (Path(folder) / name).write_bytes(content)
+            if wanted.artifacts:
+                client.log_artifacts(run_id, folder)
         if wanted.model is not None and "medray.model" not in run.data.tags:
             self._logging_model = True
             failure = log_model_apart(self.uri, run_id, *wanted.model)

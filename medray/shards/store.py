@@ -147,5 +147,12 @@ def read_file(uri: str | Path) -> bytes:
         return stream.read()
 
 
+def reason(error: BaseException) -> str:
+    """One line that may be logged. The text of an OSError is left out: it holds a path, and a path may hold a name."""
+    if isinstance(error, OSError):
+        return f"cannot be read ({os.strerror(error.errno) if error.errno else type(error).__name__})"
+    return _first_line(error)
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -103,7 +103,8 @@ def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Pre
     assert ours["low"] <= 0.5 <= ours["high"]
 
 
-def test_with_permuted_labels_the_interval_covers_chance(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:
+def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_path: Path) -> None:
+    phantoms = write_phantoms(tmp_path / "phantoms", PhantomSpec(patients=24, seed=3, matrix_px=96, slices=(8, 10)))
     truth = read_labels(str(phantoms.folder / "labels.csv")).table.dropna()
     order = np.random.default_rng(2).permutation(len(truth))
     permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})

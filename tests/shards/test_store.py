@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from medray.shards.store import Store
+from medray.shards.store import Store, reason
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,16 @@ def test_unusable_places_are_one_line(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "below").check_writable()
     with pytest.raises(ValueError, match="no such folder"):
         Store(tmp_path / "absent").files()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no files in it"):
-        (tmp_path / "empty").mkdir()
         Store(tmp_path / "empty").files()
     with pytest.raises(ValueError, match="ftp://x/y"):
         Store("ftp://x/y")
+
+
+def test_a_reason_never_holds_a_path() -> None:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 — pyarrow's text for it holds the path, and so does strerror
+        Store("/nowhere").read_bytes("NAME^OF^A^PATIENT.dcm")
+    assert "NAME" in str(caught.value)
+    assert reason(caught.value) == "cannot be read (No such file or directory)"
+    assert reason(ValueError("two\nlines")) == "two"

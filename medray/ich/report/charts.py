@@ -239,5 +239,6 @@ def study_scores(studies: pd.DataFrame) -> Figure:
         spread.hist(members, bins=edges, color=colour, alpha=0.55, label=f"{name} ({len(members):,})")
     name_axes(spread, "score of studies")
     spread.set(xlabel="maximum of the 3-slice running mean of any", ylabel="studies", xlim=(0, 1))  # fmt: skip
+    spread.yaxis.get_major_locator().set_params(integer=True)
     legend(spread, loc="upper right")
     return figure

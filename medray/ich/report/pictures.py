@@ -5,6 +5,7 @@ It runs on the driver, the only place that knows the files' own names. What it r
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import cv2
@@ -168,8 +169,10 @@ def _read(folder: Store, files: pd.DataFrame, slice_ids: list[str]) -> dict[str,
             with folder.filesystem.open_input_file(str(path)) as stream:
                 data = stream.read()
         except (OSError, ValueError) as error:
-            reason = f"the file cannot be read any more ({getattr(error, 'strerror', None) or type(error).__name__})"
-            found |= dict.fromkeys(rows.index, reason)
+            # not the error's own text, nor its strerror: pyarrow puts the path into both
+            number = getattr(error, "errno", None)
+            why = os.strerror(number) if number else type(error).__name__
+            found |= dict.fromkeys(rows.index, f"the file cannot be read any more ({why})")
             continue
         for slice_id, frame in rows["frame"].items():
             try:

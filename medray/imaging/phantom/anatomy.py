@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from medray.imaging.phantom.brain import paint_brain
 from medray.imaging.phantom.paint import (
     TEXTURE_MM,
     TEXTURE_PX,
     Canvas,
-    band,
     blend,
     blur_mm,
-    capsule,
     covered,
     ellipsoid,
     look_up,
@@ -55,7 +54,7 @@ class Anatomy:
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A patient's head, all of it from one generator."""
     age = rng.uniform(0, 1)  # wider sulci and ventricles go together
-    density = rng.uniform(-3, 5.5)  # of the whole brain: blood count and water vary, so that no fixed HU means blood
+    density = rng.uniform(-3, 3.5)  # of the whole brain: blood count and water vary, so that no fixed HU means blood
     layers = int(200 / LAYER_MM) + 2
     return Anatomy(
         axes_mm=np.array([rng.uniform(64, 71), rng.uniform(78, 89), rng.uniform(70, 78)]),
@@ -95,7 +94,9 @@ def _skull_base(rng: np.random.Generator) -> np.ndarray:
     floor = floor + (rng.uniform(-27, -20) - floor) * np.clip(1.2 * ridge, 0, 1)
     hole = np.exp(-((x / 14) ** 4) - ((y - 26) / 17) ** 4)
     floor = floor - 60 * hole
-    floor = floor - 0.1 * np.clip(-30 - y, 0, 60) + 6 * np.exp(-((x - 24) ** 2 / 130) - (y + 50) ** 2 / 500)  # roofs of the orbits
+    floor = (
+        floor - 0.1 * np.clip(-30 - y, 0, 60) + 6 * np.exp(-((x - 24) ** 2 / 130) - (y + 50) ** 2 / 500)
+    )  # roofs of the orbits
     return cv2.GaussianBlur(floor.astype(np.float32), (0, 0), 0.8)
 
 
@@ -169,7 +170,7 @@ def paint_anatomy(canvas: Canvas, head: Anatomy) -> None:
         canvas.depth_mm = np.minimum(canvas.depth_mm, (z - floor) * 1.0)
     canvas.cavity = cavity
     canvas.folds = sulci_texture
-    tissue = _brain(canvas, head, sulci_texture)
+    tissue = paint_brain(canvas, head, sulci_texture)
     blend(canvas.hu, cavity, tissue)
     canvas.hu += cavity * np.float32(head.cupping_hu) * np.exp(np.minimum(inner, 0) / 7)
 
@@ -201,109 +202,3 @@ def _face(canvas: Canvas, head: Anatomy, outside: np.ndarray, fine: np.ndarray) 
             shape = ellipsoid(canvas, np.array(centre), np.array(axes))
             if shape:
                 blend(canvas.hu[shape[0]], shape[1], np.float32(hu))
-
-
-def _brain(canvas: Canvas, head: Anatomy, folds: np.ndarray) -> np.ndarray:
-    """Densities inside the skull: cortex, white matter, deep nuclei, CSF spaces, falx and tentorium."""
-    x, y, z = canvas.x, canvas.y, canvas.z
-    depth = canvas.depth_mm
-    cerebellum = np.clip((_tent_height(x, y) - z) / canvas.thickness_mm + 0.5, 0, 1) * (y > 12)
-    crease = np.abs(folds) + np.abs(depth) * 0.012
-    open_mm = np.float32(head.sulcus) * (1 - 0.75 * cerebellum)
-    sulci = np.clip((open_mm - crease) * 7 + 0.5, 0, 1) * np.clip((24 - depth) / 8, 0, 1) * np.clip(depth / 2, 0, 1)
-    cortex = np.maximum(0.7 * np.clip((0.5 - crease) * 4, 0, 1) * np.clip((28 - depth) / 8, 0, 1), np.clip(6 - depth, 0, 1))
-    tissue = head.white_hu + (head.grey_hu - head.white_hu) * np.maximum(cortex, 0.6 * cerebellum)
-    tissue += 0.8 * canvas.texture
-    everywhere = (slice(None), slice(None))
-    rim = band(canvas, everywhere, depth, head.csf_rim_mm, 0.0)
-    cisterns = np.zeros_like(tissue)
-    ventricles = np.zeros_like(tissue)
-    for sign in (-1, 1):
-        for centre, axes, lift in NUCLEI:
-            shape = ellipsoid(canvas, np.array([sign * centre[0], centre[1], centre[2]]), np.array(axes), rough=0.08)
-            if shape:
-                blend(tissue[shape[0]], shape[1], np.float32(head.grey_hu + lift))
-    blend(tissue, sulci, np.float32(head.csf_hu + 3))
-    for sign in (-1, 1):
-        for start, end, r0, r1 in SYLVIAN:
-            rod = capsule(canvas, _mirror(start, sign), _mirror(end, sign), r0, r1)
-            if rod:
-                np.maximum(cisterns[rod[0]], rod[1], out=cisterns[rod[0]])
-        for start, end, r0, r1 in LATERAL:
-            s = head.ventricle
-            rod = capsule(canvas, _mirror(start, sign), _mirror(end, sign), r0 * s, r1 * s)
-            if rod:
-                np.maximum(ventricles[rod[0]], rod[1], out=ventricles[rod[0]])
-    for centre, axes in CISTERNS:
-        shape = ellipsoid(canvas, np.array(centre), np.array(axes), rough=0.3)
-        if shape:
-            np.maximum(cisterns[shape[0]], shape[1], out=cisterns[shape[0]])
-    stem = ellipsoid(canvas, np.array([0.0, 14.0, -32.0]), np.array([14.0, 13.0, 34.0]))
-    if stem:
-        cisterns[stem[0]] *= 1 - stem[1]
-        blend(tissue[stem[0]], stem[1], np.float32(head.white_hu + 3))
-    for centre, axes in MIDLINE:
-        shape = ellipsoid(canvas, np.array(centre), np.array(axes) * np.array([head.ventricle, 1, 1]))
-        if shape:
-            np.maximum(ventricles[shape[0]], shape[1], out=ventricles[shape[0]])
-    blend(tissue, np.maximum(rim, cisterns), np.float32(head.csf_hu + 2))
-    blend(tissue, ventricles, np.float32(head.csf_hu))
-    cleft = band(canvas, everywhere, x - 1.5 * folds * 0.4, 0.7 + 4 * head.sulcus, 0.0)
-    split = np.clip((z - _falx_edge(y)) / canvas.thickness_mm + 0.5, 0, 1)
-    blend(tissue, cleft * split * 0.7, np.float32(head.csf_hu + 4))
-    blend(tissue, band(canvas, everywhere, x, 0.8, 0.0) * split, np.float32(head.falx_hu))
-    if z.min() < 5:
-        sheet = (z - _tent_height(x, y)) / 1.3
-        tent = band(canvas, everywhere, sheet, 0.9, 0.75) * np.clip((y - 14) / 4, 0, 1)
-        blend(tissue, tent, np.float32(head.falx_hu))
-    canvas.sulci = np.maximum(sulci, rim * (rim > 0.3)) * canvas.cavity
-    canvas.cisterns = cisterns * canvas.cavity
-    canvas.ventricles = ventricles * canvas.cavity
-    return tissue
-
-
-def _mirror(point: tuple[float, float, float], sign: int) -> np.ndarray:
-    return np.array([sign * point[0], point[1], point[2]])
-
-
-def _tent_height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The tentorium: a tent whose ridge runs back along the midline and whose sides fall to the petrous bones."""
-    return -2 - 0.5 * np.abs(x) - 0.18 * (y - 20)
-
-
-def _falx_edge(y: np.ndarray) -> np.ndarray:
-    """Lower edge of the falx: above the corpus callosum in the middle, down to the base in front and the tent behind."""
-    return 34 - 0.012 * (y - 5) ** 2
-
-
-Rod = tuple[tuple[float, float, float], tuple[float, float, float], float, float]
-# (x, y, z) of both ends and the radii there, left side; the right is its mirror
-LATERAL: tuple[Rod, ...] = (
-    ((7, -30, 4), (6, -8, 14), 5.5, 5.0),
-    ((6, -8, 14), (12, 14, 19), 5.0, 6.0),
-    ((12, 14, 19), (23, 34, 5), 6.0, 7.5),
-    ((23, 34, 5), (20, 54, 0), 7.0, 2.5),
-    ((23, 34, 5), (30, 8, -16), 5.0, 2.0),
-)
-SYLVIAN: tuple[Rod, ...] = (
-    ((28, -22, -16), (44, -14, -6), 2.4, 2.2),
-    ((44, -14, -6), (57, -8, 0), 2.2, 3.2),
-    ((46, -16, 0), (50, 6, 12), 2.4, 1.6),
-)
-# (x, y, z) centres and half axes in mm
-MIDLINE = (
-    ((0.0, 2.0, -2.0), (2.6, 14.0, 9.0)),
-    ((0.0, 32.0, -40.0), (7.0, 6.0, 9.0)),
-)
-CISTERNS = (
-    ((0.0, -8.0, -22.0), (15.0, 12.0, 8.0)),
-    ((0.0, 16.0, -24.0), (21.0, 18.0, 7.0)),
-    ((0.0, 29.0, -10.0), (12.0, 5.0, 8.0)),
-    ((0.0, 8.0, -46.0), (17.0, 7.0, 12.0)),
-)
-# and HU above the cortex
-NUCLEI = (
-    ((13.0, -18.0, 8.0), (4.5, 9.0, 9.0), 0.0),
-    ((25.0, -6.0, 4.0), (6.0, 15.0, 11.0), 0.0),
-    ((11.0, 10.0, 6.0), (8.0, 12.0, 9.0), -1.0),
-)

@@ -14,7 +14,7 @@ there without it, before noise. A slice is positive for a type when the visible 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,11 +25,11 @@ BLEED_TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid
 BIT = {name: 1 << k for k, name in enumerate(BLEED_TYPES)}  # of the true masks
 VISIBLE_HU = 10.0
 DENSITY_HU = {  # of a bleed
-    "epidural": (58.0, 80.0),
-    "intraparenchymal": (58.0, 82.0),
+    "epidural": (54.0, 74.0),
+    "intraparenchymal": (54.0, 78.0),
     "intraventricular": (50.0, 66.0),
-    "subarachnoid": (52.0, 70.0),
-    "subdural": (54.0, 74.0),
+    "subarachnoid": (50.0, 66.0),
+    "subdural": (51.0, 68.0),
 }
 VISIBLE_MM2 = {
     "epidural": 80.0,
@@ -80,7 +80,9 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
     if kind == "subdural":
         thin = rng.uniform() < 0.2
         angle = rng.uniform(-0.7, 0.7) + (0 if side > 0 else np.pi)
-        centre = np.array([np.cos(angle), np.sin(angle), rng.uniform(-5, 58) if z_mm is None else np.clip(z_mm, -5, 58)])
+        centre = np.array(
+            [np.cos(angle), np.sin(angle), rng.uniform(-5, 58) if z_mm is None else np.clip(z_mm, -5, 58)]
+        )
         size = np.array(
             [rng.uniform(5, 7.5) if thin else rng.uniform(7, 15), rng.uniform(36, 60), rng.uniform(0.7, 1.2)]
         )
@@ -172,8 +174,3 @@ def _facing(centre_mm: np.ndarray, head: Anatomy) -> np.ndarray:
     across = np.cross([0, 0, 1.0], normal)
     across /= np.linalg.norm(across)
     return np.stack([normal, across, np.cross(normal, across)])
-
-
-def shrunk(bleed: Bleed, factor: float) -> Bleed:
-    """The same bleed with every length scaled, as a follow-up study may show it."""
-    return replace(bleed, size_mm=bleed.size_mm * factor)

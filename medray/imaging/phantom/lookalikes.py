@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medray.imaging.phantom.anatomy import Anatomy, _falx_edge, _tent_height
+from medray.imaging.phantom.anatomy import Anatomy
+from medray.imaging.phantom.brain import falx_edge, tent_height
 from medray.imaging.phantom.paint import Box, Canvas, band, blend, capsule, covered, ellipsoid
 
 
@@ -41,7 +42,7 @@ def draw_lookalikes(rng: np.random.Generator) -> Lookalikes:
         sinus_hu=float(rng.uniform(60, 70)),
         sinus_mm=float(rng.uniform(5, 7.5)),
         falx_hu=float(rng.uniform(58, 75)),
-        falx_mm=float(rng.choice([1.2, 2.2]) + rng.uniform(-0.3, 0.3)),
+        falx_mm=float(rng.uniform(0.9, 3.0)),
         falx_plaques=rng.uniform([-60, 20, 4, 150], [50, 60, 14, 500], (plaques, 4)),
         pineal_hu=float(rng.uniform(90, 300)) if rng.uniform() < 0.6 else None,
         choroid_hu=float(rng.uniform(80, 260)) if rng.uniform() < 0.6 else None,
@@ -66,7 +67,7 @@ def paint_infarct(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
         return
     shape = ellipsoid(canvas, found.infarct[:3], found.infarct[3:], rough=0.1)
     if shape:
-        box, cover, distance = shape
+        box, _, distance = shape
         soft = np.clip(0.5 - distance / 6, 0, 1) * canvas.cavity[box] * (1 - canvas.ventricles[box])
         canvas.hu[box] -= soft * np.clip(canvas.hu[box] - (head.white_hu - 10), 0, 14)
 
@@ -75,14 +76,14 @@ def paint_lookalikes(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
     """Everything else, painted after the bleeds: it is dense and stays on top."""
     x, y, z = canvas.x, canvas.y, canvas.z
     everywhere: Box = (slice(None), slice(None))
-    falx_here = np.clip((z - _falx_edge(y)) / canvas.thickness_mm + 0.5, 0, 1) * canvas.cavity
+    falx_here = np.clip((z - falx_edge(y)) / canvas.thickness_mm + 0.5, 0, 1) * canvas.cavity
     blend(canvas.hu, band(canvas, everywhere, x, found.falx_mm, 0.0) * falx_here, np.float32(found.falx_hu))
     for at_y, at_z, half, hu in found.falx_plaques:
         plaque = ellipsoid(canvas, np.array([0, at_y, at_z]), np.array([1.6, half, 4.0]))
         if plaque:
             blend(canvas.hu[plaque[0]], plaque[1] * canvas.cavity[plaque[0]], np.float32(hu))
     if float(z.min()) < 5:
-        tent = band(canvas, everywhere, (z - _tent_height(x, y)) / 1.3, 1.8, 0.75) * np.clip((y - 14) / 4, 0, 1)
+        tent = band(canvas, everywhere, (z - tent_height(x, y)) / 1.3, 1.8, 0.75) * np.clip((y - 14) / 4, 0, 1)
         blend(canvas.hu, tent * canvas.cavity, np.float32(found.tent_hu))
     _sinuses(canvas, head, found)
     spots = []
@@ -109,8 +110,8 @@ def paint_lookalikes(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
 
 def _sinuses(canvas: Canvas, head: Anatomy, found: Lookalikes) -> None:
     """Venous sinuses along the inner table: sagittal in the midline, straight, transverse and sigmoid behind."""
-    x, y, z = canvas.x, canvas.y, canvas.z
-    radius = np.float32(found.sinus_mm)
+    x, y = canvas.x, canvas.y
+    radius = found.sinus_mm
     inside = canvas.cavity
     if canvas.z_mm > -15:  # the sagittal sinus is a wedge between the skull and the falx
         wedge = radius * 0.9 * np.clip(1 - (canvas.depth_mm - 1) / (2.2 * radius), 0, 1)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 Box = tuple[slice, slice]
+Density = np.ndarray | np.floating | float  # HU, of each pixel or of all
 TEXTURE_MM = 2.0  # pixel size of the texture tables
 TEXTURE_PX = 128  # so that a table spans 256 mm, centred on the head
 
@@ -29,7 +30,6 @@ class Canvas:
     z: np.ndarray
     pixel_mm: float
     thickness_mm: float
-    centre_rc: np.ndarray  # where the head's origin would fall, in pixels of this rectangle
     rows_xyz: np.ndarray  # (2, 3): step of one pixel down / to the right, in head coordinates
     hu: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     vault_mm: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))  # depth below the vault's inner table
@@ -77,7 +77,7 @@ def blur_mm(canvas: Canvas, upright: np.ndarray | float) -> np.ndarray | float:
     return np.sqrt(canvas.pixel_mm**2 + (canvas.thickness_mm * upright) ** 2)
 
 
-def blend(image: np.ndarray, coverage: np.ndarray, hu: np.ndarray | float) -> None:
+def blend(image: np.ndarray, coverage: np.ndarray, hu: Density) -> None:
     """Mix ``hu`` into the image by coverage, in place."""
     image += coverage * (hu - image)
 

@@ -217,7 +217,7 @@ def open_canvas(stack: Stack, index: int, matrix_px: int) -> tuple[Canvas, tuple
     down, right = to_head @ column * pixel, to_head @ row * pixel
     rows, columns = np.arange(r1 - r0, dtype=np.float32)[:, None], np.arange(c1 - c0, dtype=np.float32)[None, :]
     x, y, z = (np.float32(origin[i]) + np.float32(down[i]) * rows + np.float32(right[i]) * columns for i in range(3))
-    canvas = Canvas(x, y, z, pixel, stack.spacing_mm, np.array([r - r0, c - c0]), np.stack([down, right]))
+    canvas = Canvas(x, y, z, pixel, stack.spacing_mm, np.stack([down, right]))
     return canvas, (r0, c0), scale
 
 
