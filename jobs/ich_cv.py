@@ -48,7 +48,8 @@ class IchCV:
 
 
 PHANTOMS = IchCV(
-    options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True), task=recipes.phantom()
+    options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True, monitor_every=7),
+    task=recipes.phantom(),
 )
 
 
@@ -66,7 +67,7 @@ def main(job: IchCV) -> None:
     if dicom is None:
         say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
         say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
-        phantoms = phantom_files(out, PhantomSpec(patients=48, matrix_px=256, slices=(20, 24)))
+        phantoms = phantom_files(out, PhantomSpec(patients=96, matrix_px=256, slices=(20, 24)))
         dicom, labels = phantoms.dicom, read_labels(phantoms.labels)
     folder = Store(dicom)
     files = folder.files()

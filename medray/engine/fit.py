@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -79,6 +80,8 @@ def _train(run: Run) -> None:
     """One run: Ray Train with its workers, or in local mode within this task. A lost task is started again."""
     if run.finished:
         return
+    for name in ("ray.data", "ray.train"):  # again: Ray sets these levels when it configures a worker
+        logging.getLogger(name).setLevel(logging.ERROR)
     if run.resources.workers == 0:
         scaling = ScalingConfig(num_workers=0, use_gpu=run.resources.gpu)
         TorchTrainer(train_worker, train_loop_config={"run": run}, scaling_config=scaling).fit()

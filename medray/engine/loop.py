@@ -159,7 +159,8 @@ class Worker:
             sums /= self.world
         metrics = {f"train_{n}": float(v) for n, v in zip(names, sums, strict=True)}
         rows = self.run.monitored
-        if rows is not None and len(rows):
+        due = (self.epoch + 1) % self.run.monitor_every == 0 or self.epoch + 1 == self.task.epochs
+        if rows is not None and len(rows) and due:
             table = self._evaluate(rows)
             scores = self.task.metrics(table) if self.rank == 0 else {}
             place = self.run.monitor.replace("-", "_")

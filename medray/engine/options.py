@@ -32,6 +32,8 @@ class Options:
     monitor: Monitor = "held-out"
     """Rows that are scored after each epoch. held-out only draws the curve: predictions come from the last epoch.
     inner keeps the epoch that is best on a tenth of the training patients. none saves the time."""
+    monitor_every: int = 1
+    """Score them once in this many epochs, and after the last one."""
     workers: int | None = None
     """Ray Train workers of one run; 0 trains in one local process. Chosen by the cluster where not given."""
     gpu: bool | None = None

@@ -32,6 +32,7 @@ class Run:
     inner: Rows | None
     monitor: Monitor
     resources: Resources
+    monitor_every: int = 1
     checkpoint_minutes: float = 10.0
     deterministic: bool = True
 

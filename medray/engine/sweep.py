@@ -57,6 +57,7 @@ def cross_validation(
                 held_out_ids=tuple(index["slice_id"].iloc[held_out]),
                 inner=prepared.rows.take(inner) if len(inner) else None,
                 monitor=options.monitor,
+                monitor_every=options.monitor_every,
                 resources=resources,
                 deterministic=not resources.gpu if options.deterministic is None else options.deterministic,
                 checkpoint_minutes=options.checkpoint_minutes,

@@ -34,6 +34,8 @@ class SliceTask(Task):
     """Start from timm's pretrained weights (needs the internet once); --no-pretrained starts from random ones."""
     size_px: int = 224
     """Side of the square that a slice is resized to."""
+    crop: float = 1.0
+    """Central part of the slice that is kept, of each side."""
     channels: int = 3
     """Windows in the shards; the job sets it."""
     dropout: float = 0.0
@@ -61,6 +63,8 @@ class SliceTask(Task):
         super().__post_init__()
         if len(self.class_weights) != len(CLASSES) or min(self.class_weights) < 0 or not sum(self.class_weights):
             raise ValueError(f"--class-weights {self.class_weights}: {len(CLASSES)} numbers of 0 or more are needed")
+        if not 0.1 <= self.crop <= 1:
+            raise ValueError(f"--crop {self.crop}: must be between 0.1 and 1")
         if self.size_px < 32:
             raise ValueError(f"--size-px {self.size_px}: must be at least 32")
 
@@ -71,10 +75,10 @@ class SliceTask(Task):
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         transform = _transform(self)
         transform.set_random_seed(int(rng.integers(2**31)))
-        return self._example(row, transform(image=_image(row, self.channels))["image"])
+        return self._example(row, transform(image=_image(row, self))["image"])
 
     def example(self, row: Mapping[str, Any]) -> Example:
-        return self._example(row, _resize(_image(row, self.channels), self.size_px))
+        return self._example(row, _resize(_image(row, self), self.size_px))
 
     def _example(self, row: Mapping[str, Any], image: np.ndarray) -> Example:
         labels = [np.nan if row[name] is None else float(row[name]) for name in CLASSES]
@@ -116,8 +120,11 @@ class SliceTask(Task):
         return np.zeros((2, self.channels, self.size_px, self.size_px), dtype=np.uint8)
 
 
-def _image(row: Mapping[str, Any], channels: int) -> np.ndarray:
-    return np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], channels)
+def _image(row: Mapping[str, Any], task: SliceTask) -> np.ndarray:
+    """(rows, columns, windows) of the central crop."""
+    image = np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], task.channels)
+    margins = [round(side * (1 - task.crop) / 2) for side in image.shape[:2]]
+    return image[margins[0] : image.shape[0] - margins[0], margins[1] : image.shape[1] - margins[1]]
 
 
 def _resize(image: np.ndarray, size_px: int) -> np.ndarray:

@@ -54,7 +54,7 @@ class Anatomy:
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A patient's head, all of it from one generator."""
     age = rng.uniform(0, 1)  # wider sulci and ventricles go together
-    density = rng.uniform(-3, 3.5)  # of the whole brain: blood count and water vary, so that no fixed HU means blood
+    density = rng.uniform(-3, 4)  # of the whole brain: blood count and water vary, so that no fixed HU means blood
     layers = int(200 / LAYER_MM) + 2
     return Anatomy(
         axes_mm=np.array([rng.uniform(64, 71), rng.uniform(78, 89), rng.uniform(70, 78)]),

@@ -25,9 +25,9 @@ BLEED_TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid
 BIT = {name: 1 << k for k, name in enumerate(BLEED_TYPES)}  # of the true masks
 VISIBLE_HU = 10.0
 DENSITY_HU = {  # of a bleed
-    "epidural": (54.0, 74.0),
-    "intraparenchymal": (54.0, 78.0),
-    "intraventricular": (50.0, 66.0),
+    "epidural": (52.0, 72.0),
+    "intraparenchymal": (52.0, 76.0),
+    "intraventricular": (56.0, 74.0),
     "subarachnoid": (50.0, 66.0),
     "subdural": (51.0, 68.0),
 }
@@ -84,7 +84,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
             [np.cos(angle), np.sin(angle), rng.uniform(-5, 58) if z_mm is None else np.clip(z_mm, -5, 58)]
         )
         size = np.array(
-            [rng.uniform(5, 7.5) if thin else rng.uniform(7, 15), rng.uniform(36, 60), rng.uniform(0.7, 1.2)]
+            [rng.uniform(5, 7.5) if thin else rng.uniform(7, 15), rng.uniform(32, 54), rng.uniform(0.7, 1.2)]
         )
         return Bleed(kind, float(rng.uniform(45, 52)) if thin else hu, centre, size, "thin" if thin else "")
     if kind == "subarachnoid":
@@ -98,7 +98,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
     if kind == "intraventricular":
         style = str(rng.choice(["level", "cast"])) if z_mm is None or z_mm > -20 else "cast"
         y = rng.uniform(8, 26) if style == "level" else 0.0
-        low = rng.uniform() < 0.15 if z_mm is None else z_mm < -20
+        low = rng.uniform() < 0.1 if z_mm is None else z_mm < -20
         z = -36.0 if low and style == "cast" else rng.uniform(-8, 14)
         return Bleed(kind, hu, np.array([side * 14, y, z]), np.array([80, 80, rng.uniform(30, 48)]), style)
     if kind != "intraparenchymal":
@@ -108,7 +108,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, head: Anatomy, z_mm: float |
         place = np.array(near[int(rng.integers(len(near)))], float)
     else:
         place = np.array(LOBES[int(rng.integers(len(LOBES)))], float)
-    radius = float(np.clip(rng.lognormal(np.log(17), 0.4), 6.3, 26))  # 6.3 mm is 1 mL
+    radius = float(np.clip(rng.lognormal(np.log(17.5), 0.36), 6.3, 26))  # 6.3 mm is 1 mL
     size = radius * np.exp(rng.normal(0, 0.12, 3))
     return Bleed(kind, hu, place * [side, 1, 1] + rng.normal(0, 4, 3), size)
 

@@ -102,7 +102,6 @@ def paint_brain(canvas: Canvas, head: Anatomy, folds: np.ndarray) -> np.ndarray:
         sheet = (z - tent_height(x, y)) / 1.3
         tent = band(canvas, everywhere, sheet, 0.9, 0.75) * np.clip((y - 14) / 4, 0, 1)
         blend(tissue, tent, np.float32(head.falx_hu))
-    canvas.sulci = np.maximum(sulci, rim * (rim > 0.3)) * canvas.cavity
     canvas.cisterns = cisterns * canvas.cavity
     canvas.ventricles = ventricles * canvas.cavity
     return tissue

@@ -40,7 +40,7 @@ def draw_lookalikes(rng: np.random.Generator) -> Lookalikes:
     plaques = int(rng.integers(0, 4))
     return Lookalikes(
         sinus_hu=float(rng.uniform(60, 70)),
-        sinus_mm=float(rng.uniform(5, 7.5)),
+        sinus_mm=float(rng.uniform(4.5, 9)),
         falx_hu=float(rng.uniform(58, 75)),
         falx_mm=float(rng.uniform(0.9, 3.0)),
         falx_plaques=rng.uniform([-60, 20, 4, 150], [50, 60, 14, 500], (plaques, 4)),

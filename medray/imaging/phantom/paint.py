@@ -35,7 +35,6 @@ class Canvas:
     vault_mm: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))  # depth below the vault's inner table
     depth_mm: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))  # below vault or base
     cavity: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    sulci: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     cisterns: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     ventricles: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     folds: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))  # the brain folds along its zero lines

@@ -36,6 +36,8 @@ class PhantomSpec:
     def __post_init__(self) -> None:
         if self.patients < 1 or self.matrix_px < 32 or not 8 <= self.slices[0] <= self.slices[1]:
             raise ValueError("a phantom set needs a patient, 32 pixels a side and 8 slices a study at least")
+        if self.matrix_px > DRAWN_PX and self.matrix_px % DRAWN_PX:
+            raise ValueError(f"a phantom's matrix over {DRAWN_PX} pixels is a multiple of {DRAWN_PX}")
         if not 0 <= self.positive_rate <= 1 or not 0 <= self.several_rate < 1:
             raise ValueError("rates of a phantom set lie between 0 and 1")
 
@@ -148,19 +150,19 @@ def draw_bleeds(plan: StudyPlan, head: Anatomy) -> list[Bleed]:
 
 
 @lru_cache(maxsize=4)
-def _head_of(seed: int, patient: int, spec: PhantomSpec) -> Anatomy:
+def _head_of(patient: int, spec: PhantomSpec) -> Anatomy:
     return draw_anatomy(StudyPlan(patient, 0, (), spec).rng("head", of_patient=True))
 
 
 def draw_study(plan: StudyPlan) -> Study:
     """Draw every slice of a study."""
     spec = plan.spec
-    head = _head_of(spec.seed, plan.patient, spec)
+    head = _head_of(plan.patient, spec)
     found = draw_lookalikes(plan.rng("lookalikes", of_patient=True))
     stack = draw_stack(plan.rng("geometry"), spec.slices, spec.matrix_px)
     bleeds = draw_bleeds(plan, head)
     noise = plan.rng("noise")
-    noise_hu = float(noise.uniform(4.0, 12.0))
+    noise_hu = float(noise.uniform(4.0, 13.0))
     count, size = len(stack.positions_mm), spec.matrix_px
     images = np.empty((count, size, size), np.int16)
     masks = np.zeros((count, size, size), np.uint8)
@@ -168,14 +170,14 @@ def draw_study(plan: StudyPlan) -> Study:
     table = Holder.draw(plan.rng("holder"))
     for k in range(count):
         if k == count - 1 and stack.duplicate_of is not None:
-            images[k], masks[k], labels[k] = (a[stack.duplicate_of] for a in (images, masks, labels))
+            images[k], masks[k], labels[k] = (part[stack.duplicate_of] for part in (images, masks, labels))
             continue
         canvas, corner, scale = open_canvas(stack, k, size)
-        full = np.full((size // scale, size // scale), -1000, np.float32)
-        small = np.zeros_like(full, dtype=np.uint8)
+        full: np.ndarray = np.full((size // scale, size // scale), -1000, np.float32)
+        small: np.ndarray = np.zeros(full.shape, np.uint8)
         paint_anatomy(canvas, head)
         paint_infarct(canvas, head, found)
-        seen = np.zeros(canvas.hu.shape, np.uint8)
+        seen: np.ndarray = np.zeros(canvas.hu.shape, np.uint8)
         for bleed in bleeds:
             painted = paint_bleed(canvas, head, bleed)
             if painted:

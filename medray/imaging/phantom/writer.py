@@ -151,7 +151,7 @@ def encode(dataset: Dataset) -> bytes:
     meta = FileMetaDataset()
     digest = hashlib.blake2b(str(dataset.SOPInstanceUID).encode(), digest_size=12).digest()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = "2.25." + str(int.from_bytes(digest, "big"))
+    meta.MediaStorageSOPInstanceUID = UID("2.25." + str(int.from_bytes(digest, "big")))
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID("1.2.826.0.1.3680043.8.498.1")
     meta.FileMetaInformationVersion = b"\0\1"
@@ -229,7 +229,8 @@ def finish(folder: Path, spec: PhantomSpec, rows: list[LabelRow], broken: bool =
     path = folder / "phantoms.json"
     there = json.loads(path.read_text())
     if not there["finished"]:
-        files, labels = {}, {}
+        files: dict[str, str] = {}
+        labels: dict[str, str] = {}
         rows = sorted(rows, key=lambda row: row[0].rsplit("_", 1)[0])  # by slice id; the six keep their order
         if broken:
             extra, files, labels = write_broken(folder, spec)
