@@ -33,7 +33,7 @@ from medray.ich.results import flat, summary, write_results
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSpec
-from medray.shards.store import Store
+from medray.shards.store import Store, place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ def main(job: IchCV) -> None:
     folds, pseudonyms = options.fold_list(), options.pseudonyms()
     labels = None if job.labels is None else read_labels(job.labels)
     out.check_writable()
-    claim(out, {"dicom": job.dicom and Store(job.dicom).uri, "labels": job.labels and Store(job.labels).uri, "folds": options.folds, "split_seed": options.split_seed,
-                "monitor": options.monitor, **job.source.identity(), **task.identity()})  # fmt: skip
+    inputs = {"dicom": place(job.dicom), "labels": place(job.labels)}
+    claim(out, inputs | options.identity() | job.source.identity() | task.identity())
     connect()
     dicom = job.dicom
     if dicom is None:

@@ -57,6 +57,10 @@ class Options:
     experiment: str = "medray"
     """MLflow experiment."""
 
+    def identity(self) -> dict[str, Any]:
+        """What changes results, unlike where and on what the job runs."""
+        return {"folds": self.folds, "split_seed": self.split_seed, "monitor": self.monitor}
+
     @property
     def private(self) -> Path:
         """This user's folder, made on first use. Raises ValueError where it lies below --out."""

@@ -16,7 +16,7 @@ def slice_backbone() -> SliceTask:
 def phantom() -> SliceTask:
     """Small enough to learn phantoms from random weights on two CPU cores in two minutes."""
     return SliceTask(
-        backbone="test_byobnet", pretrained=False, size_px=80, crop=0.86, epochs=35, batch_size=32, optimizer="adamw",
-        learning_rate=6e-3, weight_decay=0.05, schedule="one-cycle", rotate_deg=10.0, zoom=0.08, shift=0.04,
+        backbone="test_byobnet", pretrained=False, size_px=80, crop=0.86, epochs=28, batch_size=32, optimizer="adamw",
+        learning_rate=8e-3, weight_decay=0.05, schedule="one-cycle", rotate_deg=10.0, zoom=0.08, shift=0.04,
         brightness=0.05,
     )  # fmt: skip

@@ -140,6 +140,11 @@ class Store:
             raise ValueError(f"{self.uri}: cannot be written ({reason}); choose another --out") from None
 
 
+def place(uri: str | None) -> str | None:
+    """A path or URI as it may be kept and shown: without keys and options."""
+    return None if uri is None else Store(uri).uri
+
+
 def read_file(uri: str | Path) -> bytes:
     """The content of one file by path or URI. Raises OSError."""
     place = Store(uri)

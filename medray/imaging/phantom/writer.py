@@ -29,7 +29,7 @@ from medray.imaging.phantom.geometry import Stack
 from medray.imaging.phantom.study import PhantomSpec, StudyPlan, draw_study, plan_phantoms
 
 LABELS = (*BLEED_TYPES, "any")  # in the challenge's order
-VERSION = 1  # of the drawing: another version's folder is not this one's
+VERSION = 2  # of the drawing: another version's folder is not this one's
 LabelRow = tuple[str, int]
 
 
