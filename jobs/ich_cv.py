@@ -58,6 +58,8 @@ def main(job: IchCV) -> None:
     task = replace(job.task, channels=len(job.source.windows))
     task.network()  # a wrong name or missing weights end here, before anything is spent
     folds, pseudonyms = options.fold_list(), options.pseudonyms()
+    if (job.dicom is None) != (job.labels is None):
+        raise ValueError("--dicom and --labels: both are needed to train, or neither for phantoms")
     labels = None if job.labels is None else read_labels(job.labels)
     out.check_writable()
     inputs = {"dicom": place(job.dicom), "labels": place(job.labels)}
@@ -67,10 +69,9 @@ def main(job: IchCV) -> None:
     if dicom is None:
         say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
         say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
-        phantoms = phantom_files(out, PhantomSpec(patients=96, matrix_px=256, slices=(20, 24)))
-        dicom, labels = phantoms.dicom, read_labels(phantoms.labels)
-    folder = Store(dicom)
-    files = folder.files()
+        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=96, matrix_px=256, slices=(20, 24)))
+        labels = read_labels(labels_csv)
+    folder, files = Store(dicom), Store(dicom).files()
     resources = spread(len(folds), options.workers, options.gpu, options.threads)
     show_plan(task, files, out, folds, options.folds, resources)
     tracker = options.tracker()
@@ -88,8 +89,7 @@ def main(job: IchCV) -> None:
 
     say("\n3. Out-of-fold scores")
     metrics = write_results(out, out_of_fold(runs))
-    for line in summary(metrics):
-        say(f"  {line}")
+    say("\n".join(f"  {line}" for line in summary(metrics)))
 
     say("\n4. Report")
     plots = write_report(
@@ -99,7 +99,7 @@ def main(job: IchCV) -> None:
     artifacts = plots | {name: out.read_bytes(name) for name in ("report.html", "metrics.json")}
     tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
     tracker.close()
-    say(f"  {out.uri}/report.html" + (f"\n  uv run mlflow ui --backend-store-uri {tracker.uri}" if out.local else ""))
+    say(f"  {out.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
 
 
 def start() -> None:

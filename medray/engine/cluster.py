@@ -83,3 +83,13 @@ def spread(runs: int, workers: int | None, gpu: bool | None, threads: int | None
     share = cpus / side_by_side / max(1, workers)
     # half of the CPUs are reserved for Ray Data; the threads may use all, since Data's share is mostly idle
     return Resources(workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4))
+
+
+def what_happened(error: BaseException) -> str:
+    """The one line that says what happened, out of Ray's layers of tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):
+        for kind in ("StopRun: ", "ValueError: ", "OutOfMemoryError: ", "OSError: ", "RuntimeError: "):
+            if kind in line:
+                return line.split(kind, 1)[1]
+    return lines[-1] if lines else type(error).__name__

@@ -12,6 +12,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from medray.engine.cluster import what_happened
 from medray.engine.loop import train_worker
 from medray.engine.progress import say
 from medray.engine.run import Run, StopRun
@@ -108,18 +109,8 @@ def _error(reference: ray.ObjectRef) -> str | None:
     try:
         ray.get(reference)
     except Exception as error:  # whatever happened in the workers: one line of it, the rest is in Ray's logs
-        return _reason(error)
+        return what_happened(error)
     return None
-
-
-def _reason(error: BaseException) -> str:
-    """The line that says what happened, out of Ray's layers of tracebacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in reversed(lines):
-        for kind in ("StopRun: ", "ValueError: ", "OutOfMemoryError: ", "OSError: ", "RuntimeError: "):
-            if kind in line:
-                return line.split(kind, 1)[1]
-    return lines[-1] if lines else type(error).__name__
 
 
 class _Watched:

@@ -59,7 +59,8 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """What changes results, unlike where and on what the job runs."""
-        return {"folds": self.folds, "split_seed": self.split_seed, "monitor": self.monitor}
+        names = ("folds", "split_seed", "rows_per_shard", "monitor", "public_ids")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def private(self) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import ray
 
 from medray.engine.progress import Progress
@@ -11,14 +9,12 @@ from medray.imaging.phantom import PhantomSpec, begin, finish, write_study
 from medray.shards.store import Store
 
 
-@dataclass(frozen=True)
-class PhantomFiles:
-    dicom: str
-    labels: str
+def phantom_files(out: Store, spec: PhantomSpec) -> tuple[str, str]:
+    """Write the studies of ``spec`` below ``out``, or find them there; gives the folder of files and the labels' CSV.
 
-
-def phantom_files(out: Store, spec: PhantomSpec) -> PhantomFiles:
-    """Write the studies of ``spec`` below ``out``, or find them there. Raises ValueError where that is not a disk."""
+    Raises:
+        ValueError: ``out`` is not on a disk, or holds phantoms of another specification.
+    """
     if out.local is None:
         raise ValueError(f"--out {out.uri}: phantoms are written to a local folder; give --dicom, or a local --out")
     folder = out.local / "phantoms"
@@ -35,4 +31,4 @@ def phantom_files(out: Store, spec: PhantomSpec) -> PhantomFiles:
             progress.add(1)
         progress.close()
         finish(folder, spec, [row for study in rows for row in study])
-    return PhantomFiles(str(folder / "dicom"), str(folder / "labels.csv"))
+    return str(folder / "dicom"), str(folder / "labels.csv")

@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
+from medray.engine.cluster import what_happened
 from medray.engine.progress import Progress
 from medray.shards.source import Source
 from medray.shards.store import File, Store, reason
@@ -108,6 +110,8 @@ def write(
     Args:
         slices: "private_path", "order_key" (unique a file, the same wherever the files lie), "frame", "slice_id", and
             the columns of ``source.shard_schema`` that do not come from pixels.
+    Raises:
+        ValueError: a shard cannot be written; those that are, stay.
     Returns:
         slice_id, note (str or None), written (bool): one row for each of ``slices``. What a shard left out is kept
         in its own metadata, so that a restart knows it too.
@@ -129,9 +133,12 @@ def write(
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
         writer: Any = _Writer(source, folder, to, [names[i] for i in todo], rows, kept)
         data = ray.data.range(len(todo), override_num_blocks=len(todo)).map_batches(writer, batch_size=1, num_cpus=1)
-        for done in data.iter_batches(batch_size=None, batch_format="pandas"):
-            results.append(pd.DataFrame(done))
-            progress.add(len(done))
+        try:
+            for done in data.iter_batches(batch_size=None, batch_format="pandas"):
+                results.append(pd.DataFrame(done))
+                progress.add(len(done))
+        except ray.exceptions.RayError as error:
+            raise ValueError(what_happened(error)) from error
     progress.close()
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["slice_id", "note", "written"])
 
@@ -165,7 +172,11 @@ class _Writer:
             writer.write_table(pa.Table.from_pylist(group, schema=self.source.shard_schema))
         writer.add_key_value_metadata({"medray": json.dumps({"notes": notes, "left_out": left_out})})
         writer.close()
-        self.to.write_bytes(self.names[number], sink.getvalue())
+        try:
+            self.to.write_bytes(self.names[number], sink.getvalue())
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise ValueError(f"{self.to.uri}: cannot be written ({why}); make room and start again") from None
         return _result([row["slice_id"] for row in rows], notes, left_out)
 
     def _encoded(self, rows: list[Table], notes: dict[str, str], left_out: dict[str, str]) -> Iterator[Table]:

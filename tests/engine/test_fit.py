@@ -157,3 +157,11 @@ def test_a_batch_that_does_not_divide_fails_before_the_start(
     (run, _) = runs_in(tmp_path, prepared, tiny_task)
     with pytest.raises(ValueError, match="--batch-size 8: not a multiple of 3 workers"):
         fit([replace(run, resources=replace(LOCAL, workers=3))])
+
+
+def test_half_precision_learns_and_stays_finite(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+    (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, precision="bf16"), monitor_every=3)
+    fit([run])
+    losses = [entry["metrics"]["train_loss"] for entry in run.history()]
+    assert losses[-1] < losses[0]
+    assert ["held_out_weighted_log_loss" in entry["metrics"] for entry in run.history()] == [False, False, True]

@@ -85,6 +85,12 @@ def test_pretrained_weights_that_cannot_be_had(
     assert "--no-pretrained" in error
 
 
+def test_files_without_labels(flags: list[object], run_in_process: Run) -> None:
+    place = flags.index("--labels")
+    error = the_error(run_in_process("ich_cv", *flags[:place], *flags[place + 2 :]))
+    assert "--dicom and --labels: both are needed to train" in error
+
+
 def test_an_output_that_cannot_be_written(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     result = run_in_process("ich_cv", *with_flag(flags, "--out", tmp_path / "taken" / "out"))

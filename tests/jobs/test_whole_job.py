@@ -161,6 +161,23 @@ def assert_epochs_once(out: Path) -> None:
                 assert sorted(m.step for m in client.get_metric_history(run.info.run_id, name)) == [1, 2]
 
 
+@pytest.mark.real_data
+def test_the_models_predict_the_real_series(
+    uninterrupted: Path, head_ct_dir: Path, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    status, text = run_in_process(
+        "ich_predict", "--run", uninterrupted / "out", "--dicom", head_ct_dir / "rsna2019_series", "--to", tmp_path
+    )
+    assert status == 0, text
+    slices = pd.read_csv(tmp_path / "slices.csv")
+    assert sorted(slices["slice_id"]) == sorted(path.stem for path in (head_ct_dir / "rsna2019_series").iterdir())
+    assert slices["index"].tolist() == list(range(36))
+    assert slices[list(PROBABILITIES)].apply(lambda p: p.between(0, 1)).all(axis=None)
+    assert len(pd.read_csv(tmp_path / "studies.csv")) == 1
+    assert (tmp_path / "study00001.png").read_bytes().startswith(b"\x89PNG")
+    assert "ID_" not in text  # identifiers are for the CSV files, not for a log
+
+
 def test_killed_at_many_moments_it_ends_with_the_same_numbers(
     uninterrupted: Path, phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+
+from medray.engine.predict import scan_here
+from medray.ich.classes import CLASSES
+from medray.ich.inventory import assemble
+from medray.ich.labels import Labels, read_labels
+from medray.ich.source import HeadCT
+from medray.imaging.phantom import PhantomSet
+from medray.shards.inventory import Inventory
+from medray.shards.store import Store
+
+PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def inventory_of(folder: Path, labels: Labels | None) -> Inventory:
+    store = Store(folder)
+    return assemble(scan_here(HeadCT(), store, store.files()), labels)
+
+
+def test_every_broken_phantom_has_its_status(phantoms: PhantomSet) -> None:
+    found = inventory_of(phantoms.dicom, read_labels(str(phantoms.labels_csv)))
+    by_name = found.table.assign(name=found.table["path"].str.rsplit("/", n=1).str[1]).set_index("name")
+    assert len(by_name) == len(list(phantoms.dicom.iterdir()))
+    # what only the pixels tell (truncated, wrapped, genuine unsigned) is for the shards
+    for name, kind in phantoms.broken_files.items():
+        expected = "quarantined" if kind in ("text", "modality", "no rescale") else "ok"
+        assert by_name.loc[name, "status"] in (expected, "unlabelled" if expected == "ok" else expected), kind
+    quarantined = by_name[by_name["status"] == "quarantined"]
+    assert len(quarantined) == 3
+    assert quarantined["reason"].str.len().gt(5).all()
+    assert by_name["reason"].eq("not in the label file").sum() == 1
+
+
+def test_the_same_slice_twice_counts_once(phantoms: PhantomSet, tmp_path: Path) -> None:
+    files = sorted(phantoms.dicom.glob("ID_*.dcm"))[:5]
+    for path in files:
+        shutil.copy(path, tmp_path / path.name)
+    shutil.copy(files[0], tmp_path / "zz-copy.dcm")
+    found = inventory_of(tmp_path, None)
+    assert found.table["status"].tolist() == ["ok"] * 5 + ["duplicate"]
+    assert len(found.slices) == 5
+
+
+def test_a_study_of_two_patients_is_set_aside(phantoms: PhantomSet) -> None:
+    store = Store(phantoms.dicom)
+    scan = scan_here(HeadCT(), store, store.files())
+    ok = scan[scan["status"] == "ok"]
+    study = ok["study_id"].iloc[0]
+    scan.loc[ok.index[0], "patient_id"] = "somebody else"
+    table = assemble(scan, None).table
+    assert set(table.loc[table["study_id"] == study, "reason"]) == {"its study names more than one patient"}
+
+
+def test_labels_join_by_file_name_where_the_uid_is_unknown(phantoms: PhantomSet, tmp_path: Path) -> None:
+    path = sorted(phantoms.dicom.glob("ID_*.dcm"))[0]
+    shutil.copy(path, tmp_path / "ID_renamed.dcm")
+    labels = Labels(pd.DataFrame([[0, 1, 0, 0, 0, 1.0]], ["ID_renamed"], list(CLASSES)), 0, {})
+    found = inventory_of(tmp_path, labels)
+    assert found.slices[list(CLASSES)].to_numpy().tolist() == [[0, 1, 0, 0, 0, 1]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_pydicoms_own_odd_files_are_all_accounted_for() -> None:
+    files = [path for path in PACKAGED.rglob("*") if path.is_file()]
+    scan = scan_here(HeadCT(), Store(PACKAGED), Store(PACKAGED).files())
+    assert set(scan["path"]) == {str(path) for path in files}
+    assert (scan["status"].eq("ok") | scan["reason"].fillna("").ne("")).all()
+    assert scan["status"].eq("ok").any()
+
+
+@pytest.mark.real_data
+def test_the_real_series_is_one_run_of_positives_in_stack_order(head_ct_dir: Path, tmp_path: Path) -> None:
+    labels = read_labels(str(head_ct_dir / "stage_2_train.csv"))
+    found = inventory_of(head_ct_dir / "rsna2019_series", labels).slices
+    assert len(found) == 36
+    positive = np.sort(found.loc[found["any"] == 1, "index"])
+    assert positive.tolist() in (list(range(13, 24)), list(range(12, 23)))
+    # other names and another order of the files change no row
+    for number, path in enumerate(sorted((head_ct_dir / "rsna2019_series").iterdir(), reverse=True)):
+        shutil.copy(path, tmp_path / f"{number}.dcm")
+    columns = ["slice_id", "index", "position_mm", *CLASSES]
+    again = inventory_of(tmp_path, labels).slices[columns].sort_values("slice_id", ignore_index=True)
+    pd.testing.assert_frame_equal(again, found[columns].sort_values("slice_id", ignore_index=True))
