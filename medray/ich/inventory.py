@@ -57,7 +57,7 @@ def _join(table: pd.DataFrame, labels: Labels) -> list[str]:
     table.loc[by_name, "label_id"] = stem[by_name]
     joined = labels.table.reindex(table["label_id"])
     table[list(CLASSES)] = joined.to_numpy()
-    known = table["label_id"].isin(labels.table.index)
+    known = table["label_id"].isin([*labels.table.index, *labels.conflicts])
     ok = table["status"].eq("ok")
     if not (ok & known).any():
         raise ValueError(

@@ -91,7 +91,7 @@ def test_the_real_series_passes_through(head_ct_dir: Path, local_ray: None, tmp_
 def test_a_full_disk_is_one_line_and_keeps_what_was_done(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(small)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("only root may mount the small disk that this test fills")
     try:
@@ -105,3 +105,14 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_done(phantoms: PhantomSet, l
         assert not list((small / "out" / "shards").glob(".*"))
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+def test_a_class_that_a_fold_lacks_is_said(
+    phantoms: PhantomSet, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = phantoms.labels_csv.read_text().splitlines()
+    kept = [row for row in rows if "_epidural,1" not in row]  # such slices lose a row, and with it all of their labels
+    labels.write_text("\n".join(kept) + "\n")
+    shard(phantoms.dicom, labels, tmp_path / "out", None, folds=2)
+    assert "no epidural in fold 0, 1: its AUC there is undefined" in capsys.readouterr().err

@@ -36,7 +36,11 @@ def test_every_broken_phantom_has_its_status(phantoms: PhantomSet) -> None:
     quarantined = by_name[by_name["status"] == "quarantined"]
     assert len(quarantined) == 3
     assert quarantined["reason"].str.len().gt(5).all()
-    assert by_name["reason"].eq("not in the label file").sum() == 1
+    for slice_id, kind in phantoms.broken_labels.items():
+        if kind == "conflicting":
+            assert "the label file says both 0 and 1" in by_name.loc[f"{slice_id}.dcm", "reason"]
+        if kind == "unlabelled":
+            assert by_name.loc[f"{slice_id}.dcm", "reason"] == "not in the label file"
 
 
 def test_the_same_slice_twice_counts_once(phantoms: PhantomSet, tmp_path: Path) -> None:
