@@ -1,35 +1,42 @@
-"""Intracranial hemorrhage, cross-validated: head-CT DICOM in; out-of-fold predictions, scores and a report out.
+"""Intracranial hemorrhage, cross-validated: head-CT DICOM in; out-of-fold predictions, a ladder of scores, a report out.
 
     uv run jobs/ich_cv.py          # phantoms, two CPU cores, under five minutes
     uv run jobs/ich_cv.py --dicom stage_2_train --labels stage_2_train.csv --out out/rsna --public-ids
     ray job submit --working-dir . -- python jobs/ich_cv.py --dicom s3://… --labels s3://… --out s3://…
 
-Run the same command again after a kill, and it goes on where it was.
+Run the same command again after a kill, and it goes on where it was; --until ends it after a stage.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import tyro
 
 from medray.engine.claim import claim
 from medray.engine.cluster import connect, spread
+from medray.engine.embed import embed, read_features
 from medray.engine.fit import fit
-from medray.engine.options import Options, run_job
+from medray.engine.initial import write_initial
+from medray.engine.options import Options, flags_over, run_job
 from medray.engine.phantoms import phantom_files
 from medray.engine.plan import show_plan
 from medray.engine.prepare import prepare
 from medray.engine.progress import say
-from medray.engine.sweep import cross_validation, out_of_fold
+from medray.engine.sweep import cross_validation, cross_validation_on_features, out_of_fold
 from medray.engine.tracking import track_run
 from medray.ich import recipes
 from medray.ich.classes import CLASSES
+from medray.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
 from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
+from medray.ich.method import Predicted, combine
+from medray.ich.pipeline import Pipeline, folder, phantoms, plan
 from medray.ich.report import write_report
 from medray.ich.results import flat, summary, write_results
+from medray.ich.sequence import SequenceTask
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSpec
@@ -42,60 +49,115 @@ class IchCV:
     """Folder or URI with the DICOM files, in any order. Where not given, phantoms are written and used."""
     labels: str | None = None
     """The labels as the challenge's long CSV (ID,Label)."""
+    until: Literal["shards", "backbones", "features", "sequence", "report"] = "report"
+    """End after this stage."""
     options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=lambda: Options(out="out/ich"))
     source: tyro.conf.OmitArgPrefixes[HeadCT] = field(default_factory=HeadCT)
-    task: tyro.conf.OmitArgPrefixes[SliceTask] = field(default_factory=recipes.slice_backbone)
+    pipeline: tyro.conf.OmitArgPrefixes[Pipeline] = field(default_factory=Pipeline)
+    sequence: SequenceTask = field(default_factory=recipes.sequence)
 
 
 PHANTOMS = IchCV(
-    options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True, monitor_every=7),
-    task=recipes.phantom(),
+    options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True, monitor="none"),
+    pipeline=phantoms(),
+    sequence=recipes.phantom_sequence(),
 )
 
 
-def main(job: IchCV) -> None:
-    options, out = job.options, Store(job.options.out)
-    task = replace(job.task, channels=len(job.source.windows))
-    task.network()  # a wrong name or missing weights end here, before anything is spent
+def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
+    options, out, pipeline = job.options, Store(job.options.out), job.pipeline
     folds, pseudonyms = options.fold_list(), options.pseudonyms()
+    planned = plan(pipeline, tasks, job.sequence, job.source, out.sub("shards").folders(), len(folds) == options.folds)
+    source, shards = planned.source, out.sub("shards", planned.source.folder)
     if (job.dicom is None) != (job.labels is None):
         raise ValueError("--dicom and --labels: both are needed to train, or neither for phantoms")
     labels = None if job.labels is None else read_labels(job.labels)
     out.check_writable()
-    inputs = {"dicom": place(job.dicom), "labels": place(job.labels)}
-    claim(out, inputs | options.identity() | job.source.identity() | task.identity())
+    inputs = {"dicom": place(job.dicom), "labels": place(job.labels), "remove_hardware": source.remove_hardware}
+    claim(out, inputs | options.identity())
+    for name, identity in planned.claims(pipeline).items():
+        claim(out.sub("runs", name), identity)
+    for name, task in planned.backbones.items():
+        write_initial(task, out.sub("runs", name))  # weights that cannot be had end it here, before anything is spent
     connect()
     dicom = job.dicom
     if dicom is None:
         say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
         say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
-        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=96, matrix_px=256, slices=(20, 24)))
+        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=72, matrix_px=256, slices=(20, 24)))
         labels = read_labels(labels_csv)
-    folder, files = Store(dicom), Store(dicom).files()
-    resources = spread(len(folds), options.workers, options.gpu, options.threads)
-    show_plan(task, files, out, folds, options.folds, resources)
+    files = Store(dicom).files()
+    resources = spread(len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads)
+    say("\n".join(planned.notices()))
+    show_plan(
+        out, files, shards, planned.backbones, folds, options.folds, resources, planned.feature_counts,
+        len(pipeline.views.views), {folder(name): task for name, task in planned.sequences.items()},
+    )  # fmt: skip
     tracker = options.tracker()
-    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=task.identity())
+    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=tasks[pipeline.backbones[0]].identity())
+
+    def end(stage: str) -> bool:
+        return job.until == stage and (tracker.close() or True)
 
     say("\n1. Shards and folds")
     prepared = prepare(
-        job.source, lambda scan: assemble(scan, labels), list(CLASSES), folder, files, out, pseudonyms,
+        source, lambda scan: assemble(scan, labels), list(CLASSES), Store(dicom), files, out, shards, pseudonyms,
         options.private, options.folds, options.rows_per_shard, options.split_seed,
     )  # fmt: skip
+    if end("shards"):
+        return
+    common = (CLASSES, folds, out)
 
-    say("\n2. Training")
-    runs = cross_validation(task, prepared, CLASSES, folds, out, resources, options)
-    fit(runs, lambda run: track_run(tracker, run))
+    say("\n2. Backbones")
+    runs = {
+        name: cross_validation(name, task, prepared.rows, prepared.index, *common, resources, options)
+        for name, task in planned.backbones.items()
+    }
+    fit([run for of_model in runs.values() for run in of_model], lambda run: track_run(tracker, run))
+    if end("backbones"):
+        return
 
-    say("\n3. Out-of-fold scores")
-    metrics = write_results(out, out_of_fold(runs))
+    say("\n3. Features and views")
+    stores = {name: out.sub("features", name) for name in planned.models}
+    names = {n: embed(runs[n], prepared.rows, stores[n], pipeline.views, pack_stacks) for n in planned.models}
+    if end("features"):
+        return
+
+    say("\n4. Sequence")
+    stages = {}
+    for name, task in planned.sequences.items():
+        rows, table = read_features(stores[name], names[name], INDEX_COLUMNS, prepared.fold_of_patient)
+        index = stack_index(table, prepared.index["slice_id"], stores[name].uri)
+        stages[name] = cross_validation_on_features(
+            folder(name), task, rows, index, pipeline.embedding == "within-fold", *common, resources.for_small_runs(),
+            options,
+        )  # fmt: skip
+    fit([run for of_model in stages.values() for run in of_model], lambda run: track_run(tracker, run))
+    if end("sequence"):
+        return
+
+    say("\n5. Ensemble and out-of-fold scores")
+    predicted = {
+        name: Predicted(
+            task=task,
+            plain=out_of_fold(runs[name]),
+            inner={run.fold: inner for run in runs[name] if (inner := run.inner_predictions()) is not None},
+            views=read_slices(stores[name], names[name]) if name in names else {},
+            sequence=out_of_fold(stages[name]) if name in stages else None,
+        )
+        for name, task in planned.backbones.items()
+    }
+    method = combine({n: predicted[n] for n in planned.models}, predicted, pipeline.ensemble)
+    out.write_json("method.json", method.description(predicted, pipeline.views.identity()))
+    metrics = write_results(out, method)
     say("\n".join(f"  {line}" for line in summary(metrics)))
 
-    say("\n4. Report")
+    say("\n6. Report")
+    histories = {run.name: run.history() for group in (runs, stages) for of_model in group.values() for run in of_model}
+    settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity()
     plots = write_report(
-        out, job.source, folder, prepared.private, prepared.index, {run.name: run.history() for run in runs},
-        task.identity(), phantom=job.dicom is None,
-    )  # fmt: skip
+        out, source, Store(dicom), prepared.private, prepared.index, histories, settings, phantom=job.dicom is None
+    )
     artifacts = plots | {name: out.read_bytes(name) for name in ("report.html", "metrics.json")}
     tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
     tracker.close()
@@ -104,7 +166,13 @@ def main(job: IchCV) -> None:
 
 def start() -> None:
     given = any(flag.startswith("--dicom") for flag in sys.argv)
-    run_job(IchCV, main, default=IchCV() if given else PHANTOMS)
+    default, recipe = (IchCV(), recipes.recipe) if given else (PHANTOMS, recipes.phantom)
+
+    def each(job: IchCV) -> None:  # the flags over the recipe of each backbone
+        over = {n: replace(default, pipeline=replace(default.pipeline, task=recipe(n))) for n in job.pipeline.backbones}
+        main(job, {name: flags_over(IchCV, base).pipeline.task for name, base in over.items()})
+
+    run_job(IchCV, each, default)
 
 
 if __name__ == "__main__":

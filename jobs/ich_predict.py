@@ -1,31 +1,38 @@
-"""Six probabilities for every slice of new head-CT studies, by the models of a finished jobs/ich_cv.py.
+"""Six probabilities for every slice of new head-CT studies, by the whole method of a finished jobs/ich_cv.py.
 
     uv run jobs/ich_predict.py --run out/phantom --dicom DIR --to predictions
+    uv run jobs/ich_predict.py --run out/rsna --dicom stage_2_test --to test                    # submission.csv
+    uv run jobs/ich_predict.py --run out/rsna --dicom other --labels other.csv --to external    # scores.json
 
-Leaves slices.csv, studies.csv, set_aside.csv and a montage a study. The CSV files carry the files' own identifiers:
-they are for whoever owns the studies.
+Leaves slices.csv, studies.csv, submission.csv, set_aside.csv and a montage a study. The CSV files carry the files' own
+identifiers: they are for whoever owns the studies. Run again after a kill, it goes on with the studies that are left.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePosixPath
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from medray.engine.finished import load_job
+from medray.engine.claim import claim
+from medray.engine.finished import finished_job, finished_run
 from medray.engine.options import run_job
-from medray.engine.predict import predict_groups, scan_here
-from medray.engine.progress import Progress, say
+from medray.engine.predict import decoded_groups, outputs_of, scan_here
+from medray.engine.progress import Progress, say, warn
+from medray.engine.shard import digest
 from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.external import read_truth, score_external, summary
+from medray.ich.features import pack_stacks
 from medray.ich.inventory import assemble
-from medray.ich.labels import read_labels
 from medray.ich.montage import draw_montage
-from medray.ich.source import HeadCT
+from medray.ich.new_studies import Members, answer, submission
+from medray.ich.pipeline import folder
+from medray.ich.sequence import SequenceTask
+from medray.ich.source import HeadCT, stored_image
 from medray.ich.study import study_table
 from medray.ich.task import SliceTask
-from medray.shards.source import Encoded
 from medray.shards.store import Store
 
 
@@ -38,63 +45,40 @@ class IchPredict:
     to: str = "predictions"
     """Folder or URI for the results."""
     labels: str | None = None
-    """Labels as the challenge's long CSV, to be shown beside the predictions."""
+    """Labels to score with: the challenge's long CSV, or a table of slice_id or study_id and one or more of the six
+    classes; "any" alone will do."""
 
 
 def main(job: IchPredict) -> None:
-    source, task, networks = load_job(Store(job.run), HeadCT, SliceTask)
-    folder, to = Store(job.dicom), Store(job.to)
-    to.check_writable()
-    files = folder.files()
-    labels = None if job.labels is None else read_labels(job.labels)
-    inventory = assemble(scan_here(source, folder, files), labels)
-    slices = inventory.slices.sort_values(["study_id", "series_id", "index"])
-    set_aside = inventory.table[~inventory.table["status"].isin(["ok", "unlabelled"])][["path", "status", "reason"]]
-    say(f"{len(files)} files, {slices['study_id'].nunique()} studies, {len(networks)} models ({task.backbone})")
-
-    progress = Progress("studies", slices["study_id"].nunique(), "studies")
-    tables, lost = [], []
-    for number, (table, encoded) in enumerate(predict_groups(source, task, networks, folder, slices, "study_id")):
-        lost += [(slice_id, e.note) for slice_id, e in encoded.items() if e.columns is None]
-        progress.add(1)
-        if len(table):
-            name = f"study{number + 1:05d}.png"  # not by a tag of the file: those are not safe in a path
-            to.write_bytes(
-                name, draw_montage(table, _images(table, encoded, len(source.windows)), "any, and five types, in %")
-            )
-            tables.append(table.assign(montage=name))
-    progress.close()
-    if not tables:
-        raise ValueError(f"{job.dicom}: no slice could be decoded; first reason: {lost[0][1]}")
-    found = pd.concat(tables, ignore_index=True)
-    identifiers = ["slice_id", "patient_id", "study_id", "series_id", "index", "position_mm"]
-    shown = [*identifiers, *PROBABILITIES, *(CLASSES if labels else ()), "montage"]
-    _write_csv(to, "slices.csv", found[shown])
-    _write_csv(to, "studies.csv", study_table(found).drop(columns=[] if labels else ["label"]))
-    path_of = slices.set_index("slice_id")["path"]
-    more = pd.DataFrame([(path_of[s], "quarantined", note) for s, note in lost], columns=set_aside.columns)
-    _write_csv(to, "set_aside.csv", pd.concat([set_aside, more]))
-    say(
-        f"  {len(found)} slices → {to.uri}: slices.csv, studies.csv, {len(tables)} montages; {len(set_aside) + len(lost)} files set aside"
+    out, dicom, to = Store(job.run), Store(job.dicom), Store(job.to)
+    configuration, method = finished_job(out, "method.json")
+    members = Members(
+        method,
+        lambda name, fold: finished_run(out, name, fold, SliceTask),
+        lambda name, fold: finished_run(out, folder(name), fold, SequenceTask),
     )
+    source = HeadCT(windows=members.windows, remove_hardware=configuration["remove_hardware"])
+    truth = None if job.labels is None else read_truth(job.labels)
+    to.check_writable()
+    files = dicom.files()
+    inventory = assemble(scan_here(source, dicom, files), None)
+    slices = inventory.slices.sort_values(["study_id", "series_id", "index"])
+    claim(to, {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])})
+    numbers = {study: f"study{i + 1:05d}" for i, study in enumerate(sorted(slices["study_id"].unique()))}
+    say(f"{len(files)} files, {len(numbers)} studies, {members}")
 
-
-def _images(table: pd.DataFrame, encoded: dict[str, Encoded], windows: int) -> list[np.ndarray]:
-    images = []
-    for slice_id in table["slice_id"]:
-        columns: dict[str, Any] = encoded[slice_id].columns or {}
-        pixels = np.frombuffer(columns["image"], np.uint8).reshape(columns["rows"], columns["columns"], windows)
-        images.append(pixels[..., 0])
-    return images
-
-
-def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
-    to.write_bytes(name, table.to_csv(index=False).encode())
-
-
-def start() -> None:
-    run_job(IchPredict, main)
-
-
-if __name__ == "__main__":
-    start()
+    parts = to.sub("parts")
+    waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
+    progress = Progress("studies", len(numbers), "studies", done=len(numbers) - waiting["study_id"].nunique())
+    for study_id, rows, lost in decoded_groups(source, dicom, "slice_id", waiting, "study_id"):
+        name = numbers[study_id]  # not by a tag of the file: those are not safe in a path
+        table = members.ask(rows, outputs_of)
+        if rows:
+            images = [stored_image(row, len(source.windows))[..., 0] for row in rows]
+            to.write_bytes(f"{name}.png", draw_montage(table, images, "any, and five types, in %"))
+        both = pd.concat(
+            [table.assign(montage=f"{name}.png"), pd.DataFrame(list(lost.items()), columns=["slice_id", "reason"])]
+        )
+        parts.write_table(f"{name}.parquet", pa.Table.from_pandas(both, preserve_index=False))
+        progress.add(1)
+    progress.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # a Task is also read by CPU workers that never run a network
     from torch import Tensor, nn
 
 Example = dict[str, Any]
+SomeTask = TypeVar("SomeTask", bound="Task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Task(ABC):
     A Task knows nothing of workers, folds or files; an engine knows nothing of labels or networks.
     """
 
-    id_column: ClassVar[str]  # unique in every shard and in every table of outputs
+    id_column: ClassVar[str]  # unique in every table of outputs
     columns: ClassVar[tuple[str, ...]]  # what an example is made from
 
     epochs: int = 5
@@ -61,14 +62,27 @@ class Task(ABC):
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")
 
-    @property
-    def name(self) -> str:
-        """What runs of this task are called, on disk and in MLflow."""
-        return type(self).__name__.lower()
-
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: the checkpoint's identity and MLflow's parameters."""
         return {"task": type(self).__name__, **asdict(self)}
+
+    @property
+    def context(self) -> int:
+        """Rows before and after a row, of its own stack, that an example is made from: ``row["context"]``."""
+        return 0
+
+    def repeats(self, index: pd.DataFrame) -> np.ndarray:
+        """(rows,) how often each training row appears in an epoch. Above 1, probabilities need recalibration."""
+        return np.ones(len(index), dtype=np.int64)
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether ``network`` fetches weights from somewhere; ``without_weights`` then gives the same shape."""
+        return False
+
+    def without_weights(self: SomeTask) -> SomeTask:
+        """The task with a network of the same shape and random weights: others are about to be loaded."""
+        return self
 
     @abstractmethod
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
@@ -77,6 +91,15 @@ class Task(ABC):
     @abstractmethod
     def example(self, row: Mapping[str, Any]) -> Example:
         """One row of the shards as an inference example; it holds ``id_column``."""
+
+    def collate(self, examples: list[Example]) -> dict[str, Any]:
+        """Examples → a batch of numpy arrays with the batch first; text becomes an object array."""
+        return {
+            name: np.array([e[name] for e in examples], dtype=object)
+            if isinstance(examples[0][name], str)
+            else np.stack([np.asarray(e[name]) for e in examples])
+            for name in examples[0]
+        }
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -95,8 +118,12 @@ class Task(ABC):
         """Figures of a table of outputs. The first one decides where a checkpoint is chosen; lower is better."""
 
     def example_input(self) -> np.ndarray:
-        """A batch of two inputs of the network, for model signatures."""
+        """A batch of two inputs of the network, for model signatures; a task without one logs no model to MLflow."""
         raise NotImplementedError
+
+    @property
+    def has_example_input(self) -> bool:
+        return type(self).example_input is not Task.example_input
 
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         import torch

@@ -64,7 +64,7 @@ def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.Tem
     labels = read_labels(str(phantoms.folder / "labels.csv"))
     return prepare(
         HeadCT(), lambda scan: assemble(scan, labels), list(CLASSES), dicom, dicom.files(), Store(out),
-        Pseudonyms(b"k" * 32), private, folds=3, rows_per_shard=32, seed=0,
+        Store(out).sub("shards"), Pseudonyms(b"k" * 32), private, folds=3, rows_per_shard=32, seed=0,
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from medray.engine.collate import collate
 from medray.engine.predict import evaluate, to_device
 from medray.ich import recipes
 from medray.ich.classes import CLASSES, PROBABILITIES
@@ -42,7 +41,7 @@ def rows(task: SliceTask) -> list[dict[str, object]]:
 
 
 def batch_of(task: Task, rows: list[dict[str, object]]) -> dict[str, object]:
-    return to_device(collate([task.example(row) for row in rows]), CPU)
+    return to_device(task.collate([task.example(row) for row in rows]), CPU)
 
 
 def test_loss_and_gradients_are_finite(task: SliceTask, rows: list[dict[str, object]]) -> None:
@@ -68,7 +67,7 @@ def test_it_overfits_four_examples(task: SliceTask, rows: list[dict[str, object]
 
 
 def test_outputs_have_unique_ids_and_one_row_an_example(task: SliceTask, rows: list[dict[str, object]]) -> None:
-    batches = [collate([task.example(row) for row in part]) for part in (rows[:3], rows[3:])]
+    batches = [task.collate([task.example(row) for row in part]) for part in (rows[:3], rows[3:])]
     table = evaluate(task, task.network(), batches, CPU)
     assert table[task.id_column].tolist() == [row[task.id_column] for row in rows]
     assert table[list(PROBABILITIES)].apply(lambda p: p.between(0, 1)).all(axis=None)
@@ -83,7 +82,7 @@ def test_a_missing_label_is_masked_out(task: SliceTask, rows: list[dict[str, obj
     with_unknown = task.losses(network, batch_of(task, [*rows[:2], *unlabelled]))["loss"]
     assert float(known) == pytest.approx(float(with_unknown), rel=1e-5)
     assert float(task.losses(network, batch_of(task, unlabelled))["loss"]) == 0.0
-    assert pd.isna(evaluate(task, network, [collate([task.example(unlabelled[0])])], CPU)["any"][0])
+    assert pd.isna(evaluate(task, network, [task.collate([task.example(unlabelled[0])])], CPU)["any"][0])
 
 
 def test_augmentation_depends_on_its_generator_only(task: SliceTask, rows: list[dict[str, object]]) -> None:

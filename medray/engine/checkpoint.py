@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from typing import Any
@@ -27,10 +28,12 @@ def latest(store: Store) -> dict[str, Any] | None:
     return read_weights(store, names[-1]) if names else None
 
 
-def write_weights(store: Store, name: str, state: dict[str, Any]) -> None:
+def write_weights(store: Store, name: str, state: dict[str, Any]) -> str:
+    """Gives a digest of the file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     store.write_bytes(name, buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
 
 
 def read_weights(store: Store, name: str) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` rebuilds the environment for every worker
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next check: 2 s by default
+# of a Ray that is started here: reading tasks come and go, and a fresh worker imports for seconds before it reads
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
@@ -29,6 +31,12 @@ class Resources:
         each = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "one local process"
         device = "GPU each" if self.gpu else f"CPU, {self.threads} thread{'s' * (self.threads != 1)} each"
         return f"{each} a run ({device}), {self.side_by_side} run{'s' * (self.side_by_side != 1)} side by side"
+
+    def for_small_runs(self) -> Resources:
+        """One worker a run, and as many side by side as there were workers: a small network gains nothing from more."""
+        if self.workers <= 1:
+            return self
+        return replace(self, workers=1, side_by_side=self.side_by_side * self.workers)
 
 
 def connect() -> None:

@@ -1,52 +1,53 @@
-"""The models of a finished job, out of its folder."""
+"""What a finished job left in its folder, for a job that goes on from it."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from medray.engine import checkpoint
-from medray.engine.model_logging import without_download
-from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.task import Task
 
 SomeTask = TypeVar("SomeTask", bound=Task)
-SomeSource = TypeVar("SomeSource", bound=Source)
 
 
-def load_job(
-    out: Store, source: type[SomeSource], task: type[SomeTask]
-) -> tuple[SomeSource, SomeTask, list[nn.Module]]:
-    """The job's source, its task, and the network of each finished fold.
+def finished_job(out: Store, description: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of a job and the description that it wrote at its end.
 
+    Args:
+        description: its file, such as method.json.
     Raises:
-        ValueError: the folder is no finished job of this task.
+        ValueError: the folder is no job's, or the job has not come to its end.
     """
-    configuration = out.read_json("config.json")
+    configuration, found = out.read_json("config.json"), out.read_json(description)
     if configuration is None:
         raise ValueError(f"--run {out.uri}: holds no config.json; name the --out of a job")
-    if configuration.get("task") != task.__name__:
-        raise ValueError(f"--run {out.uri}: a run of {configuration.get('task')}, expected {task.__name__}")
-    shape = without_download(_build(task, configuration))
-    folder = out.sub("runs", *shape.name.split("/"))
-    networks = []
-    for fold in range(configuration["folds"]):
-        store = folder.sub(f"fold{fold}")
-        if not store.exists("model.pt"):
-            continue
-        saved = checkpoint.read_weights(store, "model.pt")
-        network = shape.network()
-        network.load_state_dict(saved["weights"])
-        networks.append(network.eval())
-    if not networks:
-        raise ValueError(f"--run {out.uri}: no fold of it is finished yet; run the job again to its end")
-    return _build(source, configuration), shape, networks
+    if found is None:
+        raise ValueError(f"--run {out.uri}: holds no {description}; run the job again to its end")
+    return configuration, found
 
 
-def _build(kind: Any, values: dict[str, Any]) -> Any:
-    """A dataclass from the entries that are its fields; JSON's lists become tuples."""
+def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tuple[SomeTask, nn.Module]:
+    """The task of a finished run and its network, on the GPU where there is one.
+
+    Raises:
+        ValueError: the run is missing or not finished, or it is of another kind of task.
+    """
+    store = out.sub("runs", name, f"fold{fold}")
+    if not store.exists("model.pt"):
+        raise ValueError(f"--run {out.uri}: runs/{name}/fold{fold} has no model.pt; run the job again to its end")
+    saved = checkpoint.read_weights(store, "model.pt")
+    identity = json.loads(saved["task"])
+    if identity["task"] != kind.__name__:
+        raise ValueError(f"--run {out.uri}: runs/{name} is a {identity['task']}, expected {kind.__name__}")
     known = {f.name for f in fields(kind) if f.init}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
+    task = kind(**values).without_weights()
+    network = task.network()
+    network.load_state_dict(saved["weights"])
+    return task, network.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medray.engine import checkpoint
+from medray.engine import checkpoint, initial
 from medray.engine.predict import evaluate, to_device
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
@@ -44,7 +44,7 @@ class Worker:
         torch.backends.cudnn.benchmark = not run.deterministic
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
         torch.manual_seed(self.task.seed)
-        self.network = self.task.network().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = self.task.without_weights().network().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: nn.Module = self.network
         if self.world > 1:
             self.model = DistributedDataParallel(self.network, [self.device] if run.resources.gpu else None)
@@ -134,7 +134,8 @@ class Worker:
 
     def _check_finite(self, pending: tuple[Tensor, Any] | None) -> None:
         if pending is not None and not torch.isfinite(pending[0]):
-            ids = ", ".join(map(str, pending[1][:8])) + (", …" if len(pending[1]) > 8 else "")
+            names = " ".join(map(str, pending[1])).split()  # an example may have several ids
+            ids = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
             raise StopRun(
                 f"run {self.run.name}: the loss is {float(pending[0])} in epoch {self.epoch + 1}; batch: {ids}; "
                 "try a lower --learning-rate, --clip-norm 1 or --precision fp32"
@@ -187,16 +188,20 @@ class Worker:
                 dist.barrier()
             network.load_state_dict(checkpoint.read_weights(self.run.store, "best.pt")["weights"])
         table = self._evaluate(self.run.held_out)
+        inner = None if self.run.inner is None else self._evaluate(self.run.inner)
         if self.rank:
             return
         check_ids(table[self.task.id_column], self.run.held_out_ids, self.run.name)
         store = self.run.store
-        store.write_table("predictions.parquet", pa.Table.from_pandas(table, preserve_index=False))
-        checkpoint.write_weights(
+        for name, rows in (("predictions", table), ("inner", inner)):
+            if rows is not None:
+                store.write_table(f"{name}.parquet", pa.Table.from_pandas(rows, preserve_index=False))
+        digest = checkpoint.write_weights(
             store, "model.pt", {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
         )
         chosen = self.best["epoch"] + 1 if self.run.monitor == "inner" else self.task.epochs
-        store.write_json("done.json", {"epoch": chosen, "rows": len(table), "metrics": self.history[-1]["metrics"]})
+        done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
+        store.write_json("done.json", done)
 
     # ------------------------------------------------------------ state
 
@@ -241,6 +246,10 @@ class Worker:
     def _resume(self) -> None:
         state = checkpoint.latest(self.run.store.sub("checkpoints"))
         if state is None:
+            if self.run.initial is not None:
+                self.network.load_state_dict(checkpoint.read_weights(self.run.initial, initial.NAME))
+                if self.averaged is not None:
+                    self.averaged.module.load_state_dict(self.network.state_dict())
             return
         if state["identity"] != json.dumps(self.task.identity()):
             raise StopRun(f"run {self.run.name}: its checkpoints are of other hyper-parameters; choose another --out")

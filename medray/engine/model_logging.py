@@ -11,27 +11,19 @@ import pickle
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from medray.engine import checkpoint
 from medray.shards.store import Store
 from medray.task import Task
 
-SomeTask = TypeVar("SomeTask", bound=Task)
 _LONGEST_SECONDS = 300
-
-
-def without_download(task: SomeTask) -> SomeTask:
-    """The task with a network of the same shape; its weights are about to be loaded."""
-    changes: dict[str, Any] = {"pretrained": False} if hasattr(task, "pretrained") else {}
-    return replace(task, **changes)
 
 
 def log_model_apart(tracking_uri: str, run_id: str, store: Store, task: Task) -> str | None:
     """Log ``model.pt`` of the run in ``store``; the reason where that failed, None where it did not."""
     words = [sys.executable, "-m", "medray.engine.model_logging"]
-    sent = pickle.dumps((tracking_uri, run_id, store, without_download(task)))
+    sent = pickle.dumps((tracking_uri, run_id, store, task.without_weights()))
     try:
         done = subprocess.run(words, input=sent, capture_output=True, timeout=_LONGEST_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -95,15 +95,17 @@ class Options:
 JobT = TypeVar("JobT")
 
 
+def flags_over(job: type[JobT], default: JobT | None = None) -> JobT:
+    """The job as the command line describes it; what no flag names is as in ``default``."""
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(job, **given, description=sys.modules["__main__"].__doc__, config=(tyro.conf.AvoidSubcommands,))
+
+
 def run_job(job: type[JobT], main: Callable[[JobT], None], default: JobT | None = None) -> None:
     """Parse the flags and run. A user's mistake ends in one line and exit status 2; what was done is kept."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        given: dict[str, Any] = {} if default is None else {"default": default}
-        flags = tyro.cli(
-            job, **given, description=sys.modules["__main__"].__doc__, config=(tyro.conf.AvoidSubcommands,)
-        )
-        main(flags)
+        main(flags_over(job, default))
     except ValueError as error:
         _stop(str(error).splitlines()[0] if str(error) else repr(error))
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,23 +13,57 @@ from medray.task import Task
 
 
 def show_plan(
-    task: Task, files: Sequence[File], out: Store, folds: Sequence[int], of_folds: int, resources: Resources
+    out: Store,
+    files: Sequence[File],
+    shards: Store,
+    backbones: Mapping[str, Task],
+    folds: Sequence[int],
+    of_folds: int,
+    resources: Resources,
+    features: Mapping[str, int],
+    views: int,
+    sequences: Mapping[str, Task],
 ) -> None:
-    """Stages, what is already done, runs x epochs x images, resources. Images are at most what the files can give."""
-    done = [fold for fold in folds if out.sub("runs", *task.name.split("/"), f"fold{fold}").exists("done.json")]
-    images = len(files) * (of_folds - 1) // of_folds
-    rest = len(folds) - len(done)
-    shards = out.sub("shards").names(".parquet")
-    size = sum(file.size_bytes for file in files)
+    """Stages, what is already done, runs × epochs × images, resources. Images are at most what the files can give.
+
+    Args:
+        features: backbone that is embedded → its number of features.
+        views: of each slice, when it is embedded.
+        sequences: the stages on the features.
+    """
     table = Table("stage", "work", "already there", title=f"Plan → {out.uri}", title_justify="left")
-    table.add_row("1 shards", f"{len(files):,} files, {_bytes(size)}", f"{len(shards)} shards" if shards else "nothing")
-    table.add_row(
-        "2 training",
-        f"{rest} runs × {task.epochs} epochs × {images:,} images = {rest * task.epochs * images:,} images\n{task.name}, {resources}",
-        f"{len(done)} of {len(folds)} runs",
-    )
-    table.add_row("3 scores", "out-of-fold predictions, metrics.json, report.html", "made anew")
+    there = shards.names(".parquet")
+    others = [f for f in out.sub("shards").folders() if f != shards.uri.rsplit("/", 1)[-1]]
+    again = " (again: the windows of the other shards do not suffice)" if others and not there else ""
+    size = sum(file.size_bytes for file in files)
+    work = f"{len(files):,} files, {_bytes(size)}{again}\n{shards.uri.rsplit('/', 1)[-1]} (level x width, HU)"
+    table.add_row("1 shards", work, f"{len(there)} shards" if there else "nothing")
+    images = len(files) * (of_folds - 1) // of_folds
+    for number, (name, task) in enumerate(backbones.items()):
+        work, done = _training(out, name, task, folds, images)
+        table.add_row("" if number else "2 backbones", f"{name}: {work}", done)
+    table.add_row("", str(resources), "")
+    if features:
+        passes = len(features) * len(folds) * views
+        stored = sum(features.values()) * len(folds) * len(files) * 2  # fp16
+        work = f"{len(features)} backbones × {len(folds)} folds × {views} views × {len(files):,} images"
+        work += f" = {passes * len(files):,} images\nfeatures in fp16: {_bytes(stored)}"
+        made = sum(len(out.sub("features", n, f"fold{k}").names(".parquet")) for n in features for k in folds)
+        table.add_row("3 features", work, f"{made} files" if made else "nothing")
+    for number, (name, task) in enumerate(sequences.items()):
+        done = sum(out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
+        work = f"{name}: {len(folds) - done} runs × {task.epochs} epochs over all stacks"
+        table.add_row("" if number else "4 sequence", work, f"{done} of {len(folds)} runs")
+    table.add_row("5 ensemble", "weights, out-of-fold predictions, metrics.json", "made anew")
+    table.add_row("6 report", "report.html", "made anew")
     Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _training(out: Store, name: str, task: Task, folds: Sequence[int], images: int) -> tuple[str, str]:
+    done = sum(out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
+    rest = len(folds) - done
+    work = f"{rest} runs × {task.epochs} epochs × {images:,} images = {rest * task.epochs * images:,} images"
+    return work, f"{done} of {len(folds)} runs"
 
 
 def _bytes(count: float) -> str:

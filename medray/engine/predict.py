@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from medray.engine.collate import collate
+from medray.engine.stream import in_stack
 from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store, reason
 from medray.task import Task
 
 _HEADER_BYTES = 1 << 16
+Outputs = Callable[[nn.Module, dict[str, Any]], dict[str, Any]]
 
 
 def evaluate(
@@ -26,13 +27,15 @@ def evaluate(
     batches: Iterable[dict[str, Any]],
     device: torch.device,
     amp_dtype: torch.dtype | None = None,
+    outputs: Outputs | None = None,
 ) -> pd.DataFrame:
-    """The task's outputs of every example, in the order in which they came."""
+    """The outputs of every example, in the order in which they came; the task's where no others are asked for."""
+    outputs = outputs or task.outputs
     network.eval()
     parts: list[pd.DataFrame] = []
     with torch.inference_mode(), torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
         for batch in batches:
-            parts.append(pd.DataFrame(task.outputs(network, to_device(batch, device))))
+            parts.append(pd.DataFrame(outputs(network, to_device(batch, device))))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({task.id_column: []})
 
 
@@ -67,35 +70,42 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
     return pd.DataFrame(rows, columns=names)
 
 
-def predict_groups(
-    source: Source, task: Task, networks: Sequence[nn.Module], folder: Store, slices: pd.DataFrame, by: str
-) -> Iterator[tuple[pd.DataFrame, dict[str, Encoded]]]:
-    """Predict the rows of ``slices`` group by group (study by study): memory holds two groups at a time.
+def decoded_groups(
+    source: Source, folder: Store, id_column: str, slices: pd.DataFrame, by: str
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, str]]]:
+    """The rows of ``slices`` group by group (study by study), each with its pixels: memory holds two groups at a time.
 
     Yields:
-        The outputs, floating-point columns averaged over the networks, in the order of ``slices``; and each row's
-        Encoded by id, those that could not be decoded among them.
+        The rows that could be decoded, in the order of ``slices``; and id → reason of those that could not.
     """
-    device = next(networks[0].parameters()).device
     groups = [group for _, group in slices.groupby(by, sort=True)]
     with ThreadPoolExecutor(1) as ahead:
-        waiting = [ahead.submit(_encode_group, source, folder, task.id_column, group) for group in groups[:1]]
+        waiting = [ahead.submit(_encode_group, source, folder, id_column, group) for group in groups[:1]]
         for number, group in enumerate(groups):
             encoded = waiting.pop().result()
             waiting += [
-                ahead.submit(_encode_group, source, folder, task.id_column, g) for g in groups[number + 1 : number + 2]
+                ahead.submit(_encode_group, source, folder, id_column, g) for g in groups[number + 1 : number + 2]
             ]
-            examples = []
+            rows, lost = [], {}
             for row in group.to_dict("records"):
-                columns = encoded[row[task.id_column]].columns
-                if columns is not None:
-                    examples.append(task.example(row | columns))
-            batches = [collate(examples[i : i + task.batch_size]) for i in range(0, len(examples), task.batch_size)]
-            tables = [evaluate(task, network, batches, device) for network in networks]
-            mean = tables[0].copy()
-            for column in mean.select_dtypes("floating"):
-                mean[column] = np.mean([table[column] for table in tables], axis=0)
-            yield mean, encoded
+                found = encoded[row[id_column]]
+                if found.columns is None:
+                    lost[row[id_column]] = found.note or "no pixels"
+                else:
+                    rows.append(row | found.columns)
+            yield rows, lost
+
+
+def outputs_of(
+    task: Task, network: nn.Module, rows: Sequence[dict[str, Any]], outputs: Outputs | None = None
+) -> pd.DataFrame:
+    """What ``evaluate`` gives for rows that are in memory, whole stacks in order."""
+    device = next(network.parameters()).device
+    if task.context:
+        rows = [row | {"context": in_stack(list(rows), i, task.context)} for i, row in enumerate(rows)]
+    examples = [task.example(row) for row in rows]
+    batches = [task.collate(examples[i : i + task.batch_size]) for i in range(0, len(examples), task.batch_size)]
+    return evaluate(task, network, batches, device, outputs=outputs)
 
 
 def _encode_group(source: Source, folder: Store, id_column: str, group: pd.DataFrame) -> dict[str, Encoded]:

@@ -27,9 +27,14 @@ class Prepared:
     """Rows of the shards, and for each of them the small columns and the fold."""
 
     rows: Rows
-    index: pd.DataFrame  # slice_id, patient_id, study_id, labels, fold: one row for each of ``rows``
+    index: pd.DataFrame  # slice_id, patient_id, study_id, series_id, labels, fold: one row for each of ``rows``
     inventory: pd.DataFrame  # as in inventory.parquet
     private: pd.DataFrame  # the same rows with the files' own paths and identifiers: for the driver only
+
+    @property
+    def fold_of_patient(self) -> dict[str, int]:
+        patients = self.index.drop_duplicates("patient_id")
+        return dict(zip(patients["patient_id"], patients["fold"].tolist(), strict=True))
 
 
 def prepare(
@@ -39,6 +44,7 @@ def prepare(
     folder: Store,
     files: list[File],
     out: Store,
+    shards: Store,
     pseudonyms: Pseudonyms,
     private: Path,
     folds: int | None,
@@ -50,7 +56,8 @@ def prepare(
     Args:
         assemble: the system's way from a table of headers to an Inventory.
         labels: label columns of the shards; the folds are balanced on them.
-        folder: where the input files are. files: all of them. out: where inventory.parquet, folds.parquet and shards/ go.
+        folder: where the input files are. files: all of them. out: where inventory.parquet and folds.parquet go.
+        shards: where the shards go.
         private: this user's folder with the key; header tables and the map of names stay there.
         folds: None for data that is only predicted.
     Raises:
@@ -61,8 +68,8 @@ def prepare(
         warn(line)
     slices = renamed(inventory.slices, pseudonyms)
     slices["private_path"] = inventory.slices["path"]
-    slices["order_key"] = inventory.slices.groupby("path")["item_id"].transform("min")
-    written = shard.write(source, folder, slices, out.sub("shards"), rows_per_shard, seed)
+    slices["stack_key"] = inventory.slices.groupby("series_id")["item_id"].transform("min")
+    written = shard.write(source, folder, slices, shards, rows_per_shard, seed)
     table = _with_results(inventory, written, pseudonyms)
     shown = renamed(table, pseudonyms)[["path", "size_bytes", "frame", "item_id", "status", "reason"]]
     shown = shown.rename(columns={"item_id": "slice_id"})
@@ -72,7 +79,7 @@ def prepare(
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table)
 
-    rows, index = read_index(out.sub("shards"), ["slice_id", "patient_id", "study_id", *labels])
+    rows, index = read_index(shards, ["slice_id", "patient_id", "study_id", "series_id", *labels])
     index["fold"] = -1
     if folds is not None:
         index["fold"] = _fold(inventory, index, labels, folds, seed, pseudonyms, out)

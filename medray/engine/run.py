@@ -19,6 +19,8 @@ Monitor = Literal["held-out", "inner", "none"]
 class Run:
     """A task, the rows that it learns from, and the held-out rows that it then predicts.
 
+    The rows of ``inner`` are patients of the other folds that it does not learn from: a checkpoint is chosen on them,
+    or probabilities are recalibrated.
     ``monitor`` says which rows are scored after each epoch. "held-out" only draws a curve: the predictions come from
     the last epoch. "inner" scores a patient-grouped part of the training rows and keeps the best epoch's weights.
     """
@@ -32,6 +34,7 @@ class Run:
     inner: Rows | None
     monitor: Monitor
     resources: Resources
+    initial: Store | None = None  # where initial.pt is: the weights that training starts from, else random ones
     monitor_every: int = 1
     checkpoint_minutes: float = 10.0
     deterministic: bool = True
@@ -48,8 +51,21 @@ class Run:
         """One entry an epoch, from the folder; empty before the first epoch has ended."""
         return list(self.store.read_json("history.json", []))
 
+    @property
+    def fold(self) -> int:
+        return int(self.name.rsplit("fold", 1)[1])
+
     def predictions(self) -> pd.DataFrame:
         return self.store.read_table("predictions.parquet").to_pandas()
+
+    def inner_predictions(self) -> pd.DataFrame | None:
+        """Of the inner rows, None where there are none."""
+        name = "inner.parquet"
+        return self.store.read_table(name).to_pandas() if self.store.exists(name) else None
+
+    def weights_digest(self) -> str:
+        """Of the finished run's network: what is computed with it is only good as long as this is the same."""
+        return str(self.store.read_json("done.json")["weights"])
 
 
 class StopRun(ValueError):

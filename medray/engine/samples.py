@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,8 @@ from medray.shards.store import Store
 
 WINDOW_BATCHES = 8
 """Optimizer batches that are shuffled together; a resumed epoch starts at such a boundary."""
+FILES_TOGETHER = 16
+"""Shards whose row groups are shuffled with each other: a window opens few files, and mixes the series of all of them."""
 EVALUATION_ROWS = 128
 """Rows that one task of an evaluation reads."""
 
@@ -35,9 +38,13 @@ class Rows:
         return Rows(self.store, self.files, self.file[places], self.group[places], self.row[places])
 
 
-def read_index(store: Store, columns: list[str]) -> tuple[Rows, pd.DataFrame]:
-    """Every row of the shards: where it is, and some of its small columns. Pixels are not read."""
-    names = store.names(".parquet")
+def read_index(store: Store, columns: list[str], names: Sequence[str] | None = None) -> tuple[Rows, pd.DataFrame]:
+    """Every row of the shards: where it is, and some of its small columns. Pixels are not read.
+
+    Args:
+        names: of the files; all in the folder where not given.
+    """
+    names = store.names(".parquet") if names is None else list(names)
     file, group, row, tables = [], [], [], []
     for number, name in enumerate(names):
         metadata = pq.read_metadata(store.path(name), filesystem=store.filesystem)
@@ -57,7 +64,7 @@ def read_index(store: Store, columns: list[str]) -> tuple[Rows, pd.DataFrame]:
 class TrainingPlan:
     """The samples of every batch of every epoch, for one of ``world`` workers.
 
-    Row groups are permuted for each epoch. Of the resulting sequence, ``WINDOW_BATCHES`` batches form a window that
+    Files are permuted for each epoch, and the row groups of every ``FILES_TOGETHER`` of them. Of the resulting sequence, ``WINDOW_BATCHES`` batches form a window that
     is cut among the workers and shuffled: any number of workers sees the same samples window by window, and each
     reads only its part of the row groups. An epoch that is not a whole number of batches drops its rest, another
     one each time.
@@ -102,11 +109,23 @@ class TrainingPlan:
             while len(_orders) > 2:
                 _orders.pop(next(iter(_orders)))
             rng = np.random.default_rng((self.seed, epoch))
-            key = self.rows.file.astype(np.int64) * 2**20 + self.rows.group
-            starts = np.flatnonzero(np.diff(key, prepend=-1))
-            groups = np.split(np.arange(len(key)), starts[1:])
-            _orders[self.token, epoch] = np.concatenate([groups[i] for i in rng.permutation(len(groups))])
+            _orders[self.token, epoch] = _mixed(self.rows, rng)
         return _orders[self.token, epoch]
+
+
+def _mixed(rows: Rows, rng: np.random.Generator) -> np.ndarray:
+    """A permutation of the places of ``rows`` that keeps row groups together."""
+    file, group = rows.file.astype(np.int64), rows.group.astype(np.int64)
+    same = (np.diff(file, prepend=-1) == 0) & (np.diff(group, prepend=-1) == 0) & (np.diff(rows.row, prepend=-1) == 0)
+    copy = np.arange(len(file)) - np.maximum.accumulate(np.where(same, 0, np.arange(len(file))))
+    # a row that is repeated in an epoch goes with its row group once; its copies are drawn elsewhere in the pool
+    _, unit = np.unique(np.stack([file, group, copy]), axis=1, return_inverse=True)
+    order = np.argsort(unit, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(unit[order])) + 1)
+    files = rng.permutation(len(rows.files))
+    block = files[[int(file[g[0]]) for g in groups]] // FILES_TOGETHER
+    place = np.lexsort((rng.permutation(len(groups)), block))
+    return np.concatenate([groups[i] for i in place])
 
 
 _orders: dict[tuple[str, int], np.ndarray] = {}  # of this process; a plan travels to every task anew

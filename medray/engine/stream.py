@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import pickle
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,6 @@ import ray
 import ray.data
 
 from medray.engine.cluster import quiet_data
-from medray.engine.collate import collate
 from medray.engine.samples import EvaluationPlan, Rows, TrainingPlan
 from medray.shards.store import Store
 from medray.task import Task
@@ -25,7 +26,7 @@ def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) ->
     """Batches of numpy arrays in the planned order.
 
     One Ray Data row is one unit of the plan; the task that gets it reads, decodes, augments and yields small batches,
-    so that whole decoded blocks never travel through the object store. Batches do not span units.
+    so that decoded row groups never travel through the object store. Batches do not span units.
     """
     units = plan.units()
     if not units:
@@ -34,50 +35,103 @@ def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) ->
     reader: Any = _Reader(task, ray.put(plan), units)
     data = ray.data.range(len(units), override_num_blocks=len(units))
     data = data.map_batches(reader, batch_size=1, num_cpus=data_cpus)
-    batches: Any = data.iter_batches(batch_size=plan.local_batch, batch_format="numpy", prefetch_batches=4)
-    yield from batches
+    blocks: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
+    for block in blocks:
+        for batch in block["batch"]:
+            yield pickle.loads(batch.as_buffer())
 
 
 class _Reader:
     def __init__(self, task: Task, plan: ray.ObjectRef, units: list[tuple[int, int]]) -> None:
         self.task, self.plan, self.units = task, plan, units
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[Batch]:
+    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
         plan = ray.get(self.plan)
         for number in batch["id"]:
-            yield from read_unit(self.task, plan, self.units[int(number)])
+            for ready in read_unit(self.task, plan, self.units[int(number)]):
+                # whole and opaque: Ray Data would join batches into blocks, which stacks of other lengths do not bear
+                yield pa.table({"batch": pa.array([pickle.dumps(ready, protocol=5)], type=pa.large_binary())})
 
 
 def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:
     """The batches of one unit, in this process."""
     places, numbers = plan.samples(*unit)
     examples = []
-    for row, number in zip(read_rows(plan.rows, places, list(task.columns)), numbers, strict=True):
+    for row, number in zip(read_rows(plan.rows, places, list(task.columns), task.context), numbers, strict=True):
         if isinstance(plan, TrainingPlan):
             examples.append(task.train_example(row, np.random.default_rng((plan.seed, unit[0], int(number)))))
         else:
             examples.append(task.example(row))
         if len(examples) == plan.local_batch:
-            yield collate(examples)
+            yield task.collate(examples)
             examples = []
     if examples:
-        yield collate(examples)
+        yield task.collate(examples)
 
 
-def read_rows(rows: Rows, places: np.ndarray, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows in the order of ``places``; each row group is read once."""
+def read_rows(rows: Rows, places: np.ndarray, columns: list[str], context: int = 0) -> Iterator[dict[str, Any]]:
+    """Rows in the order of ``places``; each row group is read once.
+
+    Args:
+        context: how many rows before and after each one, of its own stack, come with it as ``row["context"]``, itself
+            in the middle. Beyond an end of the stack the last row stands again.
+    """
     wanted = list(zip(rows.file[places].tolist(), rows.group[places].tolist(), rows.row[places].tolist(), strict=True))
     tables: dict[tuple[int, int], pa.Table] = {}
-    last_use = {(file, group): i for i, (file, group, _) in enumerate(wanted)}
-    for i, (file, group, row) in enumerate(wanted):
+    needed = [_with_context(rows, spot, context) for spot in wanted]
+    last_use = {(file, group): i for i, spots in enumerate(needed) for file, group, _ in spots}
+
+    def read(spot: tuple[int, int, int]) -> dict[str, Any]:
+        file, group, row = spot
         if (file, group) not in tables:
             tables[file, group] = _opened(rows.store, rows.files[file]).read_row_group(group, columns=columns)
-        yield {name: tables[file, group].column(name)[row].as_py() for name in columns}
-        if last_use[file, group] == i:
-            del tables[file, group]
+        return {name: tables[file, group].column(name)[row].as_py() for name in columns}
+
+    for i, (spot, around) in enumerate(zip(wanted, needed, strict=True)):
+        found = read(spot)
+        if context:
+            found["context"] = in_stack([found if s == spot else read(s) for s in around], around.index(spot), context)
+        yield found
+        for place in {(file, group) for file, group, _ in around}:
+            if last_use[place] == i:
+                tables.pop(place, None)
+
+
+def in_stack(rows: list[dict[str, Any]], middle: int, context: int) -> list[dict[str, Any]]:
+    """2 · context + 1 rows around ``rows[middle]``; at an end of its stack the last one repeats."""
+    out = [rows[middle]]
+    for step in (-1, 1):
+        at = middle
+        for _ in range(context):
+            inside = 0 <= at + step < len(rows) and rows[at + step]["series_id"] == rows[middle]["series_id"]
+            at += step if inside else 0
+            out.insert(0 if step < 0 else len(out), rows[at])
+    return out
+
+
+def _with_context(rows: Rows, spot: tuple[int, int, int], context: int) -> list[tuple[int, int, int]]:
+    """The spot with up to ``context`` rows of the file before and after it."""
+    if not context:
+        return [spot]
+    file, group, row = spot
+    starts = _row_group_starts(rows.store, rows.files[file])
+    at = int(starts[group]) + row
+    near = np.arange(max(0, at - context), min(int(starts[-1]), at + context + 1))
+    groups = np.searchsorted(starts, near, side="right") - 1
+    return [(file, int(g), int(n - starts[g])) for g, n in zip(groups, near, strict=True)]
 
 
 @functools.lru_cache(maxsize=32)
+def _row_group_starts(store: Store, name: str) -> np.ndarray:
+    metadata = _opened(store, name).metadata
+    return np.cumsum([0] + [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+
+
 def _opened(store: Store, name: str) -> pq.ParquetFile:
-    """Footers are kept: one of them holds the places of a thousand rows."""
+    return _kept_open(store, name, threading.get_ident())
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_open(store: Store, name: str, thread: int) -> pq.ParquetFile:
+    """Footers are kept: one of them holds the places of a thousand rows. A reader belongs to one thread."""
     return pq.ParquetFile(store.filesystem.open_input_file(store.path(name)))

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from medray.engine.cluster import Resources
+from medray.engine.initial import write_initial
 from medray.engine.options import Options
-from medray.engine.prepare import Prepared
 from medray.engine.run import Run
+from medray.engine.samples import Rows
 from medray.shards.folds import assign_folds
 from medray.shards.store import Store
 from medray.task import Task
@@ -20,54 +21,99 @@ INNER_FOLDS = 10
 
 
 def cross_validation(
+    name: str,
     task: Task,
-    prepared: Prepared,
+    rows: Rows,
+    index: pd.DataFrame,
     labels: Sequence[str],
     folds: Sequence[int],
     out: Store,
     resources: Resources,
     options: Options,
 ) -> list[Run]:
-    """One run a fold. Rows without any label are predicted but not learned from.
+    """One run a fold, called ``<name>/fold<k>``, below ``runs`` in ``out``; see ``fold_run``."""
+    initial = write_initial(task, out.sub("runs", name))
+    return [fold_run(name, k, task, rows, index, labels, out, resources, options, initial) for k in folds]
 
+
+def fold_run(
+    name: str,
+    fold: int,
+    task: Task,
+    rows: Rows,
+    index: pd.DataFrame,
+    labels: Sequence[str],
+    out: Store,
+    resources: Resources,
+    options: Options,
+    initial: Store | None = None,
+) -> Run:
+    """The run that holds out ``fold``. Rows without any label are predicted but not learned from.
+
+    Args:
+        index: one row for each of ``rows``: patient_id, fold, the labels (NaN where unknown) and the task's id column,
+            which may hold a list of ids where one row gives several outputs.
     Raises:
         ValueError: a fold that does not exist, or a fold whose other folds hold no labelled row.
     """
-    index = prepared.index
     labelled = index[list(labels)].notna().any(axis=1).to_numpy()
     fold_of_row = index["fold"].to_numpy()
+    if not (fold_of_row == fold).any():
+        raise ValueError(f"--train-folds {fold}: there is no such fold")
+    held_out = np.flatnonzero(fold_of_row == fold)
+    train = np.flatnonzero((fold_of_row != fold) & labelled)
+    inner = np.zeros(0, dtype=np.int64)
+    if options.monitor == "inner" or (task.repeats(index.iloc[train]) > 1).any():
+        inner = _inner_rows(index.iloc[train], labels, task.seed)
+        train, inner = np.delete(train, inner), train[inner]
+    return Run(
+        name=f"{name}/fold{fold}",
+        store=out.sub("runs", name, f"fold{fold}"),
+        task=replace(task, seed=task.seed + fold),
+        train=rows.take(np.repeat(train, task.repeats(index.iloc[train]))),
+        held_out=rows.take(held_out),
+        held_out_ids=tuple(index[task.id_column].iloc[held_out].explode()),
+        inner=rows.take(inner) if len(inner) else None,
+        monitor=options.monitor,
+        monitor_every=options.monitor_every,
+        resources=resources,
+        initial=initial,
+        deterministic=not resources.gpu if options.deterministic is None else options.deterministic,
+        checkpoint_minutes=options.checkpoint_minutes,
+    )
+
+
+def cross_validation_on_features(
+    name: str,
+    task: Task,
+    rows: Rows,
+    index: pd.DataFrame,
+    within_fold: bool,
+    labels: Sequence[str],
+    folds: Sequence[int],
+    out: Store,
+    resources: Resources,
+    options: Options,
+) -> list[Run]:
+    """As ``cross_validation``, on stacks that several networks have embedded.
+
+    Within fold, the run of fold k sees every stack as network k embeds it: one space of features, and no label of a
+    held-out patient has reached it. Otherwise each stack comes as the network that has not trained on it embeds it:
+    several spaces, and those networks have learned from the patients that the run is scored on.
+
+    Args:
+        index: with "embedded_by", the fold of the network; each stack once for each network.
+    """
     runs = []
     for fold in folds:
-        if not (fold_of_row == fold).any():
-            raise ValueError(f"--train-folds {fold}: there is no such fold")
-        held_out = np.flatnonzero(fold_of_row == fold)
-        train = np.flatnonzero((fold_of_row != fold) & labelled)
-        inner = np.zeros(0, dtype=np.int64)
-        if options.monitor == "inner":
-            inner = _inner_rows(index.iloc[train], labels, task.seed)
-            train, inner = np.delete(train, inner), train[inner]
-        name = f"{task.name}/fold{fold}"
-        runs.append(
-            Run(
-                name=name,
-                store=out.sub("runs", *name.split("/")),
-                task=replace(task, seed=task.seed + fold),
-                train=prepared.rows.take(train),
-                held_out=prepared.rows.take(held_out),
-                held_out_ids=tuple(index["slice_id"].iloc[held_out]),
-                inner=prepared.rows.take(inner) if len(inner) else None,
-                monitor=options.monitor,
-                monitor_every=options.monitor_every,
-                resources=resources,
-                deterministic=not resources.gpu if options.deterministic is None else options.deterministic,
-                checkpoint_minutes=options.checkpoint_minutes,
-            )
-        )
+        wanted = fold if within_fold else index["fold"].to_numpy()
+        keep = np.flatnonzero(index["embedded_by"].to_numpy() == wanted)
+        runs.append(fold_run(name, fold, task, rows.take(keep), index.iloc[keep], labels, out, resources, options))
     return runs
 
 
 def _inner_rows(index: pd.DataFrame, labels: Sequence[str], seed: int) -> np.ndarray:
-    """Places of the rows of a tenth of the patients (a half of very few): an inner split to choose a checkpoint on."""
+    """Places of the rows of a tenth of the patients (a half of very few): choose and recalibrate on them."""
     patients = index["patient_id"].to_numpy()
     folds = min(INNER_FOLDS, len(np.unique(patients)))
     by_patient = assign_folds(patients, index[list(labels)].to_numpy(dtype=np.float64), folds, seed)
@@ -76,8 +122,7 @@ def _inner_rows(index: pd.DataFrame, labels: Sequence[str], seed: int) -> np.nda
 
 def out_of_fold(runs: Sequence[Run]) -> pd.DataFrame:
     """The held-out predictions of finished runs as one table with the fold; every id once."""
-    tables = [run.predictions().assign(fold=int(run.name.rsplit("fold", 1)[1])) for run in runs]
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat([run.predictions().assign(fold=run.fold) for run in runs], ignore_index=True)
     repeated = table[runs[0].task.id_column].duplicated()
     assert not repeated.any(), "a row was held out of two folds"
     return table

@@ -199,5 +199,5 @@ def track_run(tracker: Tracker, run: Run) -> None:
     """Mirror a run as a child of the job's run: parameters, each epoch once, and its final model."""
     tracker.want(
         run.name, run.name, parent="", params=run.task.identity(), history=run.history(),
-        finished=run.finished, model=(run.store, run.task) if run.finished else None,
+        finished=run.finished, model=(run.store, run.task) if run.finished and run.task.has_example_input else None,
     )  # fmt: skip

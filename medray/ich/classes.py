@@ -8,3 +8,8 @@ SCORE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 2.0)
 
 PROBABILITIES = tuple(f"p_{name}" for name in CLASSES)
 """Columns of predictions."""
+
+
+def column_weights(epidural: float, any_: float) -> tuple[float, ...]:
+    """Weights of the classes' columns in a loss; 1 and 2 make it the challenge's score."""
+    return (epidural, *SCORE_WEIGHTS[1:-1], any_)

@@ -8,26 +8,41 @@ import pandas as pd
 import pyarrow as pa
 
 from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.ladder import ladder, rare_class
+from medray.ich.method import Method
 from medray.ich.scores import score
 from medray.ich.study import study_table
 from medray.shards.store import Store
 
 
-def write_results(out: Store, predictions: pd.DataFrame) -> dict[str, Any]:
-    """Score the held-out slices, and write the three files.
+def write_results(out: Store, method: Method) -> dict[str, Any]:
+    """Score the held-out slices, and write oof.parquet, studies.parquet, oof/<model>.parquet and metrics.json.
 
-    Args:
-        predictions: outputs of SliceTask of every held-out slice, labelled or not, with "fold".
     Returns:
         The content of metrics.json.
     """
+    predictions = method.final
     studies = study_table(predictions)
     folds = predictions.drop_duplicates("study_id").set_index("study_id")["fold"]
     studies.insert(2, "fold", studies["study_id"].map(folds))
     labelled = predictions.dropna(subset=list(CLASSES))
     oof = labelled[["slice_id", "study_id", "patient_id", "series_id", "index", "fold", *PROBABILITIES, *CLASSES]]
     oof = oof.astype(dict.fromkeys(CLASSES, "int8"))
-    metrics = score(oof, studies)
+    metrics = score(oof, studies) | {
+        "ladder": ladder(method.rungs),
+        "remedies": rare_class(method.remedies),
+        "recalibration": {
+            name: {str(fold): fit.to_json() for fold, fit in fits.items()}
+            for name, fits in method.recalibrations.items()
+        },
+        "ensemble": {
+            "weights": {n: {str(fold): w for fold, w in of.items()} for n, of in method.weights.items()},
+            "weighted_log_loss": method.comparison,
+        },
+    }
+    for name, table in method.tables.items():
+        kept = table[["slice_id", "fold", *PROBABILITIES]]
+        out.sub("oof").write_table(f"{name}.parquet", pa.Table.from_pandas(kept, preserve_index=False))
     out.write_table("oof.parquet", pa.Table.from_pandas(oof, preserve_index=False))
     out.write_table("studies.parquet", pa.Table.from_pandas(studies, preserve_index=False))
     out.write_json("metrics.json", metrics)

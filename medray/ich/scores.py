@@ -23,6 +23,16 @@ def weighted_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(log_losses(probabilities, labels) @ np.array(SCORE_WEIGHTS)) / sum(SCORE_WEIGHTS))
 
 
+def slice_metrics(outputs: pd.DataFrame) -> dict[str, float]:
+    """Figures of a table of outputs, one row a slice: PROBABILITIES, CLASSES; unlabelled rows do not count."""
+    labelled = outputs.dropna(subset=list(CLASSES))
+    probabilities, labels = labelled[list(PROBABILITIES)].to_numpy(), labelled[list(CLASSES)].to_numpy()
+    return {
+        "weighted_log_loss": weighted_log_loss(probabilities, labels),
+        "auc_any": Ranking(probabilities[:, -1], labels[:, -1]).auc(),
+    }
+
+
 def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """The content of metrics.json.
 
@@ -34,14 +44,10 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
     probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
     losses = log_losses(probabilities, labels)
     per_slice = losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
-    statistics: dict[str, Statistic] = {"weighted_log_loss": _mean(per_slice)}
+    statistics: dict[str, Statistic] = {"weighted_log_loss": mean_of(per_slice)}
     for i, name in enumerate(CLASSES):
-        ranking = Ranking(probabilities[:, i], labels[:, i])
-        statistics |= {
-            f"auc/{name}": ranking.auc,
-            f"average_precision/{name}": ranking.average_precision,
-            f"log_loss/{name}": _mean(losses[:, i]),
-        }
+        of_class = class_statistics(probabilities[:, i], labels[:, i])
+        statistics |= {f"{kind}/{name}": statistic for kind, statistic in of_class.items()}
     flat = interval_over_groups(statistics, oof["patient_id"].to_numpy(), samples, seed)
     out: dict[str, Any] = {"weighted_log_loss": flat["weighted_log_loss"]}
     for key in ("auc", "average_precision", "log_loss"):
@@ -68,9 +74,7 @@ def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, A
     intervals = interval_over_groups({n: r.auc for n, r in rankings.items()}, patients, samples, seed)
     out["auc"] = intervals["score"]
     out["auc_of_maximum"], out["auc_of_mean"] = intervals["maximum"], intervals["mean"]
-    out["sensitivity_at_specificity"] = {
-        f"{s:.2f}": _finite(rankings["score"].sensitivity_at(s)) for s in SPECIFICITIES
-    }
+    out["sensitivity_at_specificity"] = sensitivities(rankings["score"])
     vote = known["source_vote_any"].to_numpy(dtype=np.float64)
     out["source_vote"] = {
         "sensitivity": _finite(vote[labels == 1].mean() if labels.any() else np.nan),
@@ -79,7 +83,27 @@ def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, A
     return out
 
 
-def _mean(values: np.ndarray) -> Statistic:
+def class_statistics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Statistic]:
+    """What is said of one class, to be bootstrapped.
+
+    Args:
+        probabilities, labels: (rows,), no NaN.
+    """
+    ranking = Ranking(probabilities, labels)
+    return {
+        "auc": ranking.auc,
+        "average_precision": ranking.average_precision,
+        "log_loss": mean_of(log_losses(probabilities, labels)),
+    }
+
+
+def sensitivities(ranking: Ranking) -> dict[str, float | None]:
+    """Specificity ("0.90") → the sensitivity there; None where a class is absent."""
+    return {f"{s:.2f}": _finite(ranking.sensitivity_at(s)) for s in SPECIFICITIES}
+
+
+def mean_of(values: np.ndarray) -> Statistic:
+    """The weighted mean of (rows,) values."""
     return lambda weights: float(np.average(values, weights=weights)) if weights.any() else float("nan")
 
 

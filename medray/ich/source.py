@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 import pyarrow as pa
+import tyro
 
 from medray.ich.classes import CLASSES
 from medray.imaging.dicom import read_headers, read_slices
@@ -25,8 +28,7 @@ _POSITION = [
 class HeadCT(Source):
     """DICOM of any syntax → Hounsfield units → head without table and holder → windows as channels."""
 
-    windows: tuple[str, ...] = ("brain", "subdural", "bone")
-    """Channels of the shards: names (brain, subdural, bone, soft) or level/width in HU (40/80)."""
+    windows: tyro.conf.Suppress[tuple[str, ...]] = ("brain", "subdural", "bone")  # of the shards; the job sets them
     remove_hardware: bool = True
     """Set table, head holder and everything else outside the head to air."""
 
@@ -54,6 +56,7 @@ class HeadCT(Source):
             pa.field("rows", pa.int32()),
             pa.field("columns", pa.int32()),
             pa.field("image", pa.binary(), metadata={"axes": "rows, columns, windows", "dtype": "uint8"}),
+            pa.field("pixels_hash", pa.string(), metadata={"meaning": "of the HU before anything is removed"}),
             *[pa.field(name, pa.int8()) for name in CLASSES],
         ]
     )
@@ -63,6 +66,21 @@ class HeadCT(Source):
             raise ValueError("--windows: at least one is needed")
         for window in self.windows:
             parse_window(window)
+
+    @property
+    def folder(self) -> str:
+        """Name of the shards' folder: their windows in HU, so that a name and its numbers are the same."""
+        return "_".join(f"{w.level:g}x{w.width:g}" for w in map(parse_window, self.windows))
+
+    def holding(self, wanted: Sequence[str], folders: Sequence[str]) -> HeadCT:
+        """This source with the windows of one of the existing shard ``folders`` that holds all that are wanted, else
+        with just the wanted ones."""
+        distinct = list({parse_window(w): w for w in reversed(wanted)}.values())[::-1]
+        for folder in folders:
+            windows = [name.replace("x", "/") for name in folder.split("_")]
+            if set(map(parse_window, distinct)) <= set(map(parse_window, windows)):
+                return replace(self, windows=tuple(windows))
+        return replace(self, windows=tuple(distinct))
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         return [
@@ -93,6 +111,22 @@ class HeadCT(Source):
             if self.remove_hardware:
                 pixels_hu = remove_hardware(pixels_hu, head_mask(pixels_hu, image.header.spacing_rc_mm))
             windowed = apply_windows(pixels_hu, windows)
-            columns = {"rows": windowed.shape[0], "columns": windowed.shape[1], "image": windowed.tobytes()}
+            columns = {
+                "rows": windowed.shape[0],
+                "columns": windowed.shape[1],
+                "image": windowed.tobytes(),
+                "pixels_hash": pixels_hash(image.pixels_hu),
+            }
             encoded.append(Encoded(columns, image.repaired))
         return encoded
+
+
+def pixels_hash(pixels_hu: np.ndarray) -> str:
+    """Equal for equal images, whatever their headers say: a test study that was trained on is found by it.
+
+    Empty for an image of one value: many scans begin with one.
+    """
+    if pixels_hu.min() == pixels_hu.max():
+        return ""
+    content = np.ascontiguousarray(pixels_hu)
+    return hashlib.blake2b(repr(content.shape).encode() + content.tobytes(), digest_size=16).hexdigest()

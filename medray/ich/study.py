@@ -8,21 +8,32 @@ import pandas as pd
 from medray.ich.classes import CLASSES, PROBABILITIES
 
 
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over each slice and its two neighbours; at an end of the stack over the slices that exist.
+
+    Args:
+        values: (slices, classes) in stack order.
+    Returns:
+        (slices, classes)
+    """
+    total = values.copy()
+    count = np.ones((len(values), 1))
+    total[1:] += values[:-1]
+    count[1:] += 1
+    total[:-1] += values[1:]
+    count[:-1] += 1
+    return total / count
+
+
 def running_mean_maximum(probabilities: np.ndarray) -> np.ndarray:
-    """Maximum of the 3-slice running mean; at an end of the stack the mean is over the slices that exist.
+    """Maximum of the 3-slice running mean.
 
     Args:
         probabilities: (slices, classes) in stack order, at least one slice.
     Returns:
         (classes,)
     """
-    total = probabilities.copy()
-    count = np.ones((len(probabilities), 1))
-    total[1:] += probabilities[:-1]
-    count[1:] += 1
-    total[:-1] += probabilities[1:]
-    count[:-1] += 1
-    return (total / count).max(axis=0)
+    return running_mean(probabilities).max(axis=0)
 
 
 def source_vote(probabilities: np.ndarray) -> np.ndarray:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import tyro
 
-from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
-from medray.ich.scores import weighted_log_loss
-from medray.metrics.binary import Ranking
+from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
+from medray.ich.scores import slice_metrics
+from medray.imaging.window import parse_window
+from medray.shards.store import place
 from medray.task import Example, Task
 
 if TYPE_CHECKING:
@@ -28,20 +30,35 @@ class SliceTask(Task):
     id_column: ClassVar[str] = "slice_id"
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "rows", "columns", "image", *CLASSES)
 
-    backbone: str = "seresnext50_32x4d"
-    """Any timm model name."""
+    backbone: tyro.conf.Suppress[str] = "seresnext50_32x4d"  # any timm model name
     pretrained: bool = True
     """Start from timm's pretrained weights (needs the internet once); --no-pretrained starts from random ones."""
+    weights: str | None = None
+    """Start from this file (safetensors, or a torch file of tensors) by path or URI; {backbone} in it becomes the
+    backbone's name."""
+    windows: tuple[str, ...] = ("brain", "subdural", "bone")
+    """Channels: windows by name (brain, subdural, bone, soft) or level/width in HU (40/80)."""
+    neighbours: bool = False
+    """Channels are the previous, this and the next slice of the stack, under the one window that --windows names."""
+    stored: tyro.conf.Suppress[tuple[str, ...]] = (
+        "brain",
+        "subdural",
+        "bone",
+    )  # windows in the shards; the job sets it
     size_px: int = 224
     """Side of the square that a slice is resized to."""
     crop: float = 1.0
     """Central part of the slice that is kept, of each side."""
-    channels: int = 3
-    """Windows in the shards; the job sets it."""
+    head_crop: bool = False
+    """Cut the square around the head out first (at least half of the slice's side)."""
     dropout: float = 0.0
     """Before the last layer."""
-    class_weights: tuple[float, ...] = SCORE_WEIGHTS
-    """Of each class's column in the loss, epidural … any."""
+    repeat_epidural: int = 1
+    """Slices with an epidural bleed appear this often in an epoch, augmented anew each time. 1: the remedy is off."""
+    epidural_weight: float = 1.0
+    """Weight of epidural's column in the loss, positives and negatives alike. 1: the remedy is off."""
+    any_weight: float = 2.0
+    """Weight of any's column in the loss; the challenge's score has 2, and 1 for each other class."""
     label_smoothing: float = 0.0
     """Labels become this much less certain."""
     flip: bool = True
@@ -61,16 +78,43 @@ class SliceTask(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.class_weights) != len(CLASSES) or min(self.class_weights) < 0 or not sum(self.class_weights):
-            raise ValueError(f"--class-weights {self.class_weights}: {len(CLASSES)} numbers of 0 or more are needed")
+        if min(self.epidural_weight, self.any_weight) < 0:
+            raise ValueError(f"--epidural-weight {self.epidural_weight}, --any-weight {self.any_weight}: 0 or more")
+        if self.repeat_epidural < 1:
+            raise ValueError(f"--repeat-epidural {self.repeat_epidural}: must be at least 1")
+        if not self.windows or (self.neighbours and len(self.windows) != 1):
+            raise ValueError(
+                f"--windows {' '.join(self.windows)}: {'one is' if self.neighbours else 'one or more are'} needed"
+            )
+        for window in self.windows:
+            parse_window(window)
         if not 0.1 <= self.crop <= 1:
             raise ValueError(f"--crop {self.crop}: must be between 0.1 and 1")
         if self.size_px < 32:
             raise ValueError(f"--size-px {self.size_px}: must be at least 32")
 
     @property
-    def name(self) -> str:
-        return self.backbone
+    def channels(self) -> int:
+        return 3 if self.neighbours else len(self.windows)
+
+    @property
+    def context(self) -> int:
+        return int(self.neighbours)
+
+    @property
+    def starts_from_weights(self) -> bool:
+        return self.pretrained or self.weights is not None
+
+    def without_weights(self) -> SliceTask:
+        return replace(self, pretrained=False, weights=None)
+
+    def identity(self) -> dict[str, Any]:
+        """Without ``stored``: what else the shards hold changes nothing."""
+        place_of_weights = {"weights": place(self.weights)}  # without keys
+        return {name: value for name, value in super().identity().items() if name != "stored"} | place_of_weights
+
+    def repeats(self, index: pd.DataFrame) -> np.ndarray:
+        return np.where(index["epidural"].to_numpy(dtype=np.float64) == 1, self.repeat_epidural, 1)
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         transform = _transform(self)
@@ -90,17 +134,26 @@ class SliceTask(Task):
 
     def network(self) -> nn.Module:
         from medray.nn.backbone import Backbone
+        from medray.nn.weights import load_weights
 
-        return Backbone(self.backbone, self.channels, len(CLASSES), self.pretrained, self.dropout)
+        pretrained = self.pretrained and self.weights is None
+        network = Backbone(self.backbone, self.channels, len(CLASSES), pretrained, self.dropout)
+        if self.weights is not None:
+            load_weights(network, self.backbone, self.channels, self.weights.replace("{backbone}", self.backbone))
+        return network
 
     def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
         from medray.nn.losses import masked_binary_cross_entropy
 
         logits = network(batch["image"])
-        return {"loss": masked_binary_cross_entropy(logits, batch["labels"], self.class_weights, self.label_smoothing)}
+        weights = column_weights(self.epidural_weight, self.any_weight)
+        return {"loss": masked_binary_cross_entropy(logits, batch["labels"], weights, self.label_smoothing)}
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        probabilities = network(batch["image"]).double().sigmoid().cpu().numpy()
+        return self.columns_of(network(batch["image"]).double().sigmoid().cpu().numpy(), batch)
+
+    def columns_of(self, probabilities: np.ndarray, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Output columns of a batch with these (batch, 6) probabilities."""
         labels = batch["labels"].cpu().numpy()
         return {
             **{name: np.asarray(batch[name]) for name in IDENTIFIERS},
@@ -109,22 +162,64 @@ class SliceTask(Task):
         }
 
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
-        labelled = outputs.dropna(subset=list(CLASSES))
-        probabilities, labels = labelled[list(PROBABILITIES)].to_numpy(), labelled[list(CLASSES)].to_numpy()
-        return {
-            "weighted_log_loss": weighted_log_loss(probabilities, labels),
-            "auc_any": Ranking(probabilities[:, -1], labels[:, -1]).auc(),
-        }
+        return slice_metrics(outputs)
 
     def example_input(self) -> np.ndarray:
         return np.zeros((2, self.channels, self.size_px, self.size_px), dtype=np.uint8)
 
 
 def _image(row: Mapping[str, Any], task: SliceTask) -> np.ndarray:
-    """(rows, columns, windows) of the central crop."""
-    image = np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], task.channels)
+    """(rows, columns, channels) of the part that is kept."""
+    stored = np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], len(task.stored))
+    kept = head_square(stored) if task.head_crop else (slice(None), slice(None))
+    if task.neighbours:
+        image = np.concatenate(
+            [_neighbour(r, stored.shape)[kept][..., _channels(task)] for r in row["context"]], axis=2
+        )
+    else:
+        image = stored[kept]
+        if _channels(task) != list(range(len(task.stored))):
+            image = image[..., _channels(task)]
     margins = [round(side * (1 - task.crop) / 2) for side in image.shape[:2]]
     return image[margins[0] : image.shape[0] - margins[0], margins[1] : image.shape[1] - margins[1]]
+
+
+def _neighbour(row: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Stored pixels of a neighbouring slice, in the shape of the middle one."""
+    import cv2
+
+    image = np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], shape[2])
+    if image.shape == shape:
+        return image
+    return cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_AREA).reshape(shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _channels_of(windows: tuple[str, ...], stored: tuple[str, ...]) -> list[int]:
+    have = [parse_window(window) for window in stored]
+    return [have.index(parse_window(window)) for window in windows]
+
+
+def _channels(task: SliceTask) -> list[int]:
+    """Which of the stored windows are this task's."""
+    return _channels_of(task.windows, task.stored)
+
+
+def head_square(image: np.ndarray) -> tuple[slice, slice]:
+    """The square around everything that is not air, at least half of the shorter side; all of an empty slice.
+
+    Args:
+        image: (rows, columns, windows) uint8 after the hardware's removal: outside the head it is 0.
+    Returns:
+        Rows and columns; cut off at the edges of the slice.
+    """
+    inside = image.max(axis=2) > 0
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        return slice(None), slice(None)
+    side = max(np.ptp(rows) + 1, np.ptp(columns) + 1, min(inside.shape) // 2)
+    starts = [max(0, (int(r[0]) + int(r[-1]) + 1 - side) // 2) for r in (rows, columns)]
+    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
 def _resize(image: np.ndarray, size_px: int) -> np.ndarray:

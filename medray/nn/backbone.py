@@ -31,7 +31,8 @@ class Backbone(nn.Module):
             first = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             raise ValueError(
                 f"--backbone {name}: its pretrained weights cannot be loaded ({first}); "
-                "go online once to fill the cache, or train from random weights with --no-pretrained"
+                "go online once to fill the cache, give a local file with --weights FILE_OR_URI, or train from random weights with "
+                "--no-pretrained"
             ) from None
         body: Any = self.body
         self.feature_count: int = body.num_features
@@ -51,6 +52,12 @@ class Backbone(nn.Module):
         logits = self.head(self.head_dropout(self.features(images)))
         assert isinstance(logits, torch.Tensor)
         return logits
+
+
+def licence_of(name: str) -> str | None:
+    """The licence of the pretrained weights that ``name`` stands for in timm; None where it says none."""
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return None if known is None else known.license
 
 
 def check_backbone(name: str) -> None:

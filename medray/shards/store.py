@@ -73,6 +73,11 @@ class Store:
             if i.type == pafs.FileType.File and i.base_name.endswith(suffix) and not i.base_name.startswith(".")
         )
 
+    def folders(self) -> list[str]:
+        """Names of the folders directly in this folder, sorted."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+
     def files(self) -> list[File]:
         """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError for none."""
         info = self.filesystem.get_file_info(self.root)

@@ -27,7 +27,7 @@ LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_work
 
 def runs_in(folder: Path, prepared: Prepared, task: SliceTask, **options: object) -> list[Run]:
     flags = Options(out=str(folder), folds=3, **options)  # type: ignore[arg-type]
-    return cross_validation(task, prepared, CLASSES, (0, 1), Store(folder), LOCAL, flags)
+    return cross_validation("model", task, prepared.rows, prepared.index, CLASSES, (0, 1), Store(folder), LOCAL, flags)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +134,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(
     prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, optimizer="sgd", learning_rate=1e30))
-    with pytest.raises(
-        StopRun, match=r"test_resnet/fold0: the loss is (nan|inf) in epoch 1; batch: slice-.*--learning-rate"
-    ):
+    with pytest.raises(StopRun, match=r"model/fold0: the loss is (nan|inf) in epoch 1; batch: slice-.*--learning-rate"):
         fit([run])
     assert not run.finished
 

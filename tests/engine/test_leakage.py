@@ -73,7 +73,7 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepa
             Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
     files, out = Store(folder / "in"), Store(folder / "out")
     return prepare(
-        Canaries(), assemble, list(CLASSES), files, files.files(), out, Pseudonyms(None), folder / "private",
+        Canaries(), assemble, list(CLASSES), files, files.files(), out, out.sub("shards"), Pseudonyms(None), folder / "private",
         folds=2, rows_per_shard=128, seed=0,
     )  # fmt: skip
 
@@ -85,7 +85,9 @@ def auc_any(prepared: Prepared, folder: Path) -> dict[str, float | None]:
     )  # fmt: skip
     resources = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
     options = Options(out=str(folder), folds=2, monitor="none")
-    runs = cross_validation(task, prepared, CLASSES, (0, 1), Store(folder), resources, options)
+    runs = cross_validation(
+        "model", task, prepared.rows, prepared.index, CLASSES, (0, 1), Store(folder), resources, options
+    )
     fit(runs)
     oof = out_of_fold(runs)
     ranking = Ranking(oof["p_any"].to_numpy(), oof["any"].to_numpy())
@@ -111,7 +113,7 @@ def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_pa
     dicom = Store(phantoms.folder / "dicom")
     prepared = prepare(
         HeadCT(), lambda scan: assemble_head_ct(scan, permuted), list(CLASSES), dicom, dicom.files(), Store(tmp_path / "out"),
-        Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
+        Store(tmp_path / "shards"), Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
     )  # fmt: skip
     found = auc_any(prepared, tmp_path / "runs")
     assert found["low"] is not None

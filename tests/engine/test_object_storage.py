@@ -48,7 +48,7 @@ def test_the_job_from_bucket_to_bucket(bucket: str, phantoms, local_ray, tmp_pat
     files.write_bytes("labels.csv", (phantoms.folder / "labels.csv").read_bytes())
     status, text = run_in_process(
         "ich_cv", "--dicom", bucket.format("in/dicom"), "--labels", bucket.format("in/labels.csv"),
-        "--out", bucket.format("out"), "--key-dir", tmp_path, "--folds", 2, "--backbone", "test_resnet",
+        "--out", bucket.format("out"), "--key-dir", tmp_path, "--folds", 2, "--backbones", "test_resnet",
         "--no-pretrained", "--size-px", 32, "--epochs", 1, "--batch-size", 8,
     )  # fmt: skip
     assert status == 0, text

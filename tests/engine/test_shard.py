@@ -25,7 +25,7 @@ def shard(dicom: Path, labels: Path, out: Path, key: bytes | None, folds: int | 
     known, folder = read_labels(str(labels)), Store(dicom)
     return prepare(
         HeadCT(), lambda scan: assemble(scan, known), list(CLASSES), folder, folder.files(), Store(out),
-        Pseudonyms(key), out.parent / "private", folds, rows_per_shard=32, seed=0,
+        Store(out).sub("shards"), Pseudonyms(key), out.parent / "private", folds, rows_per_shard=32, seed=0,
     )  # fmt: skip
 
 

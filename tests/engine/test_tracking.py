@@ -14,7 +14,6 @@ import mlflow
 import pytest
 
 from medray.engine import tracking
-from medray.engine.model_logging import without_download
 from medray.engine.tracking import Tracker
 from medray.shards.store import Store
 
@@ -120,7 +119,7 @@ def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Pa
     from medray.ich.task import SliceTask
 
     task = SliceTask(backbone="test_resnet", pretrained=True, size_px=32)  # the weights come from the run, not the hub
-    network = without_download(task).network().eval()
+    network = task.without_weights().network().eval()
     store = Store(tmp_path / "run")
     checkpoint.write_weights(store, "model.pt", {"weights": network.state_dict()})
     uri = f"sqlite:///{tmp_path}/mlflow.db"

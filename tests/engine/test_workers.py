@@ -27,7 +27,8 @@ TWO = Resources(workers=2, gpu=False, side_by_side=1, threads=1, cpus_per_worker
 
 def run_in(folder: Path, prepared: Prepared, task: SliceTask) -> Run:
     options = Options(out=str(folder), folds=3)
-    return cross_validation(replace(task, epochs=4), prepared, CLASSES, (0,), Store(folder), TWO, options)[0]
+    task = replace(task, epochs=4)
+    return cross_validation("model", task, prepared.rows, prepared.index, CLASSES, (0,), Store(folder), TWO, options)[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from medray.imaging.phantom import PhantomSet
 
 Run = Callable[..., tuple[int, str]]
-SMALL = ("--backbone", "test_resnet", "--no-pretrained", "--size-px", 32, "--epochs", 1, "--folds", 2)
+SMALL = ("--backbones", "test_resnet", "--no-pretrained", "--size-px", 32, "--epochs", 1, "--folds", 2)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def the_error(result: tuple[int, str]) -> str:
 @pytest.mark.parametrize(
     ("flag", "values", "message"),
     [
-        ("--backbone", ["resnet181"], "timm has no such model; did you mean .*resnet18"),
+        ("--backbones", ["resnet181"], "timm has no such model; did you mean .*resnet18"),
         ("--train-folds", [5], "--train-folds 5: with --folds 2 they are 0 to 1"),
         ("--labels", ["absent.csv"], "absent.csv: cannot be read"),
         ("--dicom", ["nowhere"], "nowhere: no such folder"),
@@ -79,7 +79,7 @@ def test_pretrained_weights_that_cannot_be_had(
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr("timm.create_model", offline)
-    online = [f for f in with_flag(flags, "--backbone", "resnet18") if f != "--no-pretrained"]
+    online = [f for f in with_flag(flags, "--backbones", "resnet18") if f != "--no-pretrained"]
     error = the_error(run_in_process("ich_cv", *online, "--pretrained"))
     assert "cannot be loaded (no route to the hub)" in error
     assert "--no-pretrained" in error

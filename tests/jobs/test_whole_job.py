@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 def command(phantoms: PhantomSet, folder: Path, *more: object) -> list[str]:
     flags = [
         "--dicom", phantoms.folder / "dicom", "--labels", phantoms.folder / "labels.csv", "--out", folder / "out",
-        "--key-dir", folder.parent / "private", "--folds", 2, "--rows-per-shard", 32, "--backbone", "test_resnet",
+        "--key-dir", folder.parent / "private", "--folds", 2, "--rows-per-shard", 32, "--backbones", "test_resnet",
         "--no-pretrained", "--size-px", 32, "--epochs", 2, "--batch-size", 8, "--threads", 1, *more,
     ]  # fmt: skip
     return [sys.executable, str(ROOT / "jobs" / "ich_cv.py"), *map(str, flags)]

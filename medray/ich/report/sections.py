@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from medray.ich.report import about_data, about_predictions
+from medray.ich.report import about_data, about_ladder, about_predictions
 from medray.ich.report.pictures import Pictures
 from medray.page import Block, Notice, Section
 
@@ -44,6 +44,7 @@ def report_sections(
     top += [Notice(note) for note in notes]
     return [
         about_predictions.scores(metrics, folds, of_folds, phantom, top),
+        *_method(metrics, phantom),
         about_data.classes(labels),
         about_data.windows(pictures),
         about_data.head_mask(pictures),
@@ -56,3 +57,16 @@ def report_sections(
         about_data.files(inventory),
         *([about_data.settings(settings)] if settings else []),
     ]
+
+
+def _method(metrics: dict[str, Any], phantom: bool) -> list[Section]:
+    """What each step of the method added; nothing for metrics without a ladder."""
+    if "ladder" not in metrics:
+        return []
+    sections = [about_ladder.ladder(metrics["ladder"], phantom=phantom)]
+    if len(metrics["remedies"]) > 1:
+        lead = next(iter(metrics["recalibration"].values()))
+        fits = {f"fold {fold}": fit for fold, fit in lead.items()}
+        sections.append(about_ladder.rare_class(metrics["remedies"], fits or None))
+    ensemble = metrics["ensemble"]
+    return [*sections, about_ladder.ensemble(ensemble["weights"], ensemble["weighted_log_loss"])]

@@ -1,0 +1,139 @@
+"""The answer of a finished run for studies that are not of its folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from medray.ich.blend import Blend, average
+from medray.ich.classes import CLASSES
+from medray.ich.features import pack_stacks
+from medray.ich.method import SEQUENCE, probabilities_of, with_probabilities
+from medray.ich.recalibrate import Recalibration
+from medray.ich.source import HeadCT
+from medray.ich.views import Views
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medray.ich.sequence import SequenceTask
+    from medray.ich.task import SliceTask
+
+Load = Callable[[str, int], tuple[Any, "nn.Module"]]
+OutputsOf = Callable[..., pd.DataFrame]
+ByFold = Mapping[int, pd.DataFrame]
+
+
+class Members:
+    """Every network of a finished run.
+
+    Args:
+        method: method.json.
+        backbone, sequence: model and fold → the task and the network of a finished run.
+    Raises:
+        ValueError: the run of a model or a fold is missing.
+    """
+
+    def __init__(self, method: dict[str, Any], backbone: Load, sequence: Load) -> None:
+        self.method = method
+        self.views = Views(views=tuple(method["views"]["views"]), view_mean=method["views"]["view_mean"])
+        pairs = [(name, fold) for name, model in method["models"].items() for fold in model["folds"]]
+        self.backbones: dict[tuple[str, int], tuple[SliceTask, nn.Module]] = {p: backbone(*p) for p in pairs}
+        staged = [p for p in pairs if method["models"][p[0]]["sequence"]]
+        self.sequences: dict[tuple[str, int], tuple[SequenceTask, nn.Module]] = {p: sequence(*p) for p in staged}
+
+    def __str__(self) -> str:
+        networks = len(self.backbones) + len(self.sequences)
+        return f"{networks} networks ({', '.join(self.method['models'])}), {len(self.views.views)} views"
+
+    def source(self, remove_hardware: bool) -> HeadCT:
+        """How files become rows that every backbone can read; the backbones are told what the rows hold."""
+        windows = [window for task, _ in self.backbones.values() for window in task.windows]
+        source = HeadCT(remove_hardware=remove_hardware).holding(windows, ())
+        self.backbones = {p: (task.reading(source.windows), network) for p, (task, network) in self.backbones.items()}
+        return source
+
+    def ask(self, rows: Sequence[dict[str, Any]], outputs_of: OutputsOf) -> pd.DataFrame:
+        """The run's answer for whole stacks, one row a slice.
+
+        Args:
+            rows: of the shards' schema, in stack order.
+            outputs_of: task, network, rows and, where they are not the task's own, outputs → a table.
+        """
+        views: dict[str, dict[int, pd.DataFrame]] = {}
+        sequences: dict[str, dict[int, pd.DataFrame]] = {}
+        for (name, fold), (task, network) in self.backbones.items():
+            table = outputs_of(task, network, rows, lambda net, batch, task=task: self.views.embed(task, net, batch))
+            views.setdefault(name, {})[fold] = table.drop(columns="feature")
+            if (name, fold) in self.sequences:
+                stacks = pack_stacks(table).to_pylist()
+                found = outputs_of(*self.sequences[name, fold], stacks)
+                in_order = found.set_index("slice_id").loc[table["slice_id"]].reset_index()
+                sequences.setdefault(name, {})[fold] = in_order
+        return answer(self.method, views, sequences)
+
+
+def answer(method: dict[str, Any], views: Mapping[str, ByFold], sequences: Mapping[str, ByFold]) -> pd.DataFrame:
+    """Every backbone and its sequence stage, averaged over the folds in logit space, then blended.
+
+    Args:
+        method: method.json.
+        views: model → fold → the slices by that fold's network, averaged over the views; all in one order.
+        sequences: model → fold → the same slices by its sequence stage.
+    Returns:
+        One row a slice, as in the tables, with the ensemble's PROBABILITIES.
+    Raises:
+        ValueError: a model of the ensemble has no table, a fold is missing, or a prediction is NaN.
+    """
+    tables: dict[str, np.ndarray] = {}
+    for name, model in method["models"].items():
+        fits = {int(fold): Recalibration.from_json(fit) for fold, fit in model["recalibration"].items()}
+        for member, found, own in (
+            (name, views.get(name, {}), fits),
+            *([(SEQUENCE.format(name), sequences.get(name, {}), {})] if model["sequence"] else []),
+        ):
+            missing = sorted(set(model["folds"]) - set(found))
+            if missing:
+                raise ValueError(f"{member}: no predictions of fold {', '.join(map(str, missing))}")
+            folds = [own[k].apply(probabilities_of(t)) if k in own else probabilities_of(t) for k, t in found.items()]
+            tables[member] = average(np.stack(folds))
+            wrong = (~np.isfinite(tables[member])).any(axis=1)
+            if wrong.any():
+                first = next(iter(found.values()))["slice_id"].iloc[int(wrong.argmax())]
+                raise ValueError(f"{member}: {int(wrong.sum())} predictions are NaN, the first is of {first}")
+    table = next(iter(next(iter(views.values())).values()))
+    return with_probabilities(table, Blend.from_json(method["blend"]).apply(tables))
+
+
+def submission(ids: Sequence[str], answered: pd.DataFrame, rates: Mapping[str, float]) -> tuple[str, int]:
+    """submission.csv in the challenge's form: ``ID,Label``, six rows an image, every image exactly once.
+
+    Args:
+        ids: of all images, in order; repeated ones count once.
+        answered: slice_id and PROBABILITIES.
+        rates: class → how often it is positive: what an image gets that could not be read.
+    Returns:
+        The file's text, and how many images got the rates.
+    """
+    known = dict(zip(answered["slice_id"], probabilities_of(answered).tolist(), strict=True))
+    guess = [rates[name] for name in CLASSES]
+    distinct = list(dict.fromkeys(ids))
+    lines = ["ID,Label"]
+    for slice_id in distinct:
+        values = known.get(slice_id, guess)
+        lines += [f"{slice_id}_{name},{value:.9g}" for name, value in zip(CLASSES, values, strict=True)]
+    return "\n".join(lines) + "\n", sum(slice_id not in known for slice_id in distinct)
+
+
+def seen_in_training(slices: pd.DataFrame, trained: Collection[str]) -> pd.Series[bool]:
+    """Which slices a network was trained on: (slices,), with the index of ``slices``.
+
+    Args:
+        slices: with the column pixels_hash; it is empty for an image of one value, which says nothing.
+        trained: pixels_hash of every training slice.
+    """
+    hashes = slices["pixels_hash"]
+    return (hashes.notna() & hashes.ne("") & hashes.isin(set(trained))).astype(bool)

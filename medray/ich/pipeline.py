@@ -1,0 +1,112 @@
+"""The whole method as one group of settings, and what it comes to for a set of backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import tyro
+
+from medray.ich import recipes
+from medray.ich.method import Ensemble
+from medray.ich.sequence import SequenceTask
+from medray.ich.source import HeadCT
+from medray.ich.task import SliceTask
+from medray.ich.views import Views
+from medray.nn.backbone import licence_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Backbones, views, sequence stage, ensemble."""
+
+    backbones: tuple[str, ...] = recipes.FOUR
+    """Recipes (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place) or any timm names. A
+    recipe's flags that are given count for all of them. The first backbone is followed up the report's ladder."""
+    ladder: bool = False
+    """Also train the first backbone on a single window, and without remedies, for the report's ladder."""
+    sequence_stage: bool = True
+    """Train the sequence stage on each backbone's features."""
+    embedding: Literal["within-fold", "out-of-fold"] = "within-fold"
+    """Which network embeds the studies that the sequence stage of a fold learns from: that fold's own, or for each
+    study the one that has not trained on it (needs all folds, and its score is optimistic)."""
+    views: tyro.conf.OmitArgPrefixes[Views] = field(default_factory=Views)
+    ensemble: tyro.conf.OmitArgPrefixes[Ensemble] = field(default_factory=Ensemble)
+    task: tyro.conf.OmitArgPrefixes[SliceTask] = field(default_factory=lambda: recipes.recipe(recipes.FOUR[0]))
+
+    def __post_init__(self) -> None:
+        if not self.backbones or len(set(self.backbones)) < len(self.backbones):
+            raise ValueError(f"--backbones {' '.join(self.backbones)}: one or more are needed, each once")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be trained, each under the name of its folder below runs/."""
+
+    source: HeadCT
+    models: tuple[str, ...]  # the backbones of the ensemble
+    backbones: dict[str, SliceTask]  # these, and the lead's ablations
+    feature_counts: dict[str, int]  # of the models
+    sequences: dict[str, SequenceTask]  # model → its sequence stage
+
+    def claims(self, pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+        """Folder below runs/ → what makes its runs what they are."""
+        embedded = pipeline.views.identity() | {"embedding": pipeline.embedding}
+        stages = {folder(name): task.identity() | embedded for name, task in self.sequences.items()}
+        return {name: task.identity() for name, task in self.backbones.items()} | stages
+
+    def notices(self) -> list[str]:
+        """The licences of pretrained weights that do not leave everything free."""
+        lines = []
+        for name in self.models:
+            task = self.backbones[name]
+            licence = licence_of(task.backbone) if task.pretrained and not task.weights else None
+            if licence and "nc" in licence.split("-"):
+                free = recipes.FREE.get(task.backbone)
+                way_out = f"; free of that: --backbones {free}" if free else ""
+                lines.append(
+                    f"{task.backbone}: its pretrained weights are {licence}, for non-commercial use only{way_out}"
+                )
+        return lines
+
+
+def folder(model: str) -> str:
+    """Where the runs of a model's sequence stage are, below runs/."""
+    return f"{model}-sequence"
+
+
+def plan(
+    pipeline: Pipeline,
+    tasks: Mapping[str, SliceTask],
+    sequence: SequenceTask,
+    source: HeadCT,
+    folders: Sequence[str],
+    all_folds: bool,
+) -> Planned:
+    """Fit backbones, windows and later stages together.
+
+    Args:
+        tasks: backbone → its task.
+        folders: of shards that exist.
+        all_folds: whether every fold is trained.
+    Raises:
+        ValueError: what cannot go together, or a backbone that timm does not know.
+    """
+    if pipeline.embedding == "out-of-fold" and not all_folds:
+        raise ValueError("--embedding out-of-fold: needs a network for every fold; leave --train-folds out")
+    every = dict(tasks)
+    if pipeline.ladder:
+        every |= recipes.ladder(tasks[pipeline.backbones[0]])
+    source = source.holding([window for task in every.values() for window in task.windows], folders)
+    every = {name: replace(task, stored=source.windows) for name, task in every.items()}
+    counts = {name: task.without_weights().network().feature_count for name, task in every.items()}
+    sequences = {}
+    if pipeline.sequence_stage:
+        sequences = {name: replace(sequence, feature_count=counts[name]) for name in tasks}
+    return Planned(source, tuple(tasks), every, {name: counts[name] for name in tasks}, sequences)
+
+
+def phantoms() -> Pipeline:
+    """The whole method, small enough for two CPU cores."""
+    return Pipeline(backbones=("test_byobnet", "test_efficientnet"), ladder=True, task=recipes.phantom())

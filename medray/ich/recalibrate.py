@@ -1,0 +1,111 @@
+"""Probabilities that come true again after the rare class was repeated in training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from medray.ich.blend import logits
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.metrics.binary import CLIP
+
+REPEATED = "epidural"
+"""The class whose positive slices training repeats."""
+
+SLOPE_SD, BIAS_SD = 0.25, 1.0
+"""Standard deviations of the normal priors around a slope of 1 and around the bias that theory gives."""
+
+_LEAST_SLOPE = 0.05  # above 0, so that no class's ranking can turn round
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """p' = sigmoid(slope · logit(p) + bias) for each class, and what it was fitted on.
+
+    Every slope is above 0: the order of the slices, and with it AUC and average precision, stays.
+    """
+
+    slopes: tuple[float, ...]  # in the order of CLASSES, as biases and positives
+    biases: tuple[float, ...]
+    slices: int  # labelled inner slices
+    patients: int  # of these slices: the number of independent things behind the fit
+    positives: tuple[int, ...]
+
+    def apply(self, probabilities: np.ndarray) -> np.ndarray:
+        """(n, 6) → (n, 6) float64, in the order of CLASSES."""
+        # only what a logit cannot take is clipped here: the fit's wider bound would tie the smallest probabilities
+        given = logit(np.clip(np.asarray(probabilities, dtype=np.float64), CLIP, 1 - CLIP))
+        return expit(given * np.array(self.slopes) + np.array(self.biases))
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Recalibration:
+        return cls(
+            slopes=tuple(float(v) for v in content["slopes"]),
+            biases=tuple(float(v) for v in content["biases"]),
+            slices=int(content["slices"]),
+            patients=int(content["patients"]),
+            positives=tuple(int(v) for v in content["positives"]),
+        )
+
+
+def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
+    """Slope and bias of each class from slices that the model neither trained on nor will be scored on.
+
+    A model that saw each positive slice r times learned the odds of a world with r times as many positives, so its
+    log-odds are too high by log r (King and Zeng 2001, prior correction). That is where the fit begins: Platt's
+    sigmoid (1999) with normal priors, slope around 1 and bias around -log(repeats) for the repeated class and 0 for
+    the others, found as the most probable pair. With many positives the data decides, with few or none the answer
+    stays near theory, with no labelled slice at all it is theory.
+
+    The likelihood treats slices as independent, which slices of one patient are not: the data outweighs the priors
+    sooner than it should. Two numbers a class are estimated, so this was left simple; ``patients`` says how much
+    there really was.
+
+    Args:
+        inner: predictions of slices: patient_id, PROBABILITIES, CLASSES; rows without labels do not count.
+        repeats: how often an epoch showed each slice of the repeated class; 1 is no repetition.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}: a slice is seen at least once")
+    known = inner.dropna(subset=list(CLASSES))
+    given = logits(known[list(PROBABILITIES)].to_numpy(dtype=np.float64))
+    if np.isnan(given).any():
+        raise ValueError(f"{np.isnan(given).any(axis=1).sum()} of {len(known)} inner slices have no prediction")
+    labels = known[list(CLASSES)].to_numpy(dtype=np.float64)
+    centres = [-float(np.log(repeats)) if name == REPEATED else 0.0 for name in CLASSES]
+    fitted = [_most_probable(given[:, i], labels[:, i], centre) for i, centre in enumerate(centres)]
+    return Recalibration(
+        slopes=tuple(slope for slope, _ in fitted),
+        biases=tuple(bias for _, bias in fitted),
+        slices=len(known),
+        patients=int(known["patient_id"].nunique()),
+        positives=tuple(int(count) for count in labels.sum(axis=0)),
+    )
+
+
+def _most_probable(given: np.ndarray, labels: np.ndarray, bias0: float) -> tuple[float, float]:
+    """Slope and bias with the highest posterior. The objective is strictly convex: there is one answer.
+
+    Args:
+        given: (n,) logits. labels: (n,) 0 or 1.
+    """
+
+    def objective(at: np.ndarray) -> tuple[float, np.ndarray]:
+        slope, bias = at
+        shifted = slope * given + bias
+        off = np.array([(slope - 1) / SLOPE_SD, (bias - bias0) / BIAS_SD])
+        error = expit(shifted) - labels
+        gradient = np.array([error @ given, error.sum()]) + off / np.array([SLOPE_SD, BIAS_SD])
+        return float(np.logaddexp(0, shifted).sum() - labels @ shifted + off @ off / 2), gradient
+
+    start, bounds = np.array([1.0, bias0]), [(_LEAST_SLOPE, None), (None, None)]
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
+    return float(found.x[0]), float(found.x[1])

@@ -1,0 +1,67 @@
+"""A bidirectional LSTM over a stack of embedded elements: each answer is informed by its neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+class StackLSTM(nn.Module):
+    """Features of every element of a stack → logits of every element.
+
+    Each element comes as its feature and the differences to the element before and after it (0 at an end of the
+    stack). An embedding of the three goes into the LSTM and past it: their sum feeds the last layer.
+
+    Args:
+        features: of an element. hidden: units of the LSTM in each direction. classes: logits of an element.
+    """
+
+    def __init__(self, features: int, hidden: int, layers: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(3 * features)
+        self.embedding = nn.Linear(3 * features, 2 * hidden)
+        between = dropout if layers > 1 else 0.0
+        self.lstm = nn.LSTM(2 * hidden, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * hidden, classes)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of stacks.
+
+        Args:
+            features: (batch, length, features), padded at the end.
+            lengths: (batch,) int64, each at least 1.
+        Returns:
+            (batch, length, classes), 0 at padded places.
+        """
+        length = features.shape[1]
+        real = _real(lengths, length)
+        features = features.float() * real
+        before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
+        after = torch.cat([features[:, 1:], features[:, -1:]], dim=1)
+        last = torch.arange(length, device=features.device) == (lengths.to(features.device) - 1).unsqueeze(1)
+        after = torch.where(last.unsqueeze(2), features, after)
+        joined = torch.cat([features, features - before, features - after], dim=2)
+        embedded = self.dropout(torch.relu(self.embedding(self.norm(joined))))
+        packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        informed, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=length)
+        logits: Tensor = self.head(self.dropout(informed + embedded))
+        return logits * real
+
+
+def reverse(values: Tensor, lengths: Tensor) -> Tensor:
+    """Each stack upside down, its padding still at the end.
+
+    Args:
+        values: (batch, length, anything). lengths: (batch,).
+    """
+    place = torch.arange(values.shape[1], device=values.device).expand(values.shape[:2])
+    lengths = lengths.to(values.device).unsqueeze(1)
+    place = torch.where(place < lengths, lengths - 1 - place, place)
+    return values.gather(1, place.unsqueeze(2).expand_as(values))
+
+
+def _real(lengths: Tensor, length: int) -> Tensor:
+    """(batch, length, 1) 1 where an element is, 0 where padding is."""
+    return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(2).float()

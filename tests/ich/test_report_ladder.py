@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+import pytest
+
+from medray.ich.recalibrate import Recalibration
+from medray.ich.report import about_ladder
+from medray.ich.report.published import PRIVATE_BOARD, RESULTS, VALIDATION
+from medray.page import Section, plots, render
+
+
+def interval(value: float | None, half: float = 0.002) -> dict[str, float | None]:
+    if value is None:
+        return {"value": None, "low": None, "high": None}
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def row(name: str, loss: float, change: float | None, against: str | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name, "adds": f"what {name} adds", "weighted_log_loss": interval(loss),
+        "change": None if change is None else interval(change, 0.0005), "against": against,
+        "auc_any": interval(0.9512), "average_precision_epidural": interval(0.4321),
+        "log_loss_epidural": interval(0.01),
+        "mean_probability_epidural": 0.005, "observed_rate_epidural": 0.004,
+        "slices": 12345, "patients": 678, "own_slices": 12345, "folds": [0, 1, 2],
+    } | changes  # fmt: skip
+
+
+ROWS = [
+    row("backbone", 0.0712, None, None),
+    row("views", 0.0702, -0.001, "backbone"),
+    row("LSTM <2.5D>", 0.0610, -0.0092, "views"),
+]
+
+
+def rare(name: str, ratio: float | None, change: float | None, positives: int = 21) -> dict[str, Any]:
+    return {
+        "name": name, "adds": f"what {name} does", "class": "epidural", "log_loss": interval(0.0123),
+        "change": None if change is None else interval(change, 0.0001),
+        "average_precision": interval(0.345 if positives else None),
+        "mean_probability": 0.01234, "observed_rate": 0.0041, "ratio": ratio,
+        "slices": 5000, "patients": 140, "positives": positives,
+    }  # fmt: skip
+
+
+def page(section: Section) -> str:
+    """The rendered page, its escaped characters as they are read."""
+    return html.unescape(render("t", "l", [section]))
+
+
+def cells(text: str) -> str:
+    return re.sub(r"<[^>]+>", "|", text)
+
+
+def test_the_ladder_says_what_each_step_added() -> None:
+    text = page(about_ladder.ladder(json.loads(json.dumps(ROWS)), RESULTS, phantom=False))
+    assert "What each step added" in text
+    assert "12,345 held-out slices of 678 patients" in text
+    assert "change against the step before" in text
+    flat = cells(text)
+    assert "|0.0610|" in flat
+    assert "0.0590 to 0.0630" in flat
+    assert "|−0.0092|" in flat
+    assert "−0.0097 to −0.0087" in flat
+    assert "|0.951|" in flat
+    assert "|0.432|" in flat
+    assert "0, 1, 2" in flat
+    assert "LSTM <2.5D>" in text  # escaped, not swallowed
+    assert "<svg" in text
+    assert "Only slices that every step has count" not in text
+
+
+def test_validation_stands_beside_validation_only() -> None:
+    text = page(about_ladder.ladder(ROWS, RESULTS, phantom=False))
+    for one in RESULTS:
+        assert (one.system in text) == (one.on == VALIDATION)
+    assert text.index(".06336") < text.index(".05758") < text.index(".0567<")  # from the first step to the last
+    assert PRIVATE_BOARD not in text
+    assert "Hollow diamonds" in text
+    assert "phantoms" not in text
+
+
+def test_on_phantoms_nothing_may_be_compared() -> None:
+    section = about_ladder.ladder(ROWS, RESULTS, phantom=True)
+    text = page(section)
+    assert "nothing here may be compared with a published figure" in text
+    assert text.count("no: phantoms") == sum(one.on == VALIDATION for one in RESULTS)
+    assert "yes, on the challenge's data" not in text
+    assert "Hollow diamonds" not in text
+    assert "published, validation" not in text  # nor drawn
+
+
+def test_steps_that_predicted_more_slices_are_named() -> None:
+    text = page(about_ladder.ladder([ROWS[0] | {"own_slices": 20000, "folds": None}, *ROWS[1:]]))
+    assert "Only slices that every step has count; more were predicted by backbone (20,000)." in text
+
+
+def test_undefined_scores_and_a_lone_step() -> None:
+    lone = row("alone", 0.07, None, None, average_precision_epidural=interval(None))
+    lone["weighted_log_loss"] |= {"low": None, "high": None}
+    section = about_ladder.ladder([lone])
+    assert "undefined" in page(section)
+    assert plots([section])["what-each-step-added.png"].startswith(b"\x89PNG")
+    assert "No step has been scored yet." in page(about_ladder.ladder([]))
+
+
+def test_the_rare_class_and_what_its_recalibration_rests_on() -> None:
+    rows = [rare("none", 3.01, None), rare("repeated", 2.2, 0.0031)]
+    fits = {
+        "fold 0": Recalibration((0.9,) * 6, (-1.2345,) * 6, 4321, 98, (17,) * 6).to_json(),
+        "fold 1": Recalibration((1.0,) * 6, (-1.0986,) * 6, 4000, 91, (0,) * 6).to_json(),
+    }
+    text = page(about_ladder.rare_class(rows, fits))
+    flat = cells(text)
+    assert "The rare class: epidural" in text
+    assert "change against none" in text
+    assert "|+0.0031|" in flat
+    assert "1.234%" in flat
+    assert "0.410%" in flat
+    assert "|3.01|" in flat
+    assert "5,000 held-out slices of 140 patients, 21 of them labelled epidural" in text
+    for shown in ("|0.900|", "|−1.234|", "|98|", "|4,321|", "|17|"):
+        assert shown in flat
+    assert "No inner slice with epidural in fold 1: its recalibration is little more than" in text
+    assert "Nothing was recalibrated" not in text
+
+
+def test_a_rare_class_without_positives_or_recalibration() -> None:
+    text = page(about_ladder.rare_class([rare("none", None, None, positives=0)], None))
+    assert "No held-out slice is labelled epidural" in text
+    assert "Nothing was recalibrated here." in text
+    assert "inner patients" not in text
+    assert "No remedy has been scored yet." in page(about_ladder.rare_class([]))
+
+
+@pytest.mark.parametrize("key", [int, str])  # JSON makes texts of folds
+def test_the_ensemble_shows_weights_and_what_they_were_worth(key: type) -> None:
+    weights = {"a": {key(2): 0.25, key(10): 0.5}, "b": {key(2): 0.75, key(10): 0.5}}
+    comparison = [
+        row("plain average", 0.0600, None, None),
+        row("Optuna, nested", 0.0598, -0.0002, "plain average"),
+        row("scipy, nested", 0.0597, -0.0003, "plain average"),
+        row("best single: b", 0.0640, 0.004, "plain average"),
+    ]
+    text = page(about_ladder.ensemble(weights, comparison))
+    flat = cells(text)
+    assert text.index("fold 2") < text.index("fold 10")
+    assert "|0.375|" in flat  # the mean of a
+    assert "change against plain average" in text
+    assert "|−0.0003|" in flat
+    assert "|+0.0040|" in flat
+    assert "best single: b" in text
+    assert "one fold only" not in text
+
+
+def test_an_ensemble_of_one_fold() -> None:
+    text = page(about_ladder.ensemble({"a": {0: 0.5}, "b": {0: 0.5}}, []))
+    assert "There is one fold only" in text
+    assert "|mean|" not in cells(text)
+
+
+def test_a_comparison_of_bare_losses() -> None:
+    losses = {"plain average": 0.06001, "b alone": 0.0712}
+    flat = cells(page(about_ladder.ensemble({"a": {0: 0.5, 1: 0.2}, "b": {0: 0.5, 1: 0.8}}, losses)))
+    assert "|plain average|" in flat
+    assert "|0.0600|" in flat
+    assert "|0.0712|" in flat
