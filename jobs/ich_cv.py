@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 import tyro
@@ -58,7 +59,7 @@ class IchCV:
 
 
 PHANTOMS = IchCV(
-    options=Options(out="out/phantom", folds=2, rows_per_shard=128, public_ids=True, monitor="none"),
+    options=Options(out="out/phantom", folds=2, rows_per_shard=256, public_ids=True, monitor="none"),
     pipeline=phantoms(),
     sequence=recipes.phantom_sequence(),
 )
@@ -84,11 +85,12 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     if dicom is None:
         say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
         say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
-        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=72, matrix_px=256, slices=(20, 24)))
+        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=160, matrix_px=128, slices=(20, 24)))
         labels = read_labels(labels_csv)
     files = Store(dicom).files()
     resources = spread(len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads)
-    say("\n".join(planned.notices()))
+    for line in planned.notices():
+        say(line)
     show_plan(
         out, files, shards, planned.backbones, folds, options.folds, resources, planned.feature_counts,
         len(pipeline.views.views), {folder(name): task for name, task in planned.sequences.items()},
@@ -113,7 +115,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         name: cross_validation(name, task, prepared.rows, prepared.index, *common, resources, options)
         for name, task in planned.backbones.items()
     }
-    fit([run for of_model in runs.values() for run in of_model], lambda run: track_run(tracker, run))
+    fit(chain(*runs.values()), lambda run: track_run(tracker, run, run.model in tasks))
     if end("backbones"):
         return
 
@@ -125,14 +127,14 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
 
     say("\n4. Sequence")
     stages = {}
-    for name, task in planned.sequences.items():
+    for name, sequence in planned.sequences.items():
         rows, table = read_features(stores[name], names[name], INDEX_COLUMNS, prepared.fold_of_patient)
         index = stack_index(table, prepared.index["slice_id"], stores[name].uri)
         stages[name] = cross_validation_on_features(
-            folder(name), task, rows, index, pipeline.embedding == "within-fold", *common, resources.for_small_runs(),
+            folder(name), sequence, rows, index, pipeline.embedding == "within-fold", *common, resources.for_small_runs(),
             options,
         )  # fmt: skip
-    fit([run for of_model in stages.values() for run in of_model], lambda run: track_run(tracker, run))
+    fit(chain(*stages.values()), lambda run: track_run(tracker, run))
     if end("sequence"):
         return
 
@@ -153,7 +155,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     say("\n".join(f"  {line}" for line in summary(metrics)))
 
     say("\n6. Report")
-    histories = {run.name: run.history() for group in (runs, stages) for of_model in group.values() for run in of_model}
+    histories = {run.name: run.history() for run in chain(*runs.values(), *stages.values())}
     settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity()
     plots = write_report(
         out, source, Store(dicom), prepared.private, prepared.index, histories, settings, phantom=job.dicom is None

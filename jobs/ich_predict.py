@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pandas as pd
-import pyarrow as pa
 
 from medray.engine.claim import claim
 from medray.engine.finished import finished_job, finished_run
@@ -22,15 +21,12 @@ from medray.engine.options import run_job
 from medray.engine.predict import decoded_groups, outputs_of, scan_here
 from medray.engine.progress import Progress, say, warn
 from medray.engine.shard import digest
-from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.external import read_truth, score_external, summary
-from medray.ich.features import pack_stacks
 from medray.ich.inventory import assemble
-from medray.ich.montage import draw_montage
-from medray.ich.new_studies import Members, answer, submission
+from medray.ich.montage import draw_study
+from medray.ich.new_studies import Members, read_hashes, read_parts, seen_in_training, submission, write_part
 from medray.ich.pipeline import folder
 from medray.ich.sequence import SequenceTask
-from medray.ich.source import HeadCT, stored_image
 from medray.ich.study import study_table
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
@@ -44,6 +40,8 @@ class IchPredict:
     """Folder, file or URI with the DICOM files of one or more studies."""
     to: str = "predictions"
     """Folder or URI for the results."""
+    montages: int = 100
+    """Draw a montage of this many studies at most: each takes about a second."""
     labels: str | None = None
     """Labels to score with: the challenge's long CSV, or a table of slice_id or study_id and one or more of the six
     classes; "any" alone will do."""
@@ -54,31 +52,68 @@ def main(job: IchPredict) -> None:
     configuration, method = finished_job(out, "method.json")
     members = Members(
         method,
-        lambda name, fold: finished_run(out, name, fold, SliceTask),
-        lambda name, fold: finished_run(out, folder(name), fold, SequenceTask),
+        backbone=lambda name, fold: finished_run(out, name, fold, SliceTask),
+        sequence=lambda name, fold: finished_run(out, folder(name), fold, SequenceTask),
     )
-    source = HeadCT(windows=members.windows, remove_hardware=configuration["remove_hardware"])
+    source = members.source(configuration["remove_hardware"])
     truth = None if job.labels is None else read_truth(job.labels)
     to.check_writable()
     files = dicom.files()
     inventory = assemble(scan_here(source, dicom, files), None)
-    slices = inventory.slices.sort_values(["study_id", "series_id", "index"])
     claim(to, {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])})
+    slices = inventory.slices.sort_values(["study_id", "series_id", "index"])
     numbers = {study: f"study{i + 1:05d}" for i, study in enumerate(sorted(slices["study_id"].unique()))}
     say(f"{len(files)} files, {len(numbers)} studies, {members}")
 
-    parts = to.sub("parts")
+    parts = to.sub("parts")  # one a study, so that a restart goes on; not by a tag of the file, which no path may hold
     waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
     progress = Progress("studies", len(numbers), "studies", done=len(numbers) - waiting["study_id"].nunique())
     for study_id, rows, lost in decoded_groups(source, dicom, "slice_id", waiting, "study_id"):
-        name = numbers[study_id]  # not by a tag of the file: those are not safe in a path
-        table = members.ask(rows, outputs_of)
-        if rows:
-            images = [stored_image(row, len(source.windows))[..., 0] for row in rows]
-            to.write_bytes(f"{name}.png", draw_montage(table, images, "any, and five types, in %"))
-        both = pd.concat(
-            [table.assign(montage=f"{name}.png"), pd.DataFrame(list(lost.items()), columns=["slice_id", "reason"])]
-        )
-        parts.write_table(f"{name}.parquet", pa.Table.from_pandas(both, preserve_index=False))
+        name = numbers[study_id]
+        answered = members.ask(rows, outputs_of) if rows else None
+        if answered is not None and int(name.removeprefix("study")) <= job.montages:
+            to.write_bytes(f"{name}.png", draw_study(answered, rows, len(source.windows)))
+        write_part(parts, name, answered, rows, lost)
         progress.add(1)
     progress.close()
+
+    found, lost_slices = read_parts(parts, sorted(numbers.values()))
+    if found.empty:
+        raise ValueError(f"{job.dicom}: no slice could be decoded; first reason: {lost_slices['reason'].iloc[0]}")
+    found["leaked"] = seen_in_training(found, read_hashes(out))
+    if found["leaked"].any():
+        studies = found.loc[found["leaked"], "study_id"].nunique()
+        warn(
+            f"leakage: {int(found['leaked'].sum())} slices of {studies} studies are pixel by pixel in the training data"
+        )
+    table = inventory.table
+    paths = slices.set_index("slice_id")["path"]
+    aside = table[~table["status"].isin(["ok", "unlabelled"])][["path", "status", "reason"]]
+    lost_files = lost_slices.assign(path=lost_slices["slice_id"].map(paths), status="quarantined")[aside.columns]
+    _write_csv(to, "set_aside.csv", pd.concat([aside, lost_files]))
+    _write_csv(to, "slices.csv", found.drop(columns=["pixels_hash"]))
+    _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
+    ids = table["item_id"].fillna(table["path"].map(lambda path: PurePosixPath(path).stem))
+    text, guessed = submission(ids.tolist(), found, out.read_json("metrics.json")["counts"]["observed_rate"])
+    to.write_bytes("submission.csv", text.encode())
+    if guessed:
+        warn(f"submission.csv: {guessed} images that could not be read got the training data's rates")
+    say(
+        f"  {len(found)} slices → {to.uri}: slices.csv, studies.csv, submission.csv, montages; {len(aside) + len(lost_files)} set aside"
+    )
+    if truth is not None:
+        scores = score_external(found, truth, {s: PurePosixPath(path).stem for s, path in paths.items()})
+        to.write_json("scores.json", scores)
+        say("\n".join(f"  {line}" for line in summary(scores)))
+
+
+def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
+    to.write_bytes(name, table.to_csv(index=False).encode())
+
+
+def start() -> None:
+    run_job(IchPredict, main)
+
+
+if __name__ == "__main__":
+    start()

@@ -46,7 +46,7 @@ def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tupl
     if identity["task"] != kind.__name__:
         raise ValueError(f"--run {out.uri}: runs/{name} is a {identity['task']}, expected {kind.__name__}")
     known = {f.name for f in fields(kind) if f.init}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
     task = kind(**values).without_weights()
     network = task.network()
     network.load_state_dict(saved["weights"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import ray
@@ -22,7 +22,7 @@ _POLL_SECONDS = 2.0
 _SAY_SECONDS = 30.0
 
 
-def fit(runs: list[Run], on_change: Callable[[Run], None] = lambda run: None) -> None:
+def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None) -> None:
     """Bring every run to its end. Finished ones are left alone, begun ones go on from their last checkpoint.
 
     Args:
@@ -30,6 +30,7 @@ def fit(runs: list[Run], on_change: Callable[[Run], None] = lambda run: None) ->
     Raises:
         StopRun: a run cannot go on; the others are brought to their end first.
     """
+    runs = list(runs)
     waiting = [run for run in runs if not run.finished]
     for run in runs:
         _check(run)

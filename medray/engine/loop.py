@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -41,6 +42,8 @@ class Worker:
         if run.resources.gpu:
             check_gpu(self.device)
         torch.set_num_threads(run.resources.threads)
+        if run.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on a GPU may differ
         torch.backends.cudnn.benchmark = not run.deterministic
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
         torch.manual_seed(self.task.seed)

@@ -51,9 +51,9 @@ def show_plan(
         made = sum(len(out.sub("features", n, f"fold{k}").names(".parquet")) for n in features for k in folds)
         table.add_row("3 features", work, f"{made} files" if made else "nothing")
     for number, (name, task) in enumerate(sequences.items()):
-        done = sum(out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
-        work = f"{name}: {len(folds) - done} runs × {task.epochs} epochs over all stacks"
-        table.add_row("" if number else "4 sequence", work, f"{done} of {len(folds)} runs")
+        rest = sum(not out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
+        work = f"{name}: {rest} runs × {task.epochs} epochs over all stacks"
+        table.add_row("" if number else "4 sequence", work, f"{len(folds) - rest} of {len(folds)} runs")
     table.add_row("5 ensemble", "weights, out-of-fold predictions, metrics.json", "made anew")
     table.add_row("6 report", "report.html", "made anew")
     Console(highlight=False, soft_wrap=True).print(table)

@@ -72,13 +72,13 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
 
 def decoded_groups(
     source: Source, folder: Store, id_column: str, slices: pd.DataFrame, by: str
-) -> Iterator[tuple[list[dict[str, Any]], dict[str, str]]]:
+) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, str]]]:
     """The rows of ``slices`` group by group (study by study), each with its pixels: memory holds two groups at a time.
 
     Yields:
-        The rows that could be decoded, in the order of ``slices``; and id → reason of those that could not.
+        The group's key; the rows that could be decoded, in the order of ``slices``; id → reason of those that could not.
     """
-    groups = [group for _, group in slices.groupby(by, sort=True)]
+    keys, groups = zip(*slices.groupby(by, sort=True), strict=True) if len(slices) else ((), ())
     with ThreadPoolExecutor(1) as ahead:
         waiting = [ahead.submit(_encode_group, source, folder, id_column, group) for group in groups[:1]]
         for number, group in enumerate(groups):
@@ -93,7 +93,7 @@ def decoded_groups(
                     lost[row[id_column]] = found.note or "no pixels"
                 else:
                     rows.append(row | found.columns)
-            yield rows, lost
+            yield str(keys[number]), rows, lost
 
 
 def outputs_of(

@@ -52,6 +52,10 @@ class Run:
         return list(self.store.read_json("history.json", []))
 
     @property
+    def model(self) -> str:
+        return self.name.rsplit("/", 1)[0]
+
+    @property
     def fold(self) -> int:
         return int(self.name.rsplit("fold", 1)[1])
 

@@ -195,9 +195,10 @@ class Tracker:
             client.log_batch(run_id, metrics=new[start : start + 500])
 
 
-def track_run(tracker: Tracker, run: Run) -> None:
-    """Mirror a run as a child of the job's run: parameters, each epoch once, and its final model."""
+def track_run(tracker: Tracker, run: Run, with_model: bool = True) -> None:
+    """Mirror a run as a child of the job's run: parameters, each epoch once, and its final model where it is wanted."""
+    model = (run.store, run.task) if run.finished and with_model and run.task.has_example_input else None
     tracker.want(
         run.name, run.name, parent="", params=run.task.identity(), history=run.history(),
-        finished=run.finished, model=(run.store, run.task) if run.finished and run.task.has_example_input else None,
+        finished=run.finished, model=model,
     )  # fmt: skip

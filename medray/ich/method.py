@@ -114,7 +114,10 @@ def combine(
     tables: dict[str, pd.DataFrame] = {}
     recalibrations = {}
     for name, model in models.items():
-        tables[name], recalibrations[name] = model.recalibrated(views=True)
+        try:
+            tables[name], recalibrations[name] = model.recalibrated(views=True)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         if model.sequence is not None:
             tables[SEQUENCE.format(name)] = model.sequence
     stacked, first = align(tables)
@@ -157,7 +160,8 @@ def _rungs(
     if "no-remedy" in ablations:
         rungs.append(Rung(many, "channels " + ", ".join(lead.task.windows), ablations["no-remedy"].plain))
         remedies = f"epidural slices × {lead.task.repeat_epidural}, its loss × {lead.task.epidural_weight:g}"
-        rungs.append(Rung("imbalance", f"{remedies}, recalibrated", lead.recalibrated(views=False)[0]))
+        remedies += ", recalibrated" if lead.task.repeat_epidural > 1 else ""
+        rungs.append(Rung("imbalance", remedies, lead.recalibrated(views=False)[0]))
     else:
         rungs.append(Rung(many, f"{name}, channels " + ", ".join(lead.task.windows), lead.recalibrated(views=False)[0]))
     rungs.append(Rung("test-time augmentation", "mean over the views", views))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,14 @@ def draw_montage(slices: pd.DataFrame, images: list[np.ndarray], title: str) -> 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="black")
     return buffer.getvalue()
+
+
+def draw_study(answered: pd.DataFrame, rows: Sequence[Mapping[str, Any]], windows: int) -> bytes:
+    """PNG of a predicted study.
+
+    Args:
+        answered: one row a slice, in the order of ``rows``.
+        rows: of the shards' schema, with pixels. windows: that they hold; the first one is drawn.
+    """
+    images = [np.frombuffer(r["image"], np.uint8).reshape(r["rows"], r["columns"], windows)[..., 0] for r in rows]
+    return draw_montage(answered, images, "any, and five types, in %")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from medray.ich.blend import Blend, average
 from medray.ich.classes import CLASSES
@@ -15,6 +16,7 @@ from medray.ich.method import SEQUENCE, probabilities_of, with_probabilities
 from medray.ich.recalibrate import Recalibration
 from medray.ich.source import HeadCT
 from medray.ich.views import Views
+from medray.shards.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -137,3 +139,35 @@ def seen_in_training(slices: pd.DataFrame, trained: Collection[str]) -> pd.Serie
     """
     hashes = slices["pixels_hash"]
     return (hashes.notna() & hashes.ne("") & hashes.isin(set(trained))).astype(bool)
+
+
+def write_part(
+    parts: Store, name: str, answered: pd.DataFrame | None, rows: Sequence[dict[str, Any]], lost: Mapping[str, str]
+) -> None:
+    """Keep the answer for one study: its slices with their pixels' hash, and those that could not be decoded."""
+    kept = pd.DataFrame({"slice_id": list(lost), "reason": list(lost.values())}, dtype=object)
+    if answered is not None:
+        hashes = {row["slice_id"]: row["pixels_hash"] for row in rows}
+        own = answered.drop(columns=list(CLASSES))
+        kept = pd.concat(
+            [own.assign(pixels_hash=own["slice_id"].map(hashes), montage=f"{name}.png", reason=None), kept]
+        )
+    parts.write_table(f"{name}.parquet", pa.Table.from_pandas(kept, preserve_index=False))
+
+
+def read_parts(parts: Store, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All studies: the slices with their answers, and slice_id and reason of those that could not be decoded."""
+    table = pd.concat([parts.read_table(f"{name}.parquet").to_pandas() for name in names], ignore_index=True)
+    lost = table["reason"].notna()
+    found = table[~lost].drop(columns="reason").reset_index(drop=True)
+    return found.astype({"index": np.int64} if len(found) else {}), table.loc[lost, ["slice_id", "reason"]]
+
+
+def read_hashes(out: Store) -> set[str]:
+    """Hashes of the pixels of every slice in the shards of a job."""
+    found: set[str] = set()
+    for folder in out.sub("shards").folders()[:1]:  # all of them hold the same slices
+        store = out.sub("shards", folder)
+        for name in store.names(".parquet"):
+            found |= set(store.read_table(name, columns=["pixels_hash"])["pixels_hash"].to_pylist())
+    return found - {None, ""}

@@ -65,9 +65,8 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
     the others, found as the most probable pair. With many positives the data decides, with few or none the answer
     stays near theory, with no labelled slice at all it is theory.
 
-    The likelihood treats slices as independent, which slices of one patient are not: the data outweighs the priors
-    sooner than it should. Two numbers a class are estimated, so this was left simple; ``patients`` says how much
-    there really was.
+    Slices of one patient are no independent witnesses: a patient's n slices count as sqrt(n), between one and n. With
+    two or three patients the priors then keep the upper hand; ``patients`` says how many there really were.
 
     Args:
         inner: predictions of slices: patient_id, PROBABILITIES, CLASSES; rows without labels do not count.
@@ -81,7 +80,9 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
         raise ValueError(f"{np.isnan(given).any(axis=1).sum()} of {len(known)} inner slices have no prediction")
     labels = known[list(CLASSES)].to_numpy(dtype=np.float64)
     centres = [-float(np.log(repeats)) if name == REPEATED else 0.0 for name in CLASSES]
-    fitted = [_most_probable(given[:, i], labels[:, i], centre) for i, centre in enumerate(centres)]
+    counts = known["patient_id"].map(known["patient_id"].value_counts()).to_numpy(dtype=np.float64)
+    weights = 1 / np.sqrt(counts)
+    fitted = [_most_probable(given[:, i], labels[:, i], weights, centre) for i, centre in enumerate(centres)]
     return Recalibration(
         slopes=tuple(slope for slope, _ in fitted),
         biases=tuple(bias for _, bias in fitted),
@@ -91,20 +92,20 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
     )
 
 
-def _most_probable(given: np.ndarray, labels: np.ndarray, bias0: float) -> tuple[float, float]:
+def _most_probable(given: np.ndarray, labels: np.ndarray, weights: np.ndarray, bias0: float) -> tuple[float, float]:
     """Slope and bias with the highest posterior. The objective is strictly convex: there is one answer.
 
     Args:
-        given: (n,) logits. labels: (n,) 0 or 1.
+        given: (n,) logits. labels: (n,) 0 or 1. weights: (n,) of the slices.
     """
 
     def objective(at: np.ndarray) -> tuple[float, np.ndarray]:
         slope, bias = at
         shifted = slope * given + bias
         off = np.array([(slope - 1) / SLOPE_SD, (bias - bias0) / BIAS_SD])
-        error = expit(shifted) - labels
+        error = weights * (expit(shifted) - labels)
         gradient = np.array([error @ given, error.sum()]) + off / np.array([SLOPE_SD, BIAS_SD])
-        return float(np.logaddexp(0, shifted).sum() - labels @ shifted + off @ off / 2), gradient
+        return float(weights @ (np.logaddexp(0, shifted) - labels * shifted) + off @ off / 2), gradient
 
     start, bounds = np.array([1.0, bias0]), [(_LEAST_SLOPE, None), (None, None)]
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})

@@ -70,12 +70,12 @@ class HeadCT(Source):
     @property
     def folder(self) -> str:
         """Name of the shards' folder: their windows in HU, so that a name and its numbers are the same."""
-        return "_".join(f"{w.level:g}x{w.width:g}" for w in map(parse_window, self.windows))
+        return "_".join(f"{_number(w.level)}x{_number(w.width)}" for w in map(parse_window, self.windows))
 
     def holding(self, wanted: Sequence[str], folders: Sequence[str]) -> HeadCT:
         """This source with the windows of one of the existing shard ``folders`` that holds all that are wanted, else
         with just the wanted ones."""
-        distinct = list({parse_window(w): w for w in reversed(wanted)}.values())[::-1]
+        distinct = [w for i, w in enumerate(wanted) if parse_window(w) not in map(parse_window, wanted[:i])]
         for folder in folders:
             windows = [name.replace("x", "/") for name in folder.split("_")]
             if set(map(parse_window, distinct)) <= set(map(parse_window, windows)):
@@ -119,6 +119,11 @@ class HeadCT(Source):
             }
             encoded.append(Encoded(columns, image.repaired))
         return encoded
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def pixels_hash(pixels_hu: np.ndarray) -> str:

@@ -87,7 +87,10 @@ class SliceTask(Task):
                 f"--windows {' '.join(self.windows)}: {'one is' if self.neighbours else 'one or more are'} needed"
             )
         for window in self.windows:
-            parse_window(window)
+            try:
+                parse_window(window)
+            except ValueError as error:
+                raise ValueError(f"--windows {window}: {error}") from None
         if not 0.1 <= self.crop <= 1:
             raise ValueError(f"--crop {self.crop}: must be between 0.1 and 1")
         if self.size_px < 32:
@@ -105,12 +108,20 @@ class SliceTask(Task):
     def starts_from_weights(self) -> bool:
         return self.pretrained or self.weights is not None
 
+    @property
+    def _weights_uri(self) -> str | None:
+        return None if self.weights is None else self.weights.replace("{backbone}", self.backbone)
+
     def without_weights(self) -> SliceTask:
         return replace(self, pretrained=False, weights=None)
 
+    def reading(self, stored: tuple[str, ...]) -> SliceTask:
+        """The task on rows that hold these windows."""
+        return replace(self, stored=stored)
+
     def identity(self) -> dict[str, Any]:
         """Without ``stored``: what else the shards hold changes nothing."""
-        place_of_weights = {"weights": place(self.weights)}  # without keys
+        place_of_weights = {"weights": place(self._weights_uri)}  # without keys
         return {name: value for name, value in super().identity().items() if name != "stored"} | place_of_weights
 
     def repeats(self, index: pd.DataFrame) -> np.ndarray:
@@ -138,9 +149,14 @@ class SliceTask(Task):
 
         pretrained = self.pretrained and self.weights is None
         network = Backbone(self.backbone, self.channels, len(CLASSES), pretrained, self.dropout)
-        if self.weights is not None:
-            load_weights(network, self.backbone, self.channels, self.weights.replace("{backbone}", self.backbone))
+        if self._weights_uri is not None:
+            load_weights(network, self.backbone, self.channels, self._weights_uri)
         return network
+
+    def feature_count(self) -> int:
+        """Pooled features of the backbone. Raises ValueError where timm does not know it."""
+        network: Any = self.without_weights().network()
+        return int(network.feature_count)
 
     def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
         from medray.nn.losses import masked_binary_cross_entropy
@@ -171,7 +187,8 @@ class SliceTask(Task):
 def _image(row: Mapping[str, Any], task: SliceTask) -> np.ndarray:
     """(rows, columns, channels) of the part that is kept."""
     stored = np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], len(task.stored))
-    kept = head_square(stored) if task.head_crop else (slice(None), slice(None))
+    # of the task's own windows: what else the shards hold changes nothing
+    kept = head_square(stored[..., _channels(task)]) if task.head_crop else (slice(None), slice(None))
     if task.neighbours:
         image = np.concatenate(
             [_neighbour(r, stored.shape)[kept][..., _channels(task)] for r in row["context"]], axis=2
@@ -211,15 +228,20 @@ def head_square(image: np.ndarray) -> tuple[slice, slice]:
     Args:
         image: (rows, columns, windows) uint8 after the hardware's removal: outside the head it is 0.
     Returns:
-        Rows and columns; cut off at the edges of the slice.
+        Rows and columns; at an edge of the slice the square moves inwards, and a side longer than the slice's is cut.
     """
     inside = image.max(axis=2) > 0
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows):
         return slice(None), slice(None)
-    side = max(np.ptp(rows) + 1, np.ptp(columns) + 1, min(inside.shape) // 2)
-    starts = [max(0, (int(r[0]) + int(r[-1]) + 1 - side) // 2) for r in (rows, columns)]
-    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
+    side = int(max(np.ptp(rows) + 1, np.ptp(columns) + 1, min(inside.shape) // 2))
+    return _around(rows, side, inside.shape[0]), _around(columns, side, inside.shape[1])
+
+
+def _around(places: np.ndarray, side: int, length: int) -> slice:
+    """``side`` of ``length`` places with these sorted ones in the middle, as far as there is room."""
+    start = max(0, min((int(places[0]) + int(places[-1]) + 1 - side) // 2, length - side))
+    return slice(start, min(start + side, length))
 
 
 def _resize(image: np.ndarray, size_px: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def table_of(source: HeadCT, folder: Path, count: int, links: Path) -> pd.DataFr
         rows[-1]["item_id"] = f"{number:06d}"
     slices = assemble(pd.DataFrame(rows), None).slices
     slices[list(CLASSES)] = 0.0
-    return slices.assign(private_path=slices["path"], order_key=slices["item_id"])
+    return slices.assign(private_path=slices["path"], stack_key=slices["item_id"])
 
 
 def one_core(source: HeadCT, slices: pd.DataFrame, to: Store) -> float:

@@ -25,7 +25,7 @@ def with_flag(flags: list[object], name: str, *values: object) -> list[object]:
     if name not in flags:
         return [*flags, name, *values]
     place = flags.index(name)
-    return [*flags[: place + 1], *values, *flags[place + 2 :]]
+    return [*flags[: place + 1], *values, *flags[place + 2 :]]  # the flags of this file have one value each
 
 
 def the_error(result: tuple[int, str]) -> str:
@@ -44,6 +44,9 @@ def the_error(result: tuple[int, str]) -> str:
         ("--train-folds", [5], "--train-folds 5: with --folds 2 they are 0 to 1"),
         ("--labels", ["absent.csv"], "absent.csv: cannot be read"),
         ("--dicom", ["nowhere"], "nowhere: no such folder"),
+        ("--weights", ["absent.safetensors"], "--weights absent.safetensors: there is no such file"),
+        ("--embedding", ["out-of-fold", "--train-folds", 0], "--embedding out-of-fold: needs a network for every fold"),
+        ("--backbones", ["test_resnet", "test_resnet"], "--backbones test_resnet test_resnet: .* each once"),
     ],
 )
 def test_before_anything_starts(
@@ -59,7 +62,10 @@ def test_before_anything_starts(
     [
         ("--windows", ["brian"], "brain"),
         ("--learning-rate", [0], "learning_rate 0.0: must be above 0"),
-        ("--class-weights", [1, 1, 1, 1, 1, -1], "6 numbers of 0 or more are needed"),
+        ("--epidural-weight", [-1], "--epidural-weight -1.0, --any-weight 2.0: 0 or more"),
+        ("--repeat-epidural", [0], "--repeat-epidural 0: must be at least 1"),
+        ("--views", ["flop"], "--views flop: unknown; there are plain, flip"),
+        ("--neighbours", [], "--windows brain subdural bone: one is needed"),
         ("--epocs", [1], "--epochs"),
     ],
 )
@@ -83,6 +89,7 @@ def test_pretrained_weights_that_cannot_be_had(
     error = the_error(run_in_process("ich_cv", *online, "--pretrained"))
     assert "cannot be loaded (no route to the hub)" in error
     assert "--no-pretrained" in error
+    assert "--weights FILE_OR_URI" in error
 
 
 def test_files_without_labels(flags: list[object], run_in_process: Run) -> None:
@@ -122,7 +129,7 @@ def test_labels_of_other_slices(flags: list[object], run_in_process: Run, tmp_pa
 def test_fewer_patients_than_folds_keeps_the_shards(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     result = run_in_process("ich_cv", *with_flag(flags, "--folds", 40))
     assert "--folds 40: only 13 patients have usable slices; use fewer folds" in the_error(result)
-    assert list((tmp_path / "out" / "shards").glob("*.parquet"))
+    assert list((tmp_path / "out" / "shards").rglob("*.parquet"))
 
 
 def test_another_configurations_output(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,10 @@ pytestmark = pytest.mark.slow
 def command(phantoms: PhantomSet, folder: Path, *more: object) -> list[str]:
     flags = [
         "--dicom", phantoms.folder / "dicom", "--labels", phantoms.folder / "labels.csv", "--out", folder / "out",
-        "--key-dir", folder.parent / "private", "--folds", 2, "--rows-per-shard", 32, "--backbones", "test_resnet",
-        "--no-pretrained", "--size-px", 32, "--epochs", 2, "--batch-size", 8, "--threads", 1, *more,
+        "--key-dir", folder.parent / "private", "--folds", 2, "--rows-per-shard", 32, "--threads", 1,
+        "--backbones", "test_resnet", "test_byobnet", "--ladder", "--no-pretrained", "--size-px", 32, "--epochs", 2,
+        "--batch-size", 8, "--repeat-epidural", 2, "--sequence.epochs", 2, "--sequence.hidden", 8,
+        "--sequence.learning-rate", 1e-3, "--blend-trials", 10, *more,
     ]  # fmt: skip
     return [sys.executable, str(ROOT / "jobs" / "ich_cv.py"), *map(str, flags)]
 
@@ -78,7 +81,9 @@ def kill_driver(job: subprocess.Popen[str]) -> None:
 def uninterrupted(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "job"
     folder.mkdir()
+    started = time.monotonic()
     (folder / "log").write_text(finish(start(command(phantoms, folder))))
+    assert time.monotonic() - started < 300  # the whole method on two cores: it promises five minutes
     return folder
 
 
@@ -106,9 +111,19 @@ def test_it_leaves_what_it_says(uninterrupted: Path, phantoms: PhantomSet) -> No
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"weighted_log_loss", "auc", "average_precision", "log_loss", "counts", "study"} <= metrics.keys()
     assert metrics["auc"]["any"].keys() == {"value", "low", "high"}
+    steps = [row["name"] for row in metrics["ladder"]]
+    assert steps == [
+        "single window", "3 windows", "imbalance", "test-time augmentation", "mean over neighbours", "sequence",
+        "ensemble",
+    ]  # fmt: skip
+    assert {row["slices"] for row in metrics["ladder"]} == {len(oof)}
+    assert metrics["ladder"][-1]["weighted_log_loss"] == metrics["weighted_log_loss"]
+    assert {p.stem for p in (out / "oof").iterdir()} == {
+        *("test_resnet", "test_resnet sequence", "test_byobnet", "test_byobnet sequence")
+    }
     page = (out / "report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "")
-    schema = pq.read_schema(next((out / "shards").glob("*.parquet")))
+    schema = pq.read_schema(next((out / "shards").rglob("*.parquet")))
     assert schema.field("position_mm").metadata[b"unit"] == b"mm"
 
 
@@ -140,10 +155,10 @@ def test_mlflow_holds_a_parent_and_each_epoch_once(uninterrupted: Path) -> None:
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     assert len(parents) == 1
-    assert len(children) == 2
+    assert len(children) == 2 * (5 + 2)  # two folds of two backbones, three ablations and two sequence stages
     assert "oof/weighted_log_loss" in parents[0].data.metrics
     assert_epochs_once(uninterrupted / "out")
-    assert all(run.data.params["backbone"] == "test_resnet" for run in runs)
+    assert {run.data.params.get("backbone") for run in runs} == {"test_resnet", "test_byobnet", None}
 
 
 def mlflow_runs(out: Path) -> list[mlflow.entities.Run]:
@@ -176,6 +191,47 @@ def test_the_models_predict_the_real_series(
     assert len(pd.read_csv(tmp_path / "studies.csv")) == 1
     assert (tmp_path / "study00001.png").read_bytes().startswith(b"\x89PNG")
     assert "ID_" not in text  # identifiers are for the CSV files, not for a log
+    rows = [line.split(",") for line in (tmp_path / "submission.csv").read_text().splitlines()]
+    assert rows[0] == ["ID", "Label"]
+    assert sorted(name for name, _ in rows[1:]) == sorted(f"{s}_{c}" for s in slices["slice_id"] for c in CLASSES)
+
+
+def test_studies_that_were_trained_on_are_reported_and_left_out_of_the_scores(
+    uninterrupted: Path, phantoms: PhantomSet, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    truth = pd.read_csv(phantoms.folder / "labels.csv")
+    some = sorted({path.stem for path in (phantoms.folder / "dicom").glob("ID_*.dcm")})[:40]
+    (tmp_path / "dicom").mkdir()
+    for stem in some:
+        shutil.copy(phantoms.folder / "dicom" / f"{stem}.dcm", tmp_path / "dicom")
+    truth[truth["ID"].str.endswith("_any")].to_csv(tmp_path / "any.csv", index=False)
+    status, text = run_in_process(
+        "ich_predict", "--run", uninterrupted / "out", "--dicom", tmp_path / "dicom", "--to", tmp_path / "to",
+        "--labels", tmp_path / "any.csv", "--montages", 1,
+    )  # fmt: skip
+    assert status == 0, text
+    assert "! leakage: " in text
+    slices = pd.read_csv(tmp_path / "to" / "slices.csv")
+    assert slices["leaked"].mean() > 0.9  # a slice that is repaired, or all air, may differ
+    scores = json.loads((tmp_path / "to" / "scores.json").read_text())
+    assert scores["classes"] == ["any"]
+    assert scores["counts"]["slices"] == 0
+    assert scores["counts"]["left_out_as_leaked"]["slices"] == len(slices)
+    submission = pd.read_csv(tmp_path / "to" / "submission.csv")
+    assert submission["ID"].is_unique
+    assert len(submission) == 6 * len(some)
+
+
+@pytest.mark.parametrize("lost", ["test_resnet/fold1", "test_byobnet-sequence", "test_byobnet"])
+def test_a_run_folder_with_something_missing(
+    uninterrupted: Path, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path, lost: str
+) -> None:
+    shutil.copytree(uninterrupted / "out", tmp_path / "out", ignore=shutil.ignore_patterns("checkpoints", "mlflow*"))
+    shutil.rmtree(tmp_path / "out" / "runs" / lost)
+    status, text = run_in_process("ich_predict", "--run", tmp_path / "out", "--dicom", tmp_path, "--to", tmp_path / "to")
+    assert status == 2
+    assert f"runs/{lost}" in text
+    assert "run the job again to its end" in text
 
 
 def test_killed_at_many_moments_it_ends_with_the_same_numbers(
@@ -184,7 +240,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_numbers(
     folder = tmp_path_factory.mktemp("killed") / "job"
     folder.mkdir()
     words = command(phantoms, folder)
-    for line in ("headers", "starts", "epoch 1/2", "Out-of-fold scores"):
+    for line in ("headers", "epoch 1/2", "3. Features", "sequence/fold0  epoch 1/2", "5. Ensemble"):
         run_until(words, line, kill_driver)
     finish(start(words))
     assert_same_results(folder / "out", uninterrupted / "out")

@@ -32,12 +32,15 @@ class PhantomSpec:
     slices: tuple[int, int] = (24, 32)  # least and most a study
     positive_rate: float = 0.4  # of studies
     several_rate: float = 0.15  # of patients that have a second study, and of those a third
+    noise_hu: tuple[float, float] = (4.0, 13.0)  # least and most standard deviation of a study's noise
 
     def __post_init__(self) -> None:
         if self.patients < 1 or self.matrix_px < 32 or not 8 <= self.slices[0] <= self.slices[1]:
             raise ValueError("a phantom set needs a patient, 32 pixels a side and 8 slices a study at least")
         if self.matrix_px > DRAWN_PX and self.matrix_px % DRAWN_PX:
             raise ValueError(f"a phantom's matrix over {DRAWN_PX} pixels is a multiple of {DRAWN_PX}")
+        if not 0 <= self.noise_hu[0] <= self.noise_hu[1]:
+            raise ValueError("the noise of a phantom set is a range of 0 HU or more")
         if not 0 <= self.positive_rate <= 1 or not 0 <= self.several_rate < 1:
             raise ValueError("rates of a phantom set lie between 0 and 1")
 
@@ -162,7 +165,7 @@ def draw_study(plan: StudyPlan) -> Study:
     stack = draw_stack(plan.rng("geometry"), spec.slices, spec.matrix_px)
     bleeds = draw_bleeds(plan, head)
     noise = plan.rng("noise")
-    noise_hu = float(noise.uniform(4.0, 13.0))
+    noise_hu = float(noise.uniform(*spec.noise_hu))
     count, size = len(stack.positions_mm), spec.matrix_px
     images = np.empty((count, size, size), np.int16)
     masks = np.zeros((count, size, size), np.uint8)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor
+
+from medray.ich.task import SliceTask
+from medray.nn.backbone import Backbone
+from medray.nn.weights import load_weights
+
+HUB_CLASSES, CLASSES = 1000, 6
+State = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def hub_state(name: str = "test_resnet", seed: int = 7, channels: int = 3) -> State:
+    """What a hub's file holds: a classifier for 1000 classes, and no tensor that equals a fresh network's."""
+    network = timm.create_model(name, num_classes=HUB_CLASSES, in_chans=channels)
+    noise = torch.Generator().manual_seed(seed)
+    return {
+        n: torch.rand(value.shape, generator=noise) + 0.1 if value.is_floating_point() else value + 3
+        for n, value in network.state_dict().items()
+    }
+
+
+def backbone(name: str = "test_resnet", channels: int = 3, classes: int = CLASSES, seed: int = 1) -> Backbone:
+    torch.manual_seed(seed)
+    return Backbone(name, channels, classes, pretrained=False)
+
+
+def copy_of(state: State) -> State:
+    return {n: value.clone() for n, value in state.items()}
+
+
+def save_safetensors(state: State, path: Path) -> Path:
+    safetensors.torch.save_file(state, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def save_torch(state: Any, path: Path) -> Path:
+    torch.save(state, path.with_suffix(".pth"))
+    return path.with_suffix(".pth")
+
+
+def the_line(network: Backbone, path: object, name: str = "test_resnet", channels: int = 3) -> str:
+    """The one line of the error; the network is untouched."""
+    before = copy_of(network.state_dict())
+    with pytest.raises(ValueError, match="--weights") as error:
+        load_weights(network, name, channels, str(path))
+    line = str(error.value)
+    assert "\n" not in line
+    assert str(path) in line
+    assert all(torch.equal(value, before[n]) for n, value in network.state_dict().items())
+    return line
+
+
+@pytest.mark.parametrize("save", [save_safetensors, save_torch])
+@pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "test_efficientnet"])
+def test_the_body_comes_from_a_hubs_file_and_the_head_stays_its_own(
+    name: str, save: Callable[[State, Path], Path], tmp_path: Path
+) -> None:
+    state, network = hub_state(name), backbone(name)
+    head = copy_of(network.head.state_dict())
+    load_weights(network, name, 3, str(save(state, tmp_path / "hub")))
+    body = network.body.state_dict()
+    assert len(body) == len(state) - 2  # all but the classifier's weight and bias
+    for n, value in body.items():
+        assert torch.equal(value, state[n]), n
+    assert all(torch.equal(value, head[n]) for n, value in network.head.state_dict().items())
+
+
+def test_a_file_as_a_parallel_training_script_wraps_it(tmp_path: Path) -> None:
+    state, network = hub_state(), backbone()
+    wrapped = {"epoch": 3, "state_dict": {f"module.{n}": value for n, value in state.items()}}
+    load_weights(network, "test_resnet", 3, str(save_torch(wrapped, tmp_path / "wrapped")))
+    assert all(torch.equal(value, state[n]) for n, value in network.body.state_dict().items())
+
+
+def test_one_channel_is_the_sum_of_the_files_three(tmp_path: Path) -> None:
+    state, network = hub_state(), backbone(channels=1)
+    load_weights(network, "test_resnet", 1, str(save_safetensors(state, tmp_path / "hub")))
+    body = network.body.state_dict()
+    torch.testing.assert_close(body["conv1.0.weight"], state["conv1.0.weight"].sum(dim=1, keepdim=True))
+    assert all(torch.equal(value, state[n]) for n, value in body.items() if n != "conv1.0.weight")
+
+
+def test_five_channels_repeat_the_files_three_at_the_same_brightness(tmp_path: Path) -> None:
+    state, network = hub_state(), backbone(channels=5)
+    load_weights(network, "test_resnet", 5, str(save_torch(state, tmp_path / "hub")))
+    wanted = state["conv1.0.weight"][:, [0, 1, 2, 0, 1]] * 3 / 5
+    torch.testing.assert_close(network.body.state_dict()["conv1.0.weight"], wanted)
+
+
+def test_a_runs_model_is_loaded_whole(tmp_path: Path) -> None:
+    other, network = backbone(seed=2), backbone(seed=1)
+    path = save_torch({"weights": other.state_dict(), "task": '{"task": "SliceTask"}'}, tmp_path / "model")
+    load_weights(network, "test_resnet", 3, str(path))
+    assert all(torch.equal(value, other.state_dict()[n]) for n, value in network.state_dict().items())
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.eval()(images), other.eval()(images))
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    assert "there is no such file" in the_line(backbone(), tmp_path / "absent.pt")
+    assert "or it cannot be read" in the_line(backbone(), tmp_path)  # a folder
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("content", [b"an html page\nthat says that the file has moved\n", b""])
+def test_a_file_that_holds_no_tensors(content: bytes, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"weights.{suffix}").write_bytes(content)
+    assert "not a file of tensors" in the_line(backbone(), tmp_path / f"weights.{suffix}")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), [torch.zeros(3)], {}])
+def test_tensors_without_names(value: Any, tmp_path: Path) -> None:
+    path = save_torch(value, tmp_path / "weights")
+    assert f"holds {type(value).__name__}, expected tensors by name" in the_line(backbone(), path)
+
+
+class Burglar:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    path = save_torch({"state_dict": hub_state(), "arguments": Burglar(trace)}, tmp_path / "weights")
+    assert "not a file of tensors" in the_line(backbone(), path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)  # the trap works
+    assert trace.exists()
+
+
+@pytest.mark.parametrize(("file", "network"), [("test_byobnet", "test_resnet"), ("test_resnet", "test_efficientnet")])
+@pytest.mark.parametrize("save", [save_safetensors, save_torch])
+def test_weights_of_another_architecture(
+    file: str, network: str, save: Callable[[State, Path], Path], tmp_path: Path
+) -> None:
+    path = save(hub_state(file), tmp_path / "hub")
+    assert f"another architecture than {network}" in the_line(backbone(network), path, network)
+
+
+def test_a_file_in_which_a_layer_is_missing(tmp_path: Path) -> None:
+    state = hub_state()
+    del state["conv1.0.weight"]
+    line = the_line(backbone(), save_safetensors(state, tmp_path / "hub"))
+    assert "another architecture" in line
+    assert "such as conv1.0.weight" in line
+
+
+def test_a_file_in_which_a_layer_has_another_shape(tmp_path: Path) -> None:
+    state = hub_state()
+    state["conv1.0.weight"] = state["conv1.0.weight"][:-1]
+    assert "another architecture" in the_line(backbone(), save_safetensors(state, tmp_path / "hub"))
+
+
+def test_a_runs_model_of_another_architecture(tmp_path: Path) -> None:
+    path = save_torch({"weights": backbone("test_byobnet").state_dict(), "task": "{}"}, tmp_path / "model")
+    assert "another architecture than test_resnet" in the_line(backbone(), path)
+
+
+def test_a_runs_model_of_another_number_of_classes(tmp_path: Path) -> None:
+    path = save_torch({"weights": backbone(classes=2).state_dict(), "task": "{}"}, tmp_path / "model")
+    assert "a model of 2 classes, 6 are needed" in the_line(backbone(), path)
+
+
+def test_keys_in_a_uri_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(uri: str) -> bytes:
+        assert "secret" in uri  # the address itself goes where it is needed
+        raise OSError(f"cannot reach {uri}")
+
+    monkeypatch.setattr("medray.nn.weights.read_file", unreachable)
+    with pytest.raises(ValueError, match="--weights s3://bucket/weights.pt: there is no such file") as error:
+        load_weights(backbone(), "test_resnet", 3, "s3://key:secret@bucket/weights.pt?region=us-east-1")
+    assert "secret" not in str(error.value)
+    assert "key" not in str(error.value)
+
+
+def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
+    path, network = save_safetensors(hub_state(), tmp_path / "hub"), backbone()
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    load_weights(network, "test_resnet", 3, str(path))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_task_starts_from_the_file_of_its_own_backbone(tmp_path: Path) -> None:
+    states = {name: hub_state(name) for name in ("test_resnet", "test_byobnet")}
+    for name, state in states.items():
+        save_safetensors(state, tmp_path / name)
+    for name, state in states.items():
+        task = SliceTask(backbone=name, weights=str(tmp_path / "{backbone}.safetensors"), windows=("brain",))
+        assert task.starts_from_weights
+        network = task.network()
+        assert isinstance(network, Backbone)
+        body = network.body.state_dict()
+        first = "conv1.0.weight" if name == "test_resnet" else "stem.conv.weight"
+        torch.testing.assert_close(body[first], state[first].sum(dim=1, keepdim=True))
+        assert network.head.out_features == CLASSES
+
+
+def test_the_same_shape_without_weights_needs_no_file(tmp_path: Path) -> None:
+    task = SliceTask(backbone="test_resnet", weights=str(tmp_path / "absent.pt"))
+    with pytest.raises(ValueError, match="absent.pt: there is no such file"):
+        task.network()
+    bare = task.without_weights()
+    assert not bare.starts_from_weights
+    assert isinstance(bare.network(), Backbone)
+
+
+def test_offline_the_error_says_what_else_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route to the hub\nand more of it")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(ValueError, match="cannot be loaded") as error:
+        Backbone("test_resnet", 3, CLASSES, pretrained=True)
+    line = str(error.value)
+    assert "\n" not in line
+    for part in ("--backbone test_resnet", "no route to the hub", "--weights", "--no-pretrained"):
+        assert part in line
+    with pytest.raises(ConnectionError):  # not a matter of the hub: it is not explained away
+        Backbone("test_resnet", 3, CLASSES, pretrained=False)
+
+
+def test_offline_a_task_with_a_file_does_not_ask_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_safetensors(hub_state(), tmp_path / "hub")
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    for name in ("load_state_dict_from_hf", "load_state_dict_from_url", "download_cached_file"):
+        monkeypatch.setattr(f"timm.models._builder.{name}", offline)
+    with pytest.raises(ValueError, match="no route to the hub"):
+        SliceTask(backbone="test_resnet").network()
+    SliceTask(backbone="test_resnet", weights=str(path)).network()
