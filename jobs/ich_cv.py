@@ -85,7 +85,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     if dicom is None:
         say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
         say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
-        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=160, matrix_px=128, slices=(20, 24)))
+        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=160, matrix_px=128, slices=(18, 22)))
         labels = read_labels(labels_csv)
     files = Store(dicom).files()
     resources = spread(len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads)
@@ -149,7 +149,9 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         )
         for name, task in planned.backbones.items()
     }
-    method = combine({n: predicted[n] for n in planned.models}, predicted, pipeline.ensemble)
+    method = combine(
+        {n: predicted[n] for n in planned.models}, predicted, pipeline.ensemble, views=pipeline.views.views
+    )
     out.write_json("method.json", method.description(predicted, pipeline.views.identity()))
     metrics = write_results(out, method)
     say("\n".join(f"  {line}" for line in summary(metrics)))

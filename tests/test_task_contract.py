@@ -18,7 +18,7 @@ from medray.ich.task import SliceTask
 from medray.task import Task
 
 CPU = torch.device("cpu")
-RECIPES: dict[str, Callable[[], SliceTask]] = {"slice_backbone": recipes.slice_backbone, "phantom": recipes.phantom}
+RECIPES: dict[str, Callable[[], SliceTask]] = {**recipes.RECIPES, "phantom": recipes.phantom}
 
 
 def slice_row(task: SliceTask, number: int) -> dict[str, object]:
@@ -31,8 +31,11 @@ def slice_row(task: SliceTask, number: int) -> dict[str, object]:
 
 @pytest.fixture(params=sorted(RECIPES))
 def task(request: pytest.FixtureRequest) -> SliceTask:
-    """The recipe with random weights, small enough for a test; every other field is its own."""
-    return replace(RECIPES[request.param](), pretrained=False, size_px=64, backbone="resnet10t", batch_size=4)
+    """The recipe with random weights, small enough for a test, on noise, which has no head; the other fields are its own."""
+    recipe = RECIPES[request.param]()
+    return replace(
+        recipe, pretrained=False, size_px=64, backbone="resnet10t", batch_size=4, stored=recipe.windows, head_crop=False
+    )
 
 
 @pytest.fixture

@@ -268,10 +268,19 @@ class Worker:
 
 
 def average_of(network: nn.Module, decay: float | None) -> torch.optim.swa_utils.AveragedModel | None:
-    """An exponential moving average of weights and buffers, None without a decay."""
+    """An exponential moving average of weights and buffers, None without a decay.
+
+    It begins short and grows to its decay: a run of a few hundred steps would otherwise end near its random start.
+    """
     if decay is None:
         return None
-    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def average(averaged: Any, current: Any, steps: Any) -> None:
+        part = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for mean, value in zip(averaged, current, strict=True):
+            mean.lerp_(value, part) if mean.is_floating_point() else mean.copy_(value)
+
     return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 

@@ -108,14 +108,23 @@ def cross_validation_on_features(
     for fold in folds:
         wanted = fold if within_fold else index["fold"].to_numpy()
         keep = np.flatnonzero(index["embedded_by"].to_numpy() == wanted)
-        runs.append(fold_run(name, fold, task, rows.take(keep), index.iloc[keep], labels, out, resources, options))
+        own = _of_own_files(rows.take(keep))
+        runs.append(fold_run(name, fold, task, own, index.iloc[keep], labels, out, resources, options))
     return runs
+
+
+def _of_own_files(rows: Rows) -> Rows:
+    """Without files that hold none of the rows: the order of samples depends on how many there are, and must not on
+    which other folds are trained."""
+    used, file = np.unique(rows.file, return_inverse=True)
+    return replace(rows, files=tuple(rows.files[i] for i in used), file=file.astype(np.int32))
 
 
 def _inner_rows(index: pd.DataFrame, labels: Sequence[str], seed: int) -> np.ndarray:
     """Places of the rows of a tenth of the patients (a half of very few): choose and recalibrate on them."""
-    patients = index["patient_id"].to_numpy()
-    folds = min(INNER_FOLDS, len(np.unique(patients)))
+    # numbered as they appear: identifiers are hashes of a key, and results must not depend on it
+    patients = pd.factorize(index["patient_id"])[0]
+    folds = min(INNER_FOLDS, patients.max() + 1)
     by_patient = assign_folds(patients, index[list(labels)].to_numpy(dtype=np.float64), folds, seed)
     return np.flatnonzero(by_patient.loc[patients].to_numpy() == 0)
 

@@ -40,7 +40,9 @@ def pack_stacks(outputs: pd.DataFrame) -> pa.Table:
     Raises:
         ValueError: a feature that fp16 cannot hold, or a prediction that is NaN; the slice is named.
     """
-    features = np.stack(outputs["feature"].to_list()) if len(outputs) else np.zeros((0, 0), dtype=np.float32)
+    if not len(outputs):  # of a shard whose slices could not be decoded, not even the columns are there
+        return STACK_SCHEMA.empty_table()
+    features = np.stack(outputs["feature"].to_list())
     _check(outputs["slice_id"], np.abs(features).max(axis=1, initial=0.0) <= _LARGEST, "a feature beyond fp16 or NaN")
     sure = np.isfinite(outputs[list(PROBABILITIES)].to_numpy(dtype=np.float64)).all(axis=1)
     _check(outputs["slice_id"], sure, "a prediction that is NaN")

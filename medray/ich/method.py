@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,13 +101,18 @@ class Method:
 
 
 def combine(
-    models: Mapping[str, Predicted], ablations: Mapping[str, Predicted], how: Ensemble, seed: int = 0
+    models: Mapping[str, Predicted],
+    ablations: Mapping[str, Predicted],
+    how: Ensemble,
+    seed: int = 0,
+    views: Sequence[str] = (),
 ) -> Method:
     """Everything after the training: deterministic, from tables to tables.
 
     Args:
         models: those of the ensemble; the first one is followed up the ladder.
         ablations: the first model without its later steps, by the names of ``recipes.ladder``.
+        views: names of those that were averaged.
     Raises:
         ValueError: predictions that are missing, repeated or no probabilities.
     """
@@ -139,7 +144,7 @@ def combine(
     lead, name = next(iter(models.values())), next(iter(models))
     return Method(
         final=final,
-        rungs=_rungs(name, lead, ablations, tables[name], final),
+        rungs=_rungs(name, lead, ablations, tables[name], final, views),
         remedies=_remedies(lead, ablations),
         recalibrations=recalibrations,
         blend=Blend(tuple(tables), tuple(every.tolist()), how.blend_space),
@@ -150,7 +155,12 @@ def combine(
 
 
 def _rungs(
-    name: str, lead: Predicted, ablations: Mapping[str, Predicted], views: pd.DataFrame, final: pd.DataFrame
+    name: str,
+    lead: Predicted,
+    ablations: Mapping[str, Predicted],
+    averaged: pd.DataFrame,
+    final: pd.DataFrame,
+    views: Sequence[str],
 ) -> list[Rung]:
     rungs = []
     windows = len(lead.task.windows)
@@ -164,8 +174,9 @@ def _rungs(
         rungs.append(Rung("imbalance", remedies, lead.recalibrated(views=False)[0]))
     else:
         rungs.append(Rung(many, f"{name}, channels " + ", ".join(lead.task.windows), lead.recalibrated(views=False)[0]))
-    rungs.append(Rung("test-time augmentation", "mean over the views", views))
-    rungs.append(Rung("mean over neighbours", "three slices of the stack", mean_over_neighbours(views)))
+    if len(views) != 1:
+        rungs.append(Rung("test-time augmentation", f"mean over the views {', '.join(views)}".strip(), averaged))
+    rungs.append(Rung("mean over neighbours", "three slices of the stack", mean_over_neighbours(averaged)))
     if lead.sequence is not None:
         rungs.append(Rung("sequence", "BiLSTM over the stack's features", lead.sequence))
     rungs.append(Rung("ensemble", "all models, nested weights", final))

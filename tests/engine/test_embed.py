@@ -1,4 +1,4 @@
-"""Embedding: every slice once by every network, as that network sees it; kept on a restart, replaced when it must be."""
+"""Embedding: every slice once by every network, as that network sees it; kept, or replaced when it must be."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -171,6 +172,25 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
     of_stacks = stack_index(index, prepared.index["slice_id"], store.uri)
     by_series = prepared.index.groupby("series_id")[list(CLASSES)].max()
     assert np.array_equal(of_stacks[list(CLASSES)], by_series.loc[of_stacks["series_id"]], equal_nan=True)
+
+
+def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
+    runs: list[Run], features: tuple[Store, Names], prepared: Prepared, tmp_path: Path
+) -> None:
+    rows = replace(prepared.rows, files=("part-empty.parquet", *prepared.rows.files), file=prepared.rows.file + 1)
+    empty = pq.read_schema(prepared.rows.store.path(prepared.rows.files[0])).empty_table()
+    assert prepared.rows.store.local is not None
+    shutil.copytree(prepared.rows.store.local, tmp_path / "shards")
+    rows = replace(rows, store=Store(tmp_path / "shards"))
+    rows.store.write_table("part-empty.parquet", empty)
+    store = Store(tmp_path / "features")
+    names = embed(runs, rows, store, VIEWS, pack_stacks)
+    assert list(files_of(store)) == all_names(names)
+    found, wanted = read_slices(store, names), read_slices(*features)
+    for fold in FOLDS:
+        pd.testing.assert_frame_equal(found[fold], wanted[fold], check_exact=True)
+    _, index = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    assert len(stack_index(index, prepared.index["slice_id"], store.uri)) == len(index)
 
 
 # ---- restarts ------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_each_row_group_is_read_once_and_kept_no_longer_than_needed(
     shards: Rows, context: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[tuple[str, int]] = []
+    alive: weakref.WeakValueDictionary[tuple[str, int], pa.Table] = weakref.WeakValueDictionary()
     opened = stream._opened
 
     class Counted:
@@ -116,7 +118,9 @@ def test_each_row_group_is_read_once_and_kept_no_longer_than_needed(
 
         def read_row_group(self, group: int, columns: list[str]) -> Any:
             reads.append((self.name, group))
-            return self.file.read_row_group(group, columns=columns)
+            table = self.file.read_row_group(group, columns=columns)
+            alive[self.name, group] = table
+            return table
 
     monkeypatch.setattr(stream, "_opened", Counted)
     places = np.random.default_rng(0).permutation(len(shards))
@@ -128,7 +132,8 @@ def test_each_row_group_is_read_once_and_kept_no_longer_than_needed(
     in_order = read_rows(shards, np.arange(len(shards)), COLUMNS, context)
     next(in_order)
     assert reads == [("a.parquet", 0)]  # nothing ahead of its use
-    in_order.close()
+    assert max(len(alive) for _ in in_order) == 1 + context  # a group, and its neighbour's where stacks cross
+    assert not alive
 
 
 def test_files_of_uneven_row_groups(tmp_path: Path) -> None:

@@ -267,13 +267,8 @@ def test_repeated_rows_are_the_epidural_ones_and_recalibration_has_patients_of_i
     options = Options(out=str(tmp_path), folds=3, monitor="none")
     arguments = (prepared.rows, prepared.index, CLASSES, FOLDS, Store(tmp_path), LOCAL, options)
     runs = cross_validation("model", task, *arguments)
-    label = {
-        spot: value
-        for *spot_, value in zip(
-            prepared.rows.file, prepared.rows.group, prepared.rows.row, prepared.index["epidural"], strict=True
-        )
-        for spot in [tuple(spot_)]
-    }
+    spots = zip(prepared.rows.file, prepared.rows.group, prepared.rows.row, strict=True)
+    label = dict(zip(spots, prepared.index["epidural"], strict=True))
     positives = 0
     for run in runs:
         trained, inner, held_out = (set(patients_of(prepared, r)) for r in (run.train, run.inner, run.held_out))
@@ -330,3 +325,12 @@ def test_a_resumed_sequence_stage_equals_an_uninterrupted_one(
     for run, expected in zip(runs, original.within, strict=False):
         assert same(run, expected)
         assert [e["metrics"] for e in run.history()] == [e["metrics"] for e in expected.history()]
+
+
+def test_a_fold_comes_out_the_same_whichever_other_folds_are_trained(
+    original: TwoStages, tasks: tuple[SliceTask, SequenceTask], tmp_path: Path
+) -> None:
+    names = {1: original.names[1]}  # as with --train-folds 1
+    runs = sequence_runs(tmp_path, "within", tasks[1], original.prepared, original.store, names, True, (1,))
+    fit(runs)
+    assert same(runs[0], original.within[1])

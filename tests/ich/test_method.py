@@ -282,8 +282,12 @@ def test_the_rungs_without_ablations(method: Method) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "first"),
-    [({}, "3 windows"), ({"windows": ("brain",)}, "1 window"), ({"windows": ("brain",), "neighbours": True}, "three neighbouring slices")],
-)  # fmt: skip
+    [
+        ({}, "3 windows"),
+        ({"windows": ("brain",)}, "1 window"),
+        ({"windows": ("brain",), "neighbours": True}, "three neighbouring slices"),
+    ],
+)
 def test_a_single_model_without_a_sequence_stage_is_the_ensemble(fields: dict[str, Any], first: str) -> None:
     one = model(1.0, 1, replace(PLAIN, **fields), sequence=False)
     found = combine({"only": one}, {"only": one}, HOW)
@@ -313,7 +317,8 @@ Tables = dict[str, dict[int, pd.DataFrame]]
 @pytest.fixture(scope="module")
 def described(method: Method) -> dict[str, Any]:
     """method.json as it comes back from a file."""
-    return json.loads(json.dumps(method.description(two_models(), Views().identity()), allow_nan=False))  # type: ignore[no-any-return]
+    written = json.dumps(method.description(two_models(), Views().identity()), allow_nan=False)
+    return dict(json.loads(written))
 
 
 def study() -> tuple[Tables, Tables]:

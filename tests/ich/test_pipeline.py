@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from medray.engine.claim import claim
 from medray.ich import recipes
@@ -80,7 +81,9 @@ def test_the_shards_hold_the_windows_of_all_backbones_and_each_backbone_knows_wh
     assert list(found.backbones) == ["test_resnet", "test_efficientnet"]
     for task in tasks:
         assert found.backbones[task.backbone] == replace(task, stored=found.source.windows)
-    assert found.feature_counts == {task.backbone: task.network().feature_count for task in tasks}  # type: ignore[attr-defined]
+    images = {task.backbone: torch.zeros((1, task.channels, 32, 32), dtype=torch.uint8) for task in tasks}
+    widths = {task.backbone: task.network().eval().features(images[task.backbone]).shape[1] for task in tasks}  # type: ignore[operator]
+    assert found.feature_counts == widths
     assert found.sequences == {n: replace(SEQUENCE, feature_count=c) for n, c in found.feature_counts.items()}
 
 

@@ -50,8 +50,8 @@ def finish(job: subprocess.Popen[str]) -> str:
 
 
 def stop_ray(pids: list[int]) -> None:
-    """Wait until the killed driver's Ray is gone: two clusters on two cores would slow each other down."""
-    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=30)
+    """See to it that the killed driver's Ray is gone: two clusters on two cores would slow each other down."""
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=2)
     for process in alive:
         process.kill()
 
@@ -228,7 +228,9 @@ def test_a_run_folder_with_something_missing(
 ) -> None:
     shutil.copytree(uninterrupted / "out", tmp_path / "out", ignore=shutil.ignore_patterns("checkpoints", "mlflow*"))
     shutil.rmtree(tmp_path / "out" / "runs" / lost)
-    status, text = run_in_process("ich_predict", "--run", tmp_path / "out", "--dicom", tmp_path, "--to", tmp_path / "to")
+    status, text = run_in_process(
+        "ich_predict", "--run", tmp_path / "out", "--dicom", tmp_path, "--to", tmp_path / "to"
+    )
     assert status == 2
     assert f"runs/{lost}" in text
     assert "run the job again to its end" in text
