@@ -96,7 +96,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         len(pipeline.views.views), {folder(name): task for name, task in planned.sequences.items()},
     )  # fmt: skip
     tracker = options.tracker()
-    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=tasks[pipeline.backbones[0]].identity())
+    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=planned.backbones[planned.models[0]].identity())
 
     def end(stage: str) -> bool:
         return job.until == stage and (tracker.close() or True)
@@ -174,7 +174,7 @@ def start() -> None:
 
     def each(job: IchCV) -> None:  # the flags over the recipe of each backbone
         over = {n: replace(default, pipeline=replace(default.pipeline, task=recipe(n))) for n in job.pipeline.backbones}
-        main(job, {name: flags_over(IchCV, base).pipeline.task for name, base in over.items()})
+        main(job, {job.pipeline.folder_of(n): flags_over(IchCV, base).pipeline.task for n, base in over.items()})
 
     run_job(IchCV, each, default)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -25,6 +26,9 @@ class Pipeline:
     backbones: tuple[str, ...] = recipes.FOUR
     """Recipes (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place) or any timm names. A
     recipe's flags that are given count for all of them. The first backbone is followed up the report's ladder."""
+    variant: str = ""
+    """Added to the names of the backbones' folders: other settings of the same backbones beside the first ones, from
+    the same shards where these hold the windows. Scores and report are then of this variant."""
     ladder: bool = False
     """Also train the first backbone on a single window, and without remedies, for the report's ladder."""
     sequence_stage: bool = True
@@ -37,8 +41,15 @@ class Pipeline:
     task: tyro.conf.OmitArgPrefixes[SliceTask] = field(default_factory=lambda: recipes.recipe(recipes.FOUR[0]))
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]*", self.variant):
+            raise ValueError(f"--variant {self.variant}: letters, digits, dots and dashes only, it names folders")
         if not self.backbones or len(set(self.backbones)) < len(self.backbones):
             raise ValueError(f"--backbones {' '.join(self.backbones)}: one or more are needed, each once")
+
+
+    def folder_of(self, backbone: str) -> str:
+        """What a backbone's runs are called, below runs/."""
+        return f"{backbone.replace('/', '_')}-{self.variant}" if self.variant else backbone.replace("/", "_")
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def plan(
         raise ValueError("--embedding out-of-fold: needs a network for every fold; leave --train-folds out")
     every = dict(tasks)
     if pipeline.ladder:
-        every |= recipes.ladder(tasks[pipeline.backbones[0]])
+        every |= recipes.ladder(next(iter(tasks.values())))
     source = source.holding([window for task in every.values() for window in task.windows], folders)
     source = replace(source, windows=tuple(_name_of(window) for window in source.windows))
     every = {name: task.reading(source.windows) for name, task in every.items()}

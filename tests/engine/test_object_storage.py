@@ -49,7 +49,8 @@ def test_the_job_from_bucket_to_bucket(bucket: str, phantoms, local_ray, tmp_pat
     status, text = run_in_process(
         "ich_cv", "--dicom", bucket.format("in/dicom"), "--labels", bucket.format("in/labels.csv"),
         "--out", bucket.format("out"), "--key-dir", tmp_path, "--folds", 2, "--backbones", "test_resnet",
-        "--no-pretrained", "--size-px", 32, "--epochs", 1, "--batch-size", 8,
+        "--no-pretrained", "--size-px", 32, "--epochs", 1, "--batch-size", 8, "--repeat-epidural", 1,
+        "--sequence.hidden", 8, "--sequence.epochs", 1,
     )  # fmt: skip
     assert status == 0, text
     out = Store(bucket.format("out"))

@@ -56,18 +56,18 @@ def stop_ray(pids: list[int]) -> None:
         process.kill()
 
 
-def run_until(words: list[str], line: str, then: Callable[[subprocess.Popen[str]], None]) -> None:
-    """Start, and when a line of output holds ``line``, do something to the job."""
+def run_until(words: list[str], *steps: tuple[str, Callable[[subprocess.Popen[str]], None]]) -> None:
+    """Start, and whenever the next step's line comes out, do that to the job; the last step ends it."""
     job = start(words)
     assert job.stdout is not None
-    seen = []
+    seen, waiting = [], list(steps)
     for text in job.stdout:
         seen.append(text)
-        if line in text:
-            then(job)
-            break
-    else:
-        raise AssertionError(f"{line!r} never came:\n{''.join(seen)}")
+        if waiting[0][0] in text:
+            waiting.pop(0)[1](job)
+            if not waiting:
+                return
+    raise AssertionError(f"{waiting[0][0]!r} never came:\n{''.join(seen)}")
 
 
 def kill_driver(job: subprocess.Popen[str]) -> None:
@@ -222,6 +222,27 @@ def test_studies_that_were_trained_on_are_reported_and_left_out_of_the_scores(
     assert len(submission) == 6 * len(some)
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_other_windows_use_the_same_shards_where_they_can(
+    uninterrupted: Path, phantoms: PhantomSet, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "job").mkdir()
+    ignored = shutil.ignore_patterns("checkpoints", "mlflow*", "features")
+    shutil.copytree(uninterrupted / "out", tmp_path / "job" / "out", ignore=ignored)
+    shutil.copytree(uninterrupted.parent / "private", tmp_path / "private")
+    shards = tmp_path / "job" / "out" / "shards"
+    first = {p.name for p in shards.iterdir()}
+    words = [w for w in command(phantoms, tmp_path / "job")[2:] if w != "--ladder"]
+    status, text = run_in_process("ich_cv", *words, "--variant", "brain", "--windows", "40/80", "--until", "shards")
+    assert status == 0, text
+    assert "again" not in text
+    assert {p.name for p in shards.iterdir()} == first
+    status, text = run_in_process("ich_cv", *words, "--variant", "soft", "--windows", "soft", "--until", "shards")
+    assert status == 0, text
+    assert "again: the windows of the other shards do not suffice" in " ".join(text.split())
+    assert {p.name for p in shards.iterdir()} == first | {"40x375"}
+
+
 @pytest.mark.parametrize("lost", ["test_resnet/fold1", "test_byobnet-sequence", "test_byobnet"])
 def test_a_run_folder_with_something_missing(
     uninterrupted: Path, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path, lost: str
@@ -236,48 +257,35 @@ def test_a_run_folder_with_something_missing(
     assert "run the job again to its end" in text
 
 
+def kill_worker(job: subprocess.Popen[str]) -> None:
+    """Kill a process that trains; the job goes on."""
+    for _ in range(100):
+        for process in psutil.Process(job.pid).children(recursive=True):
+            try:
+                if "/fold" in " ".join(process.cmdline()):
+                    process.kill()
+                    return
+            except psutil.NoSuchProcess:
+                pass
+        time.sleep(0.1)
+    raise AssertionError("no worker was found")
+
+
 def test_killed_at_many_moments_it_ends_with_the_same_numbers(
     uninterrupted: Path, phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("killed") / "job"
     folder.mkdir()
     words = command(phantoms, folder)
-    for line in ("headers", "epoch 1/2", "3. Features", "sequence/fold0  epoch 1/2", "5. Ensemble"):
-        run_until(words, line, kill_driver)
+    run_until(words, ("headers", kill_driver))
+    run_until(words, ("epoch 1/2", kill_driver))
+    run_until(words, ("epoch 1/2", kill_worker), ("3. Features", kill_driver))
+    run_until(words, ("sequence/fold0  epoch 1/2", kill_driver))
+    run_until(words, ("5. Ensemble", kill_driver))
     finish(start(words))
     assert_same_results(folder / "out", uninterrupted / "out")
     assert_epochs_once(folder / "out")
     assert not [p for p in (folder / "out").rglob(".*") if p.is_file() and "train" not in p.parts]
-
-
-def test_a_killed_worker_is_started_again(
-    uninterrupted: Path, phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("worker") / "job"
-    folder.mkdir()
-
-    def kill_worker(job: subprocess.Popen[str]) -> None:
-        for _ in range(100):
-            for process in psutil.Process(job.pid).children(recursive=True):
-                try:
-                    if "test_resnet/fold" in " ".join(process.cmdline()):
-                        process.kill()
-                        return
-                except psutil.NoSuchProcess:
-                    pass
-            time.sleep(0.1)
-        raise AssertionError("no worker was found")
-
-    job: list[subprocess.Popen[str]] = []
-
-    def kill_and_keep(running: subprocess.Popen[str]) -> None:
-        kill_worker(running)
-        job.append(running)
-
-    run_until(command(phantoms, folder), "epoch 1/2", kill_and_keep)
-    finish(job[0])
-    assert_same_results(folder / "out", uninterrupted / "out")
-    assert_epochs_once(folder / "out")
 
 
 def assert_same_results(one: Path, other: Path) -> None:

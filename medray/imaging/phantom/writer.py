@@ -243,4 +243,5 @@ def finish(folder: Path, spec: PhantomSpec, rows: list[LabelRow], broken: bool =
 
 
 def _claim(spec: PhantomSpec, broken: bool) -> dict[str, object]:
-    return {"version": VERSION, "broken": broken, "spec": {**asdict(spec), "slices": list(spec.slices)}}
+    plain = json.loads(json.dumps(asdict(spec)))  # as it is read back: JSON has no tuples
+    return {"version": VERSION, "broken": broken, "spec": plain}
