@@ -46,7 +46,6 @@ class Pipeline:
         if not self.backbones or len(set(self.backbones)) < len(self.backbones):
             raise ValueError(f"--backbones {' '.join(self.backbones)}: one or more are needed, each once")
 
-
     def folder_of(self, backbone: str) -> str:
         """What a backbone's runs are called, below runs/."""
         return f"{backbone.replace('/', '_')}-{self.variant}" if self.variant else backbone.replace("/", "_")

@@ -15,8 +15,8 @@ import pytest
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
-from medray.ich.report import Pictures, collect_pictures, report_sections, write_report
 from medray.ich.method import Ensemble, Method, Predicted, combine
+from medray.ich.report import Pictures, collect_pictures, report_sections, write_report
 from medray.ich.report.charts import roc_and_precision
 from medray.ich.report.pictures import SERIES_AT_MOST
 from medray.ich.report.sections import PHANTOM_WARNING
