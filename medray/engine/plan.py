@@ -34,9 +34,8 @@ def show_plan(
     table = Table("stage", "work", "already there", title=f"Plan → {out.uri}", title_justify="left")
     there = shards.names(".parquet")
     others = [f for f in out.sub("shards").folders() if f != shards.uri.rsplit("/", 1)[-1]]
-    again = " (again: the windows of the other shards do not suffice)" if others and not there else ""
     size = sum(file.size_bytes for file in files)
-    work = f"{len(files):,} files, {_bytes(size)}{again}\n{shards.uri.rsplit('/', 1)[-1]} (level x width, HU)"
+    work = f"{len(files):,} files, {_bytes(size)}\n{shards.uri.rsplit('/', 1)[-1]} (level x width, HU)"
     table.add_row("1 shards", work, f"{len(there)} shards" if there else "nothing")
     images = len(files) * (of_folds - 1) // of_folds
     for number, (name, task) in enumerate(backbones.items()):
@@ -56,7 +55,10 @@ def show_plan(
         table.add_row("" if number else "4 sequence", work, f"{len(folds) - rest} of {len(folds)} runs")
     table.add_row("5 ensemble", "weights, out-of-fold predictions, metrics.json", "made anew")
     table.add_row("6 report", "report.html", "made anew")
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    if others and not there:
+        console.print(f"The shards that are there lack a window: this run shards again, into {shards.uri}")
 
 
 def _training(out: Store, name: str, task: Task, folds: Sequence[int], images: int) -> tuple[str, str]:
