@@ -79,7 +79,7 @@ def phantom(name: str = "test_efficientnet") -> SliceTask:
     return SliceTask(
         backbone=name, pretrained=False, size_px=64, crop=0.86, epochs=8, batch_size=32, optimizer="adamw",
         learning_rate=1e-2, weight_decay=0.05, schedule="one-cycle", clip_norm=1.0, rotate_deg=10.0, zoom=0.08, shift=0.04,
-        brightness=0.05, repeat_epidural=2, epidural_weight=1.5,
+        brightness=0.05, repeat_epidural=2,
     )  # fmt: skip
 
 
