@@ -37,7 +37,8 @@ class Store:
             else:
                 self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise ValueError(f"{self.uri}: not a folder or URI that pyarrow opens ({_first_line(error)})") from None
+            why = _first_line(error).replace(str(uri), self.uri)  # pyarrow repeats the URI, keys included
+            raise ValueError(f"{self.uri}: not a folder or URI that pyarrow opens ({why})") from None
         self.root = self.root.rstrip("/")
 
     def __eq__(self, other: object) -> bool:

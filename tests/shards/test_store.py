@@ -66,3 +66,9 @@ def test_a_reason_never_holds_a_path() -> None:
     assert "NAME" in str(caught.value)
     assert reason(caught.value) == "cannot be read (No such file or directory)"
     assert reason(ValueError("two\nlines")) == "two"
+
+
+def test_a_uri_that_cannot_be_parsed_does_not_show_its_keys() -> None:
+    with pytest.raises(ValueError, match="not a folder or URI") as caught:
+        Store("s3://key:secret@buc ket/%zz")
+    assert "secret" not in str(caught.value)
