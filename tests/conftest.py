@@ -68,6 +68,17 @@ def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.Tem
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch with one thread: what a batch adds up to then depends on nothing else that runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_task() -> SliceTask:
     """Learns next to nothing, in a second an epoch."""

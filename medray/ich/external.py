@@ -14,7 +14,7 @@ import pandas as pd
 
 from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
 from medray.ich.labels import Level, from_long, from_wide, is_long, read_bytes
-from medray.ich.scores import class_statistics, mean_of, sensitivities
+from medray.ich.scores import class_statistics, interval_text, mean_of, sensitivities
 from medray.ich.study import study_table
 from medray.metrics.binary import Ranking, calibration_bins, log_losses
 from medray.metrics.bootstrap import interval_over_groups
@@ -274,21 +274,13 @@ def summary(scores: dict[str, Any]) -> list[str]:
         lines.append(f"predicted slices without a label: {counts['slices_without_label']}")
     if scores["slice"] is not None:
         if scores["slice"]["weighted_log_loss"] is not None:
-            lines.append(f"{'weighted log loss':<30}{_interval(scores['slice']['weighted_log_loss'], 4)}")
+            lines.append(f"{'weighted log loss':<30}{interval_text(scores['slice']['weighted_log_loss'], 4)}")
         for name, figure in scores["slice"]["auc"].items():
             positive = f"{counts['positive_slices'][name]} slices positive"
-            lines.append(f"{f'AUC {name}':<30}{_interval(figure, 3)}  ({positive})")
+            lines.append(f"{f'AUC {name}':<30}{interval_text(figure, 3)}  ({positive})")
     for name, figure in scores["study"]["auc"].items():
         positive = f"{counts['positive_studies'][name]} studies positive"
-        lines.append(f"{f'AUC of studies {name}':<30}{_interval(figure, 3)}  ({positive})")
+        lines.append(f"{f'AUC of studies {name}':<30}{interval_text(figure, 3)}  ({positive})")
     for specificity, value in (scores["study"]["sensitivity_at_specificity"].get("any") or {}).items():
         lines.append(f"{f'sensitivity at {specificity}, studies':<30}{value:.3f}")
     return [*lines, *(f"note: {note}" for note in scores["notes"])]
-
-
-def _interval(figure: Figure, digits: int) -> str:
-    if figure["value"] is None:
-        return "undefined"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.{digits}f}"
-    return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"

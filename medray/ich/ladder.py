@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,8 @@ class Rung:
     predictions: pd.DataFrame  # one row a slice: slice_id, patient_id, PROBABILITIES, CLASSES, and fold where known
 
 
-def ladder(
-    rungs: Sequence[Rung], samples: int = 1000, seed: int = 0, against: Literal["before", "first"] = "before"
-) -> list[dict[str, Any]]:
-    """Scores of each rung, and its change against the rung before or the first one.
+def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """Scores of each rung, and its change against the rung before.
 
     Only labelled slices that every rung has count. Both ends of a change are drawn together: its statistic is the
     mean over slices of the difference of two losses, so what makes a patient hard for both does not blur it.
@@ -43,8 +41,7 @@ def ladder(
         One dict a rung, ready for JSON; an interval is {"value", "low", "high"}, each a float or None:
         name, adds: str;
         weighted_log_loss, auc_any, average_precision_epidural, log_loss_epidural: interval;
-        change: interval of the weighted log loss less that of the rung ``against`` (below 0 is better), None at first;
-        against: name of that rung, None at first;
+        change: interval of the weighted log loss less that of the rung before (below 0 is better), None at first;
         mean_probability_epidural, observed_rate_epidural: float;
         slices, patients: int, those that count; own_slices: int, labelled slices of the rung itself;
         folds: sorted list of int among the slices that count, None where the rung has no fold column.
@@ -64,15 +61,14 @@ def ladder(
             f"{i}/log_loss_epidural": _mean(single[:, _EPIDURAL]),
         }
         if i:
-            statistics[f"{i}/change"] = _mean(losses[i] - losses[i - 1 if against == "before" else 0])
+            statistics[f"{i}/change"] = _mean(losses[i] - losses[i - 1])
     # one call for all: every statistic sees the same draws
     found = interval_over_groups(statistics, common["patient_id"].to_numpy(), samples, seed)
     rows = []
     for i, (rung, table) in enumerate(zip(rungs, tables, strict=True)):
         scores = {name: found.get(f"{i}/{name}") for name in _SCORES}
-        before = rungs[i - 1 if against == "before" else 0].name if i else None
         rows.append(
-            {"name": rung.name, "adds": rung.adds, **scores, "against": before}
+            {"name": rung.name, "adds": rung.adds, **scores}
             | {
                 "mean_probability_epidural": float(table[PROBABILITIES[_EPIDURAL]].mean()),
                 "observed_rate_epidural": float(table["epidural"].mean()),

@@ -9,7 +9,7 @@ import pyarrow as pa
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.ladder import ladder, rare_class
 from medray.ich.method import Method
-from medray.ich.scores import score
+from medray.ich.scores import interval_text, score
 from medray.ich.study import study_table
 from medray.shards.store import Store
 
@@ -50,21 +50,13 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
 
 def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
-    lines = [f"weighted log loss  {_interval(metrics['weighted_log_loss'], 4)}"]
-    lines += [f"AUC {name:<17}{_interval(metrics['auc'][name], 3)}" for name in CLASSES]
+    lines = [f"weighted log loss  {interval_text(metrics['weighted_log_loss'], 4)}"]
+    lines += [f"AUC {name:<17}{interval_text(metrics['auc'][name], 3)}" for name in CLASSES]
     study = metrics["study"]
     return [
         *lines,
-        f"AUC of studies       {_interval(study['auc'], 3)}  ({study['positive']} of {study['studies']} bleed)",
+        f"AUC of studies       {interval_text(study['auc'], 3)}  ({study['positive']} of {study['studies']} bleed)",
     ]
-
-
-def _interval(figure: dict[str, float | None], digits: int) -> str:
-    if figure["value"] is None:
-        return "undefined: a class is absent"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.{digits}f}"
-    return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:

@@ -23,6 +23,15 @@ def weighted_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(log_losses(probabilities, labels) @ np.array(SCORE_WEIGHTS)) / sum(SCORE_WEIGHTS))
 
 
+def interval_text(figure: dict[str, float | None], digits: int) -> str:
+    """A figure with its interval, for a terminal."""
+    if figure["value"] is None:
+        return "undefined: a class is absent"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.{digits}f}"
+    return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
+
+
 def slice_metrics(outputs: pd.DataFrame) -> dict[str, float]:
     """Figures of a table of outputs, one row a slice: PROBABILITIES, CLASSES; unlabelled rows do not count."""
     labelled = outputs.dropna(subset=list(CLASSES))

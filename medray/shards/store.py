@@ -53,7 +53,7 @@ class Store:
         return Path(self.root) if isinstance(self.filesystem, pafs.LocalFileSystem) else None
 
     def sub(self, *parts: str) -> Store:
-        child = object.__new__(Store)
+        child = object.__new__(type(self))
         child.uri, child.filesystem = "/".join((self.uri, *parts)), self.filesystem
         child.root = "/".join((self.root, *parts))
         return child

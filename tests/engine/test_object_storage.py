@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import boto3
 import pandas as pd
 import pytest
+from moto.server import ThreadedMotoServer
 
 from medray.shards.store import Store
-
-moto_server = pytest.importorskip("moto.server")
 
 
 @pytest.fixture(scope="module")
 def bucket() -> str:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     _, port = server.get_host_and_port()
-    import boto3
-
     place = f"http://127.0.0.1:{port}"
     keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
     boto3.client("s3", endpoint_url=place, **keys).create_bucket(Bucket="medray")

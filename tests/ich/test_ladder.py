@@ -54,21 +54,12 @@ def test_scores_of_a_rung_are_those_of_scikit_learn() -> None:
 def test_a_change_is_the_difference_and_paired_over_patients() -> None:
     first, second, third = ladder(rungs(), samples=300)
     assert first["change"] is None
-    assert first["against"] is None
-    assert (second["against"], third["against"]) == ("step 0", "step 1")
     change = third["change"]
     assert change["value"] == pytest.approx(third["weighted_log_loss"]["value"] - second["weighted_log_loss"]["value"])
     assert change["low"] < change["value"] < change["high"] < 0  # less noise is better, and the interval knows
     # unpaired, the difference of two means would be as uncertain as both together
     widths = [row["weighted_log_loss"]["high"] - row["weighted_log_loss"]["low"] for row in (second, third)]
     assert change["high"] - change["low"] < 0.5 * np.hypot(*widths)
-
-
-def test_changes_against_the_first() -> None:
-    rows = ladder(rungs(), samples=20, against="first")
-    assert [row["against"] for row in rows] == [None, "step 0", "step 0"]
-    losses = [row["weighted_log_loss"]["value"] for row in rows]
-    assert rows[2]["change"]["value"] == pytest.approx(losses[2] - losses[0])
 
 
 def test_only_labelled_slices_of_every_rung_count() -> None:

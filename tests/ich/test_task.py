@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,10 @@ from medray.ich.classes import CLASSES
 from medray.ich.recipes import FOUR, FREE, RECIPES, any_backbone, ladder, recipe
 from medray.ich.task import IDENTIFIERS, SliceTask, head_square
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORED = ("brain", "subdural", "bone", "soft")
 SIZE = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pixels(seed: int = 0, shape: tuple[int, int] = (SIZE, SIZE), windows: int = len(STORED)) -> np.ndarray:

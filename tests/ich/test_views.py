@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,9 @@ from medray.ich.task import IDENTIFIERS, SliceTask
 from medray.ich.views import Views, view
 from medray.nn.backbone import Backbone
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FLIPS = ("flip", "flip-vertical", "flip-both", "transpose")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Averages(nn.Module):

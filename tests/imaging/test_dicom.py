@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import pydicom
 import pytest
@@ -272,7 +273,6 @@ def test_compressed_transfer_syntaxes(syntax: str, dtype: str) -> None:
 
 
 def test_jpeg_lossless_as_old_archives_hold_it(tmp_path: Path) -> None:
-    gdcm = pytest.importorskip("gdcm")
     pixels = np.random.default_rng(0).integers(-1000, 3000, (64, 48)).astype(np.int16)
     plain, packed = str(tmp_path / "plain.dcm"), str(tmp_path / "packed.dcm")
     (tmp_path / "plain.dcm").write_bytes(encode(ct(pixels, RescaleIntercept=0)))

@@ -1,22 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 from medray.nn.stack import StackLSTM, reverse
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEATURES, CLASSES = 5, 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,10 @@ from medray.ich.task import SliceTask
 from medray.nn.backbone import Backbone
 from medray.nn.weights import load_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HUB_CLASSES, CLASSES = 1000, 6
 State = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def hub_state(name: str = "test_resnet", seed: int = 7, channels: int = 3) -> State:

@@ -80,7 +80,7 @@ def _steps(rows: list[Row]) -> pd.DataFrame:
             "step": [row["name"] for row in rows],
             "what it adds": [row["adds"] for row in rows],
             "weighted log loss": [_cell(row["weighted_log_loss"], 4) for row in rows],
-            _change(rows): [_cell(row["change"], 4, signed=True) for row in rows],
+            "change against the step before": [_cell(row["change"], 4, signed=True) for row in rows],
             "AUC any": [_cell(row["auc_any"], 3) for row in rows],
             "epidural average precision": [_cell(row["average_precision_epidural"], 3) for row in rows],
             "slices": [row["slices"] for row in rows],
@@ -153,13 +153,12 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
     return Section(f"The rare class: {name}", text, more=tuple(more))
 
 
-def ensemble(weights: Mapping[str, Mapping[Any, float]], comparison: list[Row] | Mapping[str, float]) -> Section:
+def ensemble(weights: Mapping[str, Mapping[Any, float]], losses: Mapping[str, float]) -> Section:
     """The weight of each model by fold, and what searching the weights was worth.
 
     Args:
         weights: model name → fold (int, or its text after JSON) → its weight in the blend of that fold.
-        comparison: ``medray.ich.ladder.ladder(rungs, against="first")`` of the plain average first, then nested
-            weights and single models; or only name → weighted log loss, without intervals.
+        losses: way of blending, or model → weighted log loss.
     """
     folds = sorted({fold for of in weights.values() for fold in of}, key=int)
     table = pd.DataFrame({"model": list(weights)})
@@ -172,42 +171,18 @@ def ensemble(weights: Mapping[str, Mapping[Any, float]], comparison: list[Row] |
         alone = "There is one fold only, and so no other one to find weights on: all models weigh the same."
         more.append(Notice(alone, warning=False))
     more.append(Table(table, "The weights that blend each fold; they were found on the other folds."))
-    if comparison:
+    if losses:
+        compared = pd.DataFrame({"blend": list(losses), "weighted log loss": [f"{v:.4f}" for v in losses.values()]})
         flattered = (
-            "The best single model is picked after scoring, on these slices, which flatters it; nested weights are not."
+            "Whoever picks the best single model after scoring, on these slices, flatters it; nested weights are not."
         )
-        if isinstance(comparison, Mapping):
-            compared = pd.DataFrame(
-                {"blend": list(comparison), "weighted log loss": [f"{loss:.4f}" for loss in comparison.values()]}
-            )
-        else:
-            compared = _compared(comparison)
-            first = comparison[0]
-            flattered = f"{first['slices']:,} held-out slices of {first['patients']:,} patients. {flattered}"
         more.append(Table(compared, flattered))
     text = "A weighted average of the models. No fold's labels have a say in the weights that it is scored with."
     return Section("Ensemble", text, more=tuple(more))
 
 
-def _compared(rows: list[Row]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "blend": [row["name"] for row in rows],
-            "what it is": [row["adds"] for row in rows],
-            "weighted log loss": [_cell(row["weighted_log_loss"], 4) for row in rows],
-            _change(rows): [_cell(row["change"], 4, signed=True) for row in rows],
-            "AUC any": [_cell(row["auc_any"], 3) for row in rows],
-        }
-    )
-
-
 def _weight(value: float | None) -> str | None:
     return None if value is None else f"{value:.3f}"
-
-
-def _change(rows: list[Row]) -> str:
-    """The header of a change: against what."""
-    return f"change against {ladder_chart.compared_with(rows) or 'the step before'}"
 
 
 def _cell(figure: dict[str, float | None] | None, digits: int, signed: bool = False) -> Cell | None:

@@ -36,14 +36,8 @@ def steps(rows: Sequence[dict[str, Any]], published: Sequence[float] = ()) -> Fi
     loss.set_yticks(heights, [textwrap.fill(name, _NAME_WIDTH) for name in names])
     loss.set_ylim(-0.6, len(names) - 0.4)
     name_axes(loss, "weighted log loss")
-    name_axes(change, f"its change against {compared_with(rows) or 'the line above'}")
+    name_axes(change, "its change against the line above")
     return figure
-
-
-def compared_with(rows: Sequence[dict[str, Any]]) -> str | None:
-    """The one step that all changes are against; None where each is against the one before."""
-    against = {row["against"] for row in rows[1:]}
-    return str(against.pop()) if len(against) == 1 else None
 
 
 def _point(axis: Axes, figure: dict[str, float | None], y: float, colour: str) -> None:
