@@ -17,14 +17,13 @@ from typing import Literal
 import tyro
 
 from medray.engine.claim import claim
-from medray.engine.cluster import connect, spread
+from medray.engine.cluster import spread
+from medray.engine.dataset import Dataset, System
 from medray.engine.embed import embed, read_features
 from medray.engine.fit import fit
 from medray.engine.initial import write_initial
 from medray.engine.options import Options, flags_over, run_job
-from medray.engine.phantoms import phantom_files
 from medray.engine.plan import show_plan
-from medray.engine.prepare import prepare
 from medray.engine.progress import say
 from medray.engine.sweep import cross_validation, cross_validation_on_features, out_of_fold
 from medray.engine.tracking import track_run
@@ -41,7 +40,9 @@ from medray.ich.sequence import SequenceTask
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSpec
-from medray.shards.store import Store, place
+from medray.shards.store import Store
+
+HEAD_CT = System(CLASSES, read_labels, assemble, PhantomSpec(patients=160, matrix_px=128, slices=(18, 22)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,32 +68,21 @@ PHANTOMS = IchCV(
 
 def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     options, out, pipeline = job.options, Store(job.options.out), job.pipeline
-    folds, pseudonyms = options.fold_list(), options.pseudonyms()
+    folds = options.fold_list()
     planned = plan(pipeline, tasks, job.sequence, job.source, out.sub("shards").folders(), len(folds) == options.folds)
-    source, shards = planned.source, out.sub("shards", planned.source.folder)
-    if (job.dicom is None) != (job.labels is None):
-        raise ValueError("--dicom and --labels: both are needed to train, or neither for phantoms")
-    labels = None if job.labels is None else read_labels(job.labels)
-    out.check_writable()
-    inputs = {"dicom": place(job.dicom), "labels": place(job.labels), "remove_hardware": source.remove_hardware}
-    claim(out, inputs | options.identity())
+    shards = out.sub("shards", planned.source.folder)
+    data = Dataset(HEAD_CT, planned.source, options, job.dicom, job.labels, shards)
+    data.claim(remove_hardware=job.source.remove_hardware)
     for name, identity in planned.claims(pipeline).items():
         claim(out.sub("runs", name), identity)
     for name, task in planned.backbones.items():
         write_initial(task, out.sub("runs", name))  # weights that cannot be had end it here, before anything is spent
-    connect()
-    dicom = job.dicom
-    if dicom is None:
-        say("No --dicom: this run is on phantoms. Its scores say that the machinery learns, nothing about patients.")
-        say("On your own data: uv run jobs/ich_cv.py --dicom DIR --labels LABELS.csv --out OUT")
-        dicom, labels_csv = phantom_files(out, PhantomSpec(patients=160, matrix_px=128, slices=(18, 22)))
-        labels = read_labels(labels_csv)
-    files = Store(dicom).files()
+    data.find()
     resources = spread(len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads)
     for line in planned.notices():
         say(line)
     show_plan(
-        out, files, shards, planned.backbones, folds, options.folds, resources, planned.feature_counts,
+        out, data.files, shards, planned.backbones, folds, options.folds, resources, planned.feature_counts,
         len(pipeline.views.views), {folder(name): task for name, task in planned.sequences.items()},
     )  # fmt: skip
     tracker = options.tracker()
@@ -102,10 +92,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         return job.until == stage and (tracker.close() or True)
 
     say("\n1. Shards and folds")
-    prepared = prepare(
-        source, lambda scan: assemble(scan, labels), list(CLASSES), Store(dicom), files, out, shards, pseudonyms,
-        options.private, options.folds, options.rows_per_shard, options.split_seed,
-    )  # fmt: skip
+    prepared = data.prepare()
     if end("shards"):
         return
     common = (CLASSES, folds, out)
@@ -160,7 +147,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     histories = {run.name: run.history() for run in chain(*runs.values(), *stages.values())}
     settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity()
     plots = write_report(
-        out, source, Store(dicom), prepared.private, prepared.index, histories, settings, phantom=job.dicom is None
+        out, planned.source, data.folder, prepared.private, prepared.index, histories, settings, phantom=data.phantom
     )
     artifacts = plots | {name: out.read_bytes(name) for name in ("report.html", "metrics.json")}
     tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)

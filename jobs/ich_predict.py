@@ -16,11 +16,11 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from medray.engine.claim import claim
+from medray.engine.digest import digest
 from medray.engine.finished import finished_job, finished_run
 from medray.engine.options import run_job
 from medray.engine.predict import decoded_groups, outputs_of, scan_here
 from medray.engine.progress import Progress, say, warn
-from medray.engine.shard import digest
 from medray.ich.external import read_truth, score_external, summary
 from medray.ich.inventory import assemble
 from medray.ich.montage import draw_study

@@ -29,6 +29,11 @@ INK, FAINT, GRID, ACCENT, WARNING = "#1b2430", "#6b7787", "#dbe0e7", "#2f6fdf", 
 PALETTE = ("#e4572e", "#2f8fe0", "#16a394", "#9b6be0", "#d99a06", INK, "#d6569b", "#7a9a2e")
 """Distinct on white and on black."""
 
+PHANTOM_WARNING = (
+    "These studies are phantoms: drawn by a program, not scanned. The scores below say that the machinery learns; "
+    "they say nothing about patients, and no figure here may be compared with a published one."
+)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -42,6 +47,7 @@ class Cell:
 class Table:
     frame: pd.DataFrame  # any cell: number, text, Cell, or None/NaN, which becomes a dash
     caption: str = ""
+    wide: tuple[str, ...] = ()  # columns of running text: they are not squeezed to a word a line
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,7 @@ def _block(block: Block, name: str) -> dict[str, Any]:
         width = 100 * min(1.0, block.figure.get_figwidth() / 10)
         return {"kind": "picture", "svg": _svg(block.figure, name), "width": f"{width:.0f}", "caption": block.caption}
     if isinstance(block, Table):
-        return {"kind": "table", "caption": block.caption, **_table(block.frame)}
+        return {"kind": "table", "caption": block.caption, **_table(block.frame, block.wide)}
     if isinstance(block, Gallery):
         tiles = [{"image": _webp(t.image), "title": t.title, "lines": t.lines, "chips": t.chips} for t in block.tiles]
         return {"kind": "gallery", "tiles": tiles, "caption": block.caption, "tile_px": block.tile_px}
@@ -237,7 +243,7 @@ _NUMBER = re.compile(r"[−+-]?[\d.,]+(\s?(%|HU|mm|s|kB|MB|GB))?")
 _NOTHING = "–"
 
 
-def _table(frame: pd.DataFrame) -> dict[str, Any]:
+def _table(frame: pd.DataFrame, wide: tuple[str, ...] = ()) -> dict[str, Any]:
     columns = [[_cell(value) for value in frame.iloc[:, i].tolist()] for i in range(frame.shape[1])]
     right = [
         any(cell.text != _NOTHING for cell in column)
@@ -245,7 +251,11 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
         for column in columns
     ]
     rows = [[(cell, right[i]) for i, cell in enumerate(row)] for row in zip(*columns, strict=True)]
-    return {"header": [(str(name), right[i]) for i, name in enumerate(frame.columns)], "rows": rows}
+    header = [
+        (str(name), " ".join(word for word, on in (("right", right[i]), ("wide", name in wide)) if on))
+        for i, name in enumerate(frame.columns)
+    ]
+    return {"header": header, "rows": rows}
 
 
 def _cell(value: Any) -> Cell:
@@ -303,9 +313,11 @@ tbody tr:last-child td { border-bottom: 0; }
 tbody tr:hover td { background: color-mix(in srgb, var(--accent) 7%, transparent); }
 .right { text-align: right; }
 td.right { white-space: nowrap; }
-td small { color: var(--faint); font-size: 12px; margin-left: 8px; white-space: nowrap; }
+th.wide { min-width: 150px; }
+td small { display: block; margin: 0; color: var(--faint); font-size: 12px; white-space: nowrap; }
 .notice { border-left: 4px solid var(--accent); background: var(--note-paper); border-radius: 6px;
   padding: 11px 16px; margin: 0 0 14px; max-width: 110ch; white-space: pre-line; }
+figure + .notice, .scroll + .notice { margin-top: 14px; }
 .notice.warning { border-color: var(--warn); background: var(--warn-paper); color: var(--warn); font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 4px 0 16px; }
 .figures div { border: 1px solid var(--grid); border-radius: 10px; padding: 12px 16px; }
@@ -369,7 +381,7 @@ _TEMPLATE = jinja2.Environment(
 {% elif block.kind == "table" %}
 <div class="scroll"><table>
 {% if block.caption %}<caption>{{ block.caption }}</caption>{% endif %}
-<thead><tr>{% for name, right in block.header %}<th{% if right %} class="right"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for name, kind in block.header %}<th{% if kind %} class="{{ kind }}"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in block.rows %}
 <tr>{% for cell, right in row %}<td{% if right %} class="right"{% endif %}>{{ cell.text }}{% if cell.note %}<small>{{ cell.note }}</small>{% endif %}</td>{% endfor %}</tr>

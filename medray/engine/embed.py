@@ -17,12 +17,12 @@ from torch import nn
 
 from medray.engine import checkpoint
 from medray.engine.cluster import what_happened
+from medray.engine.digest import digest
 from medray.engine.loop import autocast_dtype
 from medray.engine.predict import evaluate
 from medray.engine.progress import Progress
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import EvaluationPlan, Rows, read_index
-from medray.engine.shard import digest
 from medray.engine.stream import read_unit
 from medray.shards.store import Store
 from medray.task import Task

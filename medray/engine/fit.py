@@ -46,7 +46,7 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
                 if not run.history()
                 else f"  {run.name}  goes on after epoch {run.history()[-1]['epoch']}"
             )
-            active[_start(run)] = _Watched(run, on_change)
+            active[start(run)] = _Watched(run, on_change)
         done, _ = ray.wait(list(active), timeout=_POLL_SECONDS)
         for watched in active.values():
             watched.look()
@@ -69,11 +69,16 @@ def _check(run: Run) -> None:
         raise ValueError(f"run {run.name}: {len(run.train)} training rows")
 
 
-def _start(run: Run) -> ray.ObjectRef:
+def start(run: Run) -> ray.ObjectRef:
+    """Begin a run on the cluster, or go on with it; the reference raises what ended it."""
     local = run.resources.workers == 0
     cpus = run.resources.cpus_per_worker if local else 0.01
     return _train.options(
-        num_cpus=cpus, num_gpus=1 if local and run.resources.gpu else 0, max_retries=RETRIES, name=run.name
+        num_cpus=cpus,
+        num_gpus=1 if local and run.resources.gpu else 0,
+        max_retries=RETRIES,
+        name=run.name,
+        scheduling_strategy="DEFAULT",  # out of the placement group of a trial that starts it: that one only waits
     ).remote(run)
 
 

@@ -64,11 +64,11 @@ class Worker:
 
     def work(self) -> None:
         plan = TrainingPlan(
-            self.run.train, self.task.batch_size, self.task.epochs, self.task.seed, self.world, self.rank,
+            self.run.train, self.task.batch_size, self.run.last_epoch, self.task.seed, self.world, self.rank,
             self.epoch, self.step,
         )  # fmt: skip
         batches = stream(self.task, plan, self.run.resources.data_cpus)
-        while self.epoch < self.task.epochs:
+        while self.epoch < self.run.last_epoch:
             self._train_epoch(batches, plan.steps_per_epoch)
             self._monitor()
             self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
@@ -163,7 +163,7 @@ class Worker:
             sums /= self.world
         metrics = {f"train_{n}": float(v) for n, v in zip(names, sums, strict=True)}
         rows = self.run.monitored
-        due = (self.epoch + 1) % self.run.monitor_every == 0 or self.epoch + 1 == self.task.epochs
+        due = (self.epoch + 1) % self.run.monitor_every == 0 or self.epoch + 1 == self.run.last_epoch
         if rows is not None and len(rows) and due:
             table = self._evaluate(rows)
             scores = self.task.metrics(table) if self.rank == 0 else {}
@@ -184,7 +184,8 @@ class Worker:
         )
 
     def _finish(self) -> None:
-        """Predict the held-out rows with the last epoch's weights, or the inner split's best, and close the run."""
+        """Predict the held-out rows with the last epoch's weights, or the inner split's best, and close the run (of
+        one that stops early only the predictions are kept: its weights are in the checkpoint)."""
         network = self._scored()
         if self.run.monitor == "inner":
             if self.world > 1:
@@ -195,14 +196,15 @@ class Worker:
         if self.rank:
             return
         check_ids(table[self.task.id_column], self.run.held_out_ids, self.run.name)
-        store = self.run.store
+        store = self.run.results
         for name, rows in (("predictions", table), ("inner", inner)):
             if rows is not None:
                 store.write_table(f"{name}.parquet", pa.Table.from_pandas(rows, preserve_index=False))
-        digest = checkpoint.write_weights(
-            store, "model.pt", {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
-        )
-        chosen = self.best["epoch"] + 1 if self.run.monitor == "inner" else self.task.epochs
+        digest = None
+        if self.run.last_epoch == self.task.epochs:
+            state = {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
+            digest = checkpoint.write_weights(store, "model.pt", state)
+        chosen = self.best["epoch"] + 1 if self.run.monitor == "inner" else self.run.last_epoch
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
         store.write_json("done.json", done)
 

@@ -81,9 +81,10 @@ class Options:
                 raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")
         return tuple(sorted(set(self.train_folds))) or tuple(range(self.folds))
 
-    def tracker(self) -> Tracker:
+    def tracker(self, of: str = "") -> Tracker:
+        """MLflow's mirror of the job, or of a search ``of`` that name in the same --out."""
         out = Store(self.out)
-        identity = hashlib.sha256(out.uri.encode()).hexdigest()[:16]
+        identity = hashlib.sha256(f"{out.uri}{f'/{of}' if of else ''}".encode()).hexdigest()[:16]
         if self.tracking_uri:
             return Tracker(self.tracking_uri, self.experiment, None, identity)
         folder = out.local or self.private

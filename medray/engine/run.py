@@ -38,10 +38,21 @@ class Run:
     monitor_every: int = 1
     checkpoint_minutes: float = 10.0
     deterministic: bool = True
+    stop_after: int | None = None
+    """Predict and stop after this epoch of a longer schedule; a run with a later one goes on from there."""
+
+    @property
+    def last_epoch(self) -> int:
+        return self.task.epochs if self.stop_after is None else min(self.stop_after, self.task.epochs)
+
+    @property
+    def results(self) -> Store:
+        """Where predictions and done.json are: beside the history, or in after-<epoch>/ for a run that stops early."""
+        return self.store if self.last_epoch == self.task.epochs else self.store.sub(f"after-{self.last_epoch}")
 
     @property
     def finished(self) -> bool:
-        return self.store.exists("done.json")
+        return self.results.exists("done.json")
 
     @property
     def monitored(self) -> Rows | None:
@@ -60,12 +71,12 @@ class Run:
         return int(self.name.rsplit("fold", 1)[1])
 
     def predictions(self) -> pd.DataFrame:
-        return self.store.read_table("predictions.parquet").to_pandas()
+        return self.results.read_table("predictions.parquet").to_pandas()
 
     def inner_predictions(self) -> pd.DataFrame | None:
         """Of the inner rows, None where there are none."""
         name = "inner.parquet"
-        return self.store.read_table(name).to_pandas() if self.store.exists(name) else None
+        return self.results.read_table(name).to_pandas() if self.results.exists(name) else None
 
     def weights_digest(self) -> str:
         """Of the finished run's network: what is computed with it is only good as long as this is the same."""

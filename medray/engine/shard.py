@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import json
@@ -18,6 +17,8 @@ import ray
 import ray.data
 
 from medray.engine.cluster import what_happened
+from medray.engine.digest import digest
+from medray.engine.numbers import numbers
 from medray.engine.progress import Progress
 from medray.shards.source import Source
 from medray.shards.store import File, Store, reason
@@ -30,11 +31,6 @@ ROWS_PER_GROUP = 8
 _HEADER_BYTES = 1 << 16
 
 Table = dict[str, Any]
-
-
-def digest(*values: Any) -> str:
-    """A short name for values that JSON can hold."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 # ---------------------------------------------------------------- headers
@@ -137,7 +133,7 @@ def write(
     if todo:
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
         writer: Any = _Writer(source, folder, to, [names[i] for i in todo], rows, kept)
-        data = ray.data.range(len(todo), override_num_blocks=len(todo)).map_batches(writer, batch_size=1, num_cpus=1)
+        data = numbers(len(todo), 1).map_batches(writer, batch_size=1, num_cpus=1)
         try:
             for done in data.iter_batches(batch_size=None, batch_format="pandas"):
                 results.append(pd.DataFrame(done))

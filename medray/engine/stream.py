@@ -15,6 +15,7 @@ import ray
 import ray.data
 
 from medray.engine.cluster import quiet_data
+from medray.engine.numbers import numbers
 from medray.engine.samples import EvaluationPlan, Rows, TrainingPlan
 from medray.shards.store import Store
 from medray.task import Task
@@ -33,8 +34,7 @@ def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) ->
         return
     quiet_data()
     reader: Any = _Reader(task, ray.put(plan), units)
-    data = ray.data.range(len(units), override_num_blocks=len(units))
-    data = data.map_batches(reader, batch_size=1, num_cpus=data_cpus)
+    data = numbers(len(units), data_cpus).map_batches(reader, batch_size=1, num_cpus=data_cpus)
     blocks: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
     for block in blocks:
         for batch in block["batch"]:

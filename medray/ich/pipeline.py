@@ -15,7 +15,6 @@ from medray.ich.sequence import SequenceTask
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.ich.views import Views
-from medray.imaging.window import WINDOWS, parse_window
 from medray.nn.backbone import licence_of
 
 
@@ -110,20 +109,12 @@ def plan(
     if pipeline.ladder:
         every |= recipes.ladder(next(iter(tasks.values())))
     source = source.holding([window for task in every.values() for window in task.windows], folders)
-    source = replace(source, windows=tuple(_name_of(window) for window in source.windows))
     every = {name: task.reading(source.windows) for name, task in every.items()}
     counts: dict[str, int] = {name: task.feature_count() for name, task in every.items()}
     sequences = {}
     if pipeline.sequence_stage:
         sequences = {name: replace(sequence, feature_count=counts[name]) for name in tasks}
     return Planned(source, tuple(tasks), every, {name: counts[name] for name in tasks}, sequences)
-
-
-def _name_of(window: str) -> str:
-    """One way to say it: a restart, which has only the folder's numbers, then finds the shards that are its own."""
-    parsed = parse_window(window)
-    names = (name for name, known in WINDOWS.items() if known == parsed)
-    return next(names, f"{parsed.level:g}/{parsed.width:g}")
 
 
 def phantoms() -> Pipeline:

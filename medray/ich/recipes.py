@@ -83,6 +83,11 @@ def phantom(name: str = "test_efficientnet") -> SliceTask:
     )  # fmt: skip
 
 
+def phantom_search(name: str = "test_efficientnet") -> SliceTask:
+    """What the search on phantoms starts from: rungs of 1, 3 and 9 epochs, seconds each."""
+    return replace(phantom(name), epochs=9, size_px=48, repeat_epidural=1)
+
+
 def phantom_sequence() -> SequenceTask:
     return SequenceTask(
         hidden=48, layers=2, epochs=12, batch_size=8, optimizer="adamw", learning_rate=2e-3, weight_decay=0.01,

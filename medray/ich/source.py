@@ -14,7 +14,7 @@ import tyro
 from medray.ich.classes import CLASSES
 from medray.imaging.dicom import read_headers, read_slices
 from medray.imaging.headmask import head_mask, remove_hardware
-from medray.imaging.window import apply_windows, parse_window
+from medray.imaging.window import WINDOWS, apply_windows, parse_window
 from medray.shards.source import Encoded, Source
 
 _MM = {"unit": "mm"}
@@ -74,11 +74,14 @@ class HeadCT(Source):
 
     def holding(self, wanted: Sequence[str], folders: Sequence[str]) -> HeadCT:
         """This source with the windows of one of the existing shard ``folders`` that holds all that are wanted, else
-        with just the wanted ones."""
-        distinct = [w for i, w in enumerate(wanted) if parse_window(w) not in map(parse_window, wanted[:i])]
+        with just the wanted ones. Folders that are not named by windows are somebody else's."""
+        distinct = list(dict.fromkeys(map(_name, wanted)))
         for folder in folders:
-            windows = [name.replace("x", "/") for name in folder.split("_")]
-            if set(map(parse_window, distinct)) <= set(map(parse_window, windows)):
+            try:
+                windows = [_name(name.replace("x", "/")) for name in folder.split("_")]
+            except ValueError:
+                continue
+            if set(distinct) <= set(windows):
                 return replace(self, windows=tuple(windows))
         return replace(self, windows=tuple(distinct))
 
@@ -119,6 +122,13 @@ class HeadCT(Source):
             }
             encoded.append(Encoded(columns, image.repaired))
         return encoded
+
+
+def _name(window: str) -> str:
+    """One way to say it: a restart, which has only the folder's numbers, then finds the shards that are its own."""
+    parsed = parse_window(window)
+    names = (name for name, known in WINDOWS.items() if known == parsed)
+    return next(names, f"{_number(parsed.level)}/{_number(parsed.width)}")
 
 
 def _number(value: float) -> str:

@@ -61,6 +61,8 @@ class SliceTask(Task):
     """Weight of any's column in the loss; the challenge's score has 2, and 1 for each other class."""
     label_smoothing: float = 0.0
     """Labels become this much less certain."""
+    augmentation: float = 1.0
+    """Strength: shift, zoom, rotation and brightness times this; 0 leaves the flips only."""
     flip: bool = True
     """Augment with horizontal flips."""
     flip_vertical: bool = False
@@ -80,6 +82,8 @@ class SliceTask(Task):
         super().__post_init__()
         if min(self.epidural_weight, self.any_weight) < 0:
             raise ValueError(f"--epidural-weight {self.epidural_weight}, --any-weight {self.any_weight}: 0 or more")
+        if self.augmentation < 0:
+            raise ValueError(f"--augmentation {self.augmentation}: 0 or more")
         if self.repeat_epidural < 1:
             raise ValueError(f"--repeat-epidural {self.repeat_epidural}: must be at least 1")
         if not self.windows or (self.neighbours and len(self.windows) != 1):
@@ -261,15 +265,15 @@ def _transform(task: SliceTask) -> Any:
     steps += [A.HorizontalFlip(p=0.5)] if task.flip else []
     steps += [A.VerticalFlip(p=0.5)] if task.flip_vertical else []
     steps += [A.Transpose(p=0.5)] if task.transpose else []
-    if task.shift or task.zoom or task.rotate_deg:
+    names = ("shift", "zoom", "rotate_deg", "brightness")
+    shift, zoom, rotate_deg, brightness = (getattr(task, name) * task.augmentation for name in names)
+    if shift or zoom or rotate_deg:
+        zoom = min(zoom, 0.9)  # a strong augmentation does not turn the slice inside out
         steps.append(
             A.Affine(
-                scale=(1 - task.zoom, 1 + task.zoom),
-                translate_percent=(-task.shift, task.shift),
-                rotate=(-task.rotate_deg, task.rotate_deg),
-                p=0.9,
+                scale=(1 - zoom, 1 + zoom), translate_percent=(-shift, shift), rotate=(-rotate_deg, rotate_deg), p=0.9
             )
         )
-    if task.brightness:
-        steps.append(A.RandomBrightnessContrast(task.brightness, task.brightness, p=0.5))
+    if brightness:
+        steps.append(A.RandomBrightnessContrast(min(brightness, 1.0), min(brightness, 1.0), p=0.5))
     return A.Compose(steps)

@@ -9,12 +9,7 @@ import pandas as pd
 
 from medray.ich.report import about_data, about_ladder, about_predictions
 from medray.ich.report.pictures import Pictures
-from medray.page import Block, Notice, Section
-
-PHANTOM_WARNING = (
-    "These studies are phantoms: drawn by a program, not scanned. The scores below say that the machinery learns; "
-    "they say nothing about patients, and no figure here may be compared with a published one."
-)
+from medray.page import PHANTOM_WARNING, Block, Notice, Section
 
 
 def report_sections(
@@ -55,7 +50,7 @@ def report_sections(
         about_predictions.examples(pictures, oof),
         about_predictions.studies(metrics, studies, oof),
         about_data.files(inventory),
-        *([about_data.settings(settings)] if settings else []),
+        *([about_data.settings(settings, list(metrics.get("recalibration", {})), of_folds)] if settings else []),
     ]
 
 

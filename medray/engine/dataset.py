@@ -1,0 +1,102 @@
+"""Input files and their labels, from the command line to shards and folds: what every job begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from medray.engine.claim import claim
+from medray.engine.cluster import connect
+from medray.engine.options import Options
+from medray.engine.phantoms import phantom_files
+from medray.engine.prepare import Prepared, prepare
+from medray.engine.progress import say
+from medray.imaging.phantom import PhantomSpec
+from medray.shards.inventory import Inventory
+from medray.shards.source import Source
+from medray.shards.store import File, Store, place
+
+
+@dataclass(frozen=True)
+class System:
+    """How a system reads its files and labels. ``flags`` name the two on the command line."""
+
+    classes: Sequence[str]
+    read_labels: Callable[[str], Any]
+    assemble: Callable[[pd.DataFrame, Any], Inventory]
+    phantoms: PhantomSpec
+    flags: tuple[str, str] = ("--dicom", "--labels")
+
+
+@dataclass
+class Dataset:
+    """Images and labels of a job; phantoms where the job was given none."""
+
+    system: System
+    source: Source
+    options: Options
+    files_uri: str | None
+    labels_uri: str | None
+    shards: Store
+    phantom: bool = field(init=False)
+    files: list[File] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.phantom = self.files_uri is None
+        if self.phantom != (self.labels_uri is None):
+            raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train, or neither for phantoms")
+        self._labels = None if self.labels_uri is None else self.system.read_labels(self.labels_uri)
+
+    def claim(self, **more: Any) -> None:
+        """Make --out this data's folder, or go on in it.
+
+        Raises:
+            ValueError: it cannot be written, or it is another configuration's.
+        """
+        names = [flag.removeprefix("--") for flag in self.system.flags]
+        inputs = dict(zip(names, (place(self.files_uri), place(self.labels_uri)), strict=True))
+        out = Store(self.options.out)
+        out.check_writable()
+        claim(out, inputs | more | self.options.identity())
+
+    def find(self) -> None:
+        """Join the cluster and list the files; write the phantoms where they are wanted."""
+        connect()
+        if self.files_uri is None:
+            say(
+                "No data given: this run is on phantoms. Its scores say that the machinery learns, nothing about patients."
+            )
+            say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
+            self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.system.phantoms)
+            self._labels = self.system.read_labels(self.labels_uri)
+        self.files = self.folder.files()
+
+    def flags(self, beside: str) -> list[str]:
+        """The flags with which another job uses the same data: in the same --out, or beside it for phantoms, which are
+        that other job's own data then."""
+        assert self.files_uri is not None, "find comes first"
+        assert self.labels_uri is not None
+        given = zip(self.system.flags, (self.files_uri, self.labels_uri), strict=True)
+        options = self.options
+        out = f"{options.out.rstrip('/')}-{beside}" if self.phantom else options.out
+        values = [*[text for pair in given for text in pair], "--out", out, "--folds", str(options.folds)]
+        values += ["--split-seed", str(options.split_seed), "--rows-per-shard", str(options.rows_per_shard)]
+        values += ["--monitor", options.monitor, *["--public-ids"] * options.public_ids]
+        return values if self.phantom else [*values, "--variant", beside]
+
+    @property
+    def folder(self) -> Store:
+        assert self.files_uri is not None, "find comes first"
+        return Store(self.files_uri)
+
+    def prepare(self) -> Prepared:
+        """Shards and folds; what is there is kept."""
+        options = self.options
+        return prepare(
+            self.source, lambda scan: self.system.assemble(scan, self._labels), list(self.system.classes), self.folder,
+            self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,
+            options.rows_per_shard, options.split_seed,
+        )  # fmt: skip

@@ -1,0 +1,38 @@
+"""Numbered pieces of work as a Ray Data dataset."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+import pyarrow as pa
+import ray.data
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+
+def numbers(count: int, num_cpus: float) -> ray.data.Dataset:
+    """``ray.data.range``, one number a block, that reserves ``num_cpus`` where range reserves a whole CPU.
+
+    With range, runs that leave less than one CPU free between them would wait for ever; and what follows with the same
+    reservation happens in the same task.
+    """
+    return ray.data.read_datasource(_Numbers(count), num_cpus=num_cpus, override_num_blocks=count)
+
+
+class _Numbers(Datasource):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def estimate_inmemory_data_size(self) -> int:
+        return 8 * self.count
+
+    def get_read_tasks(self, parallelism: int, *unused: object, **also_unused: object) -> list[ReadTask]:
+        about = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
+        schema = pa.schema([("id", pa.int64())])
+        return [ReadTask(functools.partial(_block, i), about, schema=schema) for i in range(self.count)]
+
+
+def _block(number: int) -> Iterable[pa.Table]:
+    return [pa.table({"id": [number]})]

@@ -1,0 +1,199 @@
+"""The trials of a search → best values, a table, charts and a page."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+import pandas as pd
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from medray import page
+from medray.engine.space import Dimension, differences, flags
+from medray.engine.trial import Direction, Sweep
+from medray.task import Task
+
+Trial = dict[str, Any]
+
+
+def write_search(
+    trials: Sequence[Trial], sweep: Sweep, job: Sequence[str], references: Mapping[str, Task], phantom: bool
+) -> tuple[list[str], dict[str, bytes]]:
+    """Write trials.parquet, search.json and search.html into the search's folder.
+
+    Args:
+        job: command of the cross-validation on the same data.
+        references: variant → the task that this command trains where no flag says otherwise.
+        phantom: the images are phantoms, and the page says so.
+    Returns:
+        Lines for a terminal, the best values as a command among them; artifacts for MLflow: file name → content.
+    """
+    found, store = best_trials(trials, sweep.objectives), sweep.store
+    commands = [shlex.join(_command(trial, sweep, job, references)) for trial in found]
+    table = trial_table(trials)
+    store.write_table("trials.parquet", pa.Table.from_pandas(table, preserve_index=False))
+    best = [
+        {"trial": t["name"], "scores": _last(t), "values": t["values"], "command": command}
+        for t, command in zip(found, commands, strict=True)
+    ]
+    store.write_json("search.json", {"best": best, "trials": len(trials), "rungs": list(sweep.rungs)})
+    sections = search_sections(trials, sweep, commands[0], [page.PHANTOM_WARNING] if phantom else [])
+    html = page.render("Hyper-parameter search", store.uri.rsplit("/", 1)[-1], sections).encode()
+    store.write_bytes("search.html", html)
+    states = table["state"].value_counts()
+    lines = ["", "trials: " + ", ".join(f"{states.get(s, 0)} {s}" for s in ("complete", "stopped", "failed"))]
+    for trial, command in zip(found, commands, strict=True):
+        scores = "  ".join(f"{name} {_last(trial)[name]:.4f}" for name in sweep.objectives)
+        lines += [f"{'best' if len(found) == 1 else 'on the front'}: trial {trial['name']}  {scores}", f"  {command}"]
+    return [*lines, f"  {store.uri}/search.html"], page.plots(sections) | {"search.html": html}
+
+
+def _command(trial: Trial, sweep: Sweep, job: Sequence[str], references: Mapping[str, Task]) -> list[str]:
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in trial["values"].items()}
+    variant, task = sweep.variant(values), sweep.task(values)
+    return [*job, "--backbones", variant, *flags(differences(task, references[variant]))]
+
+
+def best_trials(trials: Sequence[Trial], objectives: Mapping[str, Direction]) -> list[Trial]:
+    """The best trial, or the Pareto front of several objectives sorted by the first one, of those that went furthest."""
+    furthest = max(trial["rungs"][-1]["epoch"] for trial in trials if trial["rungs"])
+    ended = [trial for trial in trials if trial["rungs"] and trial["rungs"][-1]["epoch"] == furthest]
+    first, direction = next(iter(objectives.items()))
+    ended.sort(key=lambda trial: _last(trial)[first] * (1 if direction == "min" else -1))
+    if len(objectives) == 1:
+        return ended[:1]
+    signs = np.array([1 if mode == "min" else -1 for mode in objectives.values()])
+    costs = np.array([[_last(trial)[name] for name in objectives] for trial in ended]) * signs
+    beaten = [(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)).any() for cost in costs]
+    return [trial for trial, worse in zip(ended, beaten, strict=True) if not worse]
+
+
+def trial_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """One row a trial: name, state, epochs, its scores at the last rung, its values."""
+    return pd.DataFrame(
+        [
+            {"trial": trial["name"], "state": trial["state"], "epochs": trial["rungs"][-1]["epoch"] if trial["rungs"] else 0}
+            | (_last(trial) if trial["rungs"] else {})
+            | {name: ",".join(v) if isinstance(v, (list, tuple)) else v for name, v in trial["values"].items()}
+            | {"reason": trial["reason"]}
+            for trial in trials
+        ]
+    )  # fmt: skip
+
+
+def search_sections(
+    trials: Sequence[Trial], sweep: Sweep, command: str, notes: Sequence[str] = ()
+) -> list[page.Section]:
+    """What was found, what each trial came to, which fields matter."""
+    space, objectives, rungs = sweep.space, sweep.objectives, sweep.rungs
+    found = best_trials(trials, objectives)
+    table = trial_table(trials).drop(columns="reason")
+    names = list(objectives)
+    scores = _last(found[0])
+    tiles = tuple((name.replace("_", " "), f"{scores[name]:.4f}", f"trial {found[0]['name']}") for name in names)
+    states = table["state"].value_counts()
+    counts = ", ".join(f"{states.get(state, 0)} {state}" for state in ("complete", "stopped", "failed"))
+    top: list[page.Block] = [page.Notice(note) for note in notes]
+    top += [page.Figures(tiles), f"{len(trials)} trials: {counts}. The best values as a command:", command]
+    top.append(
+        "The best trial was chosen on the very slices that it is scored on: the number flatters it. The command above "
+        "trains every fold with these values; its score is the one to report."
+    )
+    shown = table.sort_values(["epochs", names[0]], ascending=[False, objectives[names[0]] == "min"]).head(50)
+    sections = [page.Section("What was found", more=tuple(top)), page.Section("History", more=(
+        page.Picture(_history(trials, names[0], objectives[names[0]], rungs),
+                     f"Each trial's {names[0]} at its last rung; the line is the best so far of those that ended."),
+    ))]  # fmt: skip
+    if len(names) > 1:
+        front = page.Picture(_front(trials, found, names), "Orange: no other trial is better in both.")
+        sections.append(page.Section("Pareto front", more=(front,)))
+    study = _study(trials, space, names[0], objectives[names[0]])
+    caption = f"All trials after {rungs[0]} epoch{'s' * (rungs[0] > 1)}, where every one of them was compared"
+    if len(study.trials) > 3:
+        drawn = _optuna(optuna.visualization.matplotlib.plot_parallel_coordinate, study, names[0])
+        sections.append(page.Section("Parallel coordinates", more=(page.Picture(drawn, caption + "."),)))
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        try:
+            drawn = _optuna(
+                optuna.visualization.matplotlib.plot_param_importances, study, names[0], evaluator=evaluator
+            )
+            text = (
+                caption + ": the part of the objective's variance that a field explains (fANOVA, Hutter et al. 2014)."
+            )
+            sections.append(page.Section("Importances", more=(page.Picture(drawn, text),)))
+        except (RuntimeError, ValueError):  # all trials alike
+            sections.append(page.Section("Importances", "All trials scored alike: no field can be told to matter."))
+    sections.append(page.Section("Trials", more=(page.Table(shown, "The furthest and best first; at most 50."),)))
+    return sections
+
+
+def _last(trial: Trial) -> dict[str, float]:
+    return dict(trial["rungs"][-1]["scores"])
+
+
+def _history(trials: Sequence[Trial], name: str, direction: Direction, rungs: Sequence[int]) -> Figure:
+    figure, axes = page.chart(9, 3.2)
+    axis = axes[0, 0]
+    for i, rung in enumerate(rungs):
+        at = [(n, _last(t)[name]) for n, t in enumerate(trials) if t["rungs"] and t["rungs"][-1]["epoch"] == rung]
+        label = f"ended, epoch {rung}" if rung == rungs[-1] else f"stopped after epoch {rung}"
+        if at:
+            axis.scatter(*zip(*at, strict=True), s=22, color=page.PALETTE[i % len(page.PALETTE)], label=label)
+    pick = np.fmin if direction == "min" else np.fmax
+    values = [_last(t)[name] if t["state"] == "complete" else np.nan for t in trials]
+    axis.step(range(len(trials)), pick.accumulate(values), where="post", color=page.INK, linewidth=1.2)
+    axis.set_xlabel("trial")
+    axis.set_ylabel(name.replace("_", " "))
+    page.legend(axis)
+    return figure
+
+
+def _front(trials: Sequence[Trial], front: Sequence[Trial], names: Sequence[str]) -> Figure:
+    figure, axes = page.chart(6, 4)
+    for which, colour in ((trials, page.PALETTE[1]), (front, page.PALETTE[0])):
+        points = [[_last(t)[name] for name in names[:2]] for t in which if t["state"] == "complete"]
+        if points:
+            axes[0, 0].scatter(*zip(*points, strict=True), s=26, color=colour)
+    axes[0, 0].set_xlabel(names[0].replace("_", " "))
+    axes[0, 0].set_ylabel(names[1].replace("_", " "))
+    return figure
+
+
+def _study(trials: Sequence[Trial], space: Sequence[Dimension], name: str, direction: Direction) -> optuna.Study:
+    """All trials at the first rung: there they are comparable, later only the better ones are left."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="minimize" if direction == "min" else "maximize")
+    distributions = {dimension.field: dimension.distribution() for dimension in space}
+    for trial in trials:
+        if trial["rungs"]:
+            values = {n: ",".join(v) if isinstance(v, list) else v for n, v in trial["values"].items()}
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=values, distributions=distributions, value=trial["rungs"][0]["scores"][name]
+                )
+            )
+    return study
+
+
+def _optuna(draw: Any, study: optuna.Study, name: str, **options: Any) -> Figure:
+    """A chart of Optuna's, which draws through pyplot, without a window."""
+    import matplotlib.pyplot as plt
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        plt.switch_backend("agg")
+        axes = draw(study, target=_value, target_name=name.replace("_", " "), **options)
+        figure = axes.get_figure()
+        figure.set_size_inches(9, 3.8)
+        plt.close(figure)
+    return figure
+
+
+def _value(trial: optuna.trial.FrozenTrial) -> float:
+    return float(trial.value if trial.value is not None else np.nan)

@@ -1,0 +1,159 @@
+"""A search on the cluster: Ray Tune with Optuna's samplers, trials stopped early by ASHA, resumable after any kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # what a trial did lies in its own folder
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that failed before its first report
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes whatever the verbosity
+
+import optuna
+import ray
+import ray.tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from medray.engine.cluster import what_happened
+from medray.engine.digest import digest
+from medray.engine.options import Options
+from medray.engine.progress import say, warn
+from medray.engine.search import Search
+from medray.engine.tracking import Tracker
+from medray.engine.trial import Sweep, read_trials, run_trial
+from medray.engine.watch import Watcher
+from medray.shards.store import Store
+
+LOST_TRIALS = 2  # a trial whose process is lost is started again this often
+_CLEAN_SECONDS = 30.0
+
+
+def run_search(search: Search, sweep: Sweep, tracker: Tracker) -> list[dict[str, Any]]:
+    """Run the trials that are still missing, and give all of them as ``read_trials`` does.
+
+    Raises:
+        ValueError: the database cannot be opened, or no trial came to a score.
+    """
+    for name in ("ray.tune", "ray.train", "optuna"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's failure is one line, not ten of traceback
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray.tune")
+    before = ray.available_resources()
+    watcher = Watcher(sweep, tracker)
+    watcher.start()
+    try:
+        _tune(search, sweep)
+    finally:
+        watcher.stop()
+    _check_clean(before)
+    trials = read_trials(sweep.store, sweep.rungs)
+    if not any(trial["rungs"] for trial in trials):
+        reasons = sorted({trial["reason"] for trial in trials if trial["reason"]})
+        raise ValueError(f"no trial came to a score{f'; the first reason: {reasons[0]}' if reasons else ''}")
+    return trials
+
+
+def _tune(search: Search, sweep: Sweep) -> None:
+    """An experiment of Tune's, and where more trials are asked for later, another one over the same Optuna study."""
+    store = sweep.store
+    state = store.read_json("tune.json", {"begun": 0, "ended": 0})
+    while state["ended"] < search.trials:
+        if state["begun"] <= state["ended"]:
+            state["begun"] = search.trials
+            store.write_json("tune.json", state)
+        _experiment(search, sweep, state["ended"], state["begun"])
+        state["ended"] = state["begun"]
+        store.write_json("tune.json", state)
+
+
+def _experiment(search: Search, sweep: Sweep, first: int, stop: int) -> None:
+    """Trials number ``first`` to ``stop``, from where a driver that was killed has left them."""
+    place = sweep.store.sub("tune")
+    name = f"trials-{stop}"
+    trainable: Any = ray.tune.with_resources(
+        # the training runs in tasks that reserve what they need; the trial itself only waits for them
+        ray.tune.with_parameters(run_trial, sweep=sweep),
+        ray.tune.PlacementGroupFactory([{"CPU": 0.01}]),
+    )
+    if ray.tune.Tuner.can_restore(place.path(name), storage_filesystem=place.filesystem):
+        say(f"  goes on with {sweep.store.uri}")
+        tuner = ray.tune.Tuner.restore(
+            place.path(name), trainable, resume_unfinished=True, storage_filesystem=place.filesystem
+        )
+    else:
+        tuner = ray.tune.Tuner(
+            trainable,
+            tune_config=ray.tune.TuneConfig(
+                search_alg=_searcher(search, sweep),
+                scheduler=_scheduler(search, sweep),
+                num_samples=stop - first,
+                max_concurrent_trials=max(1, sweep.resources.side_by_side // len(sweep.folds)),
+            ),
+            run_config=ray.tune.RunConfig(
+                name=name, storage_path=place.root, storage_filesystem=place.filesystem, verbose=0,
+                failure_config=ray.tune.FailureConfig(max_failures=LOST_TRIALS),
+            ),
+        )  # fmt: skip
+    for error in tuner.fit().errors:
+        warn(f"a trial was lost: {what_happened(error)}")
+
+
+def _searcher(search: Search, sweep: Sweep) -> OptunaSearch:
+    database = study_database(search, sweep.store, sweep.options)
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    kept: dict[str, Any] = {"constant_liar": True} if search.sampler == "tpe" else {}  # several trials at once
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = samplers[search.sampler](seed=search.search_seed, **kept)
+    try:
+        storage = optuna.storages.RDBStorage(database)
+    except Exception as error:  # SQLAlchemy's and the database drivers' own kinds
+        first_line = str(error).splitlines()[0].replace(database, "its URL")
+        raise ValueError(f"--study-storage: cannot be opened ({first_line})") from None
+    names, modes = list(sweep.objectives), [str(mode) for mode in sweep.objectives.values()]
+    return OptunaSearch(
+        space={dimension.field: dimension.distribution() for dimension in sweep.space},
+        metric=names if len(names) > 1 else names[0],
+        mode=modes if len(names) > 1 else modes[0],
+        sampler=sampler,
+        study_name=f"{search.name}-{digest(sweep.store.uri)}",
+        storage=storage,
+    )
+
+
+def _scheduler(search: Search, sweep: Sweep) -> FIFOScheduler:
+    if not search.prune:
+        return FIFOScheduler()
+    first, mode = next(iter(sweep.objectives.items()))
+    return AsyncHyperBandScheduler(
+        time_attr="epoch", metric=first, mode=mode, max_t=sweep.rungs[-1],
+        grace_period=min(search.first_rung, sweep.rungs[-1]), reduction_factor=search.reduction,
+    )  # fmt: skip
+
+
+def study_database(search: Search, store: Store, options: Options) -> str:
+    """URL of Optuna's storage: the one that was given, or a file in --out (in --key-dir where that is object storage)."""
+    if search.study_storage is not None:
+        return search.study_storage
+    folder = store.local or options.private / "searches" / digest(store.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder}/optuna.db"
+
+
+def _check_clean(before: Mapping[str, float]) -> None:
+    """What the trials had reserved is free again; Ray takes a moment to count it."""
+    names = ("CPU", "GPU")
+    deadline = time.monotonic() + _CLEAN_SECONDS
+    while time.monotonic() < deadline:
+        now = ray.available_resources()
+        # a cluster that has grown in the meantime is no leak
+        if all(now.get(name, 0) >= before.get(name, 0) - 1e-3 for name in names):
+            return
+        time.sleep(0.5)
+    held = {name: before.get(name, 0) - now.get(name, 0) for name in names}
+    warn("after the search " + ", ".join(f"{n:g} {name} are still reserved" for name, n in held.items() if n > 1e-3))

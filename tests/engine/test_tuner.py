@@ -1,0 +1,227 @@
+"""Searches on a Ray of two cores: trials that are stopped, that fail, that are asked for later."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import optuna
+import pandas as pd
+import pytest
+import ray
+from ray.cloudpickle import register_pickle_by_value
+
+from medray.engine.cluster import Resources
+from medray.engine.fit import fit
+from medray.engine.options import Options
+from medray.engine.prepare import Prepared
+from medray.engine.search import Search
+from medray.engine.search_page import best_trials, write_search
+from medray.engine.space import parse_space
+from medray.engine.sweep import cross_validation
+from medray.engine.tracking import Tracker
+from medray.engine.trial import Outputs, Sweep, read_trials
+from medray.engine.tuner import run_search
+from medray.ich.classes import CLASSES
+from medray.ich.objective import OBJECTIVES, score_folds
+from medray.ich.task import SliceTask
+from medray.shards.store import Store
+
+LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
+FIGURE = "weighted_log_loss"
+
+
+def scored(task: SliceTask, folds: Sequence[Outputs]) -> dict[str, float]:
+    """A poor learning rate has a poor score, so that who is stopped does not hang on chance."""
+    return {FIGURE: score_folds(task, folds)[FIGURE] + 100 * task.learning_rate}
+
+
+def sweep_in(
+    folder: Path, prepared: Prepared, task: SliceTask, space: list[str], rungs: tuple[int, ...] = (1, 3)
+) -> Sweep:
+    bases = {"test_resnet": task}
+    return Sweep(
+        bases, {"test_resnet": None}, parse_space(space, bases), {FIGURE: "min"}, rungs, scored, prepared.rows,
+        prepared.index, CLASSES, (0,), Store(folder / "searches" / "s"), LOCAL, Options(out=str(folder), folds=3),
+    )  # fmt: skip
+
+
+def tracker_in(folder: Path) -> Tracker:
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "medray", (folder / "artifacts").as_uri(), "test")
+    tracker.want("", "search")
+    return tracker
+
+
+@pytest.fixture(scope="module", autouse=True)
+def travelling() -> None:
+    register_pickle_by_value(sys.modules[__name__])  # for the trials, which do not import tests
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return Search(trials=5, first_rung=1, reduction=3, search_seed=1)
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task: SliceTask, search: Search
+) -> tuple[Sweep, dict[str, float], dict[str, float]]:
+    """A search of five trials, and the cluster's free resources before and after it."""
+    folder = tmp_path_factory.mktemp("search")
+    sweep = sweep_in(folder, prepared, replace(tiny_task, pretrained=False), ["learning-rate=1e-4..1e-1:log"])
+    before = ray.available_resources()
+    tracker = tracker_in(folder)
+    run_search(search, sweep, tracker)
+    assert tracker.close()
+    return sweep, before, ray.available_resources()
+
+
+def test_poor_trials_are_stopped_early_and_the_cluster_is_as_it_was(
+    searched: tuple[Sweep, dict[str, float], dict[str, float]],
+) -> None:
+    sweep, before, after = searched
+    trials = read_trials(sweep.store, sweep.rungs)
+    assert len(trials) == 5
+    states = [trial["state"] for trial in trials]
+    assert "stopped" in states
+    assert "complete" in states
+    for trial in trials:
+        assert [rung["epoch"] for rung in trial["rungs"]] == ([1, 3] if trial["state"] == "complete" else [1])
+    for name in ("CPU", "memory"):
+        assert after[name] == pytest.approx(before[name])
+    held = {name for name, group in ray.util.placement_group_table().items() if group["state"] != "REMOVED"}
+    assert not held
+
+
+def test_optuna_and_mlflow_know_every_trial(searched: tuple[Sweep, dict[str, float], dict[str, float]]) -> None:
+    sweep, _, _ = searched
+    trials = {trial["name"]: trial for trial in read_trials(sweep.store, sweep.rungs)}
+    database = f"sqlite:///{sweep.store.local}/optuna.db"
+    (study,) = optuna.get_all_study_summaries(database)
+    assert study.n_trials == 5
+
+    folder = Path(sweep.options.out)
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("medray").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    parent = by_name["search"].info.run_id
+    for name, trial in trials.items():
+        run = by_name[f"trial {name}"]
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        assert float(run.data.params["learning_rate"]) == trial["values"]["learning_rate"]
+        points = client.get_metric_history(run.info.run_id, FIGURE)
+        assert [p.step for p in points] == [rung["epoch"] for rung in trial["rungs"]]
+        fold = by_name[f"{name}/fold0"]
+        assert fold.data.tags["mlflow.parentRunId"] == run.info.run_id
+        epochs = trial["rungs"][-1]["epoch"]
+        losses = client.get_metric_history(fold.info.run_id, "train_loss")
+        assert [p.step for p in losses] == list(range(1, epochs + 1))
+
+
+def test_the_page_and_the_command_of_the_best(searched: tuple[Sweep, dict[str, float], dict[str, float]]) -> None:
+    sweep, _, _ = searched
+    trials = read_trials(sweep.store, sweep.rungs)
+    (best,) = best_trials(trials, sweep.objectives)
+    ended = [t["rungs"][-1]["scores"][FIGURE] for t in trials if t["state"] == "complete"]
+    assert best["rungs"][-1]["scores"][FIGURE] == min(ended)
+    lines, artifacts = write_search(trials, sweep, ["cv"], {"test_resnet": sweep.bases["test_resnet"]}, phantom=True)
+    rate = best["values"]["learning_rate"]
+    assert f"  cv --backbones test_resnet --learning-rate {rate!r}" in lines
+    assert {"history.png", "parallel-coordinates.png", "importances.png", "search.html"} <= set(artifacts)
+    html = sweep.store.read_bytes("search.html").decode()
+    assert repr(rate) in html
+    assert "phantoms" in html
+    table = sweep.store.read_table("trials.parquet").to_pandas()
+    assert sorted(table["learning_rate"]) == sorted(t["values"]["learning_rate"] for t in trials)
+    assert sweep.store.read_json("search.json")["best"][0]["trial"] == best["name"]
+
+
+def test_a_finished_search_trains_nothing_again_and_goes_on_where_more_are_asked_for(
+    searched: tuple[Sweep, dict[str, float], dict[str, float]], search: Search
+) -> None:
+    sweep, _, _ = searched
+    tracker = tracker_in(Path(sweep.options.out))
+    known = {p: p.stat().st_mtime_ns for p in sweep.store.local.glob("runs/**/history.json")}
+    assert len(run_search(search, sweep, tracker)) == 5
+    assert {p: p.stat().st_mtime_ns for p in sweep.store.local.glob("runs/**/history.json")} == known
+    assert len(run_search(replace(search, trials=6), sweep, tracker)) == 6
+    assert {p: p.stat().st_mtime_ns for p in known} == known
+    (study,) = optuna.get_all_study_summaries(f"sqlite:///{sweep.store.local}/optuna.db")
+    assert study.n_trials == 6  # one study: the sampler has learned from the first five
+    tracker.close()
+
+
+def test_a_rung_goes_on_from_the_one_before_as_if_it_had_not_stopped(
+    searched: tuple[Sweep, dict[str, float], dict[str, float]], tmp_path: Path
+) -> None:
+    sweep, _, _ = searched
+    (trial, *_) = (t for t in read_trials(sweep.store, sweep.rungs) if t["state"] == "complete")
+    (by_rungs,) = sweep.runs(trial["name"], trial["values"], 3)
+    options = replace(sweep.options, monitor="none")
+    task = sweep.task(trial["values"])
+    (straight,) = cross_validation("m", task, sweep.rows, sweep.index, CLASSES, (0,), Store(tmp_path), LOCAL, options)
+    fit([straight])
+    pd.testing.assert_frame_equal(by_rungs.predictions(), straight.predictions(), check_exact=True)
+    first = replace(by_rungs, stop_after=1)
+    assert first.finished
+    assert not first.predictions()["p_any"].equals(by_rungs.predictions()["p_any"])
+
+
+def test_a_trial_that_diverges_ends_alone(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+    task = replace(tiny_task, optimizer="sgd", epochs=1)
+    sweep = sweep_in(tmp_path, prepared, task, ["learning-rate=1e-3|1e30"], rungs=(1,))
+    tracker = tracker_in(tmp_path)
+    trials = run_search(Search(trials=4, prune=False, sampler="random", search_seed=7), sweep, tracker)
+    tracker.close()
+    by_rate = {trial["values"]["learning_rate"]: trial for trial in trials}
+    assert by_rate[1e-3]["state"] == "complete"
+    assert by_rate[1e30]["state"] == "failed"
+    assert "the loss is" in by_rate[1e30]["reason"]
+    assert best_trials(trials, sweep.objectives)[0]["values"]["learning_rate"] == 1e-3
+
+
+def test_a_search_without_any_score_says_why(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+    task = replace(tiny_task, optimizer="sgd", epochs=1)
+    sweep = sweep_in(tmp_path, prepared, task, ["learning-rate=1e29..1e30"], rungs=(1,))
+    tracker = tracker_in(tmp_path)
+    with pytest.raises(ValueError, match=r"no trial came to a score; the first reason: epoch 1: .*the loss is"):
+        run_search(Search(trials=1, prune=False), sweep, tracker)
+    tracker.close()
+
+
+def test_a_database_that_cannot_be_opened(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+    sweep = sweep_in(tmp_path, prepared, tiny_task, ["zoom=0..1"])
+    search = Search(trials=1, study_storage="sqlite:////nowhere/at/all/secret.db")
+    tracker = tracker_in(tmp_path)
+    with pytest.raises(ValueError, match="--study-storage: cannot be opened") as error:
+        run_search(search, sweep, tracker)
+    assert "secret" not in str(error.value)
+    tracker.close()
+
+
+def test_a_pareto_front() -> None:
+    def trial(name: str, loss: float, precision: float, epoch: int = 3) -> dict:
+        scores = {"weighted_log_loss": loss, "average_precision_epidural": precision}
+        return {"name": name, "rungs": [{"epoch": epoch, "scores": scores}], "state": "complete", "values": {}}
+
+    trials = [trial("a", 0.3, 0.5), trial("b", 0.2, 0.4), trial("c", 0.25, 0.3), trial("d", 0.1, 0.9, epoch=1)]
+    assert [t["name"] for t in best_trials(trials, OBJECTIVES)] == ["b", "a"]  # c is beaten by b; d did not go so far
+    assert [t["name"] for t in best_trials(trials, {"weighted_log_loss": "min"})] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("search", "epochs", "rungs"),
+    [(Search(), 9, (1, 3, 9)), (Search(first_rung=2, reduction=2), 5, (2, 4, 5)), (Search(prune=False), 9, (9,)),
+     (Search(first_rung=5), 3, (3,))],
+)  # fmt: skip
+def test_rungs(search: Search, epochs: int, rungs: tuple[int, ...]) -> None:
+    assert search.rungs(epochs) == rungs
+
+
+def test_the_plan_counts_what_pruning_leaves() -> None:
+    assert Search(trials=9).expected_epochs((1, 3, 9)) == 9 * 1 + 3 * 2 + 1 * 6
+    assert Search(trials=9, prune=False).expected_epochs((9,)) == 81
