@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from medray.engine.claim import claim
+from medray.engine.claim import claim_each
 from medray.engine.cluster import spread
 from medray.engine.dataset import Dataset, System
 from medray.engine.embed import embed, read_features
@@ -73,20 +73,25 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     shards = out.sub("shards", planned.source.folder)
     data = Dataset(HEAD_CT, planned.source, options, job.dicom, job.labels, shards)
     data.claim(remove_hardware=job.source.remove_hardware)
-    for name, identity in planned.claims(pipeline).items():
-        claim(out.sub("runs", name), identity)
+    places = claim_each(out.sub("runs"), planned.claims(pipeline), pipeline.variant)
+    features = claim_each(out.sub("features"), planned.feature_claims(pipeline), pipeline.variant)
     for name, task in planned.backbones.items():
-        write_initial(task, out.sub("runs", name))  # weights that cannot be had end it here, before anything is spent
+        write_initial(task, out.sub("runs", places[name]))  # weights that cannot be had end it before anything is spent
     data.find()
-    resources = spread(len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads)
+    resources = spread(
+        len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads, options.at_once
+    )
     for line in planned.notices():
         say(line)
     show_plan(
-        out, data.files, shards, planned.backbones, folds, options.folds, resources, planned.feature_counts,
-        len(pipeline.views.views), {folder(name): task for name, task in planned.sequences.items()},
+        out, data.files, shards, {places[n]: task for n, task in planned.backbones.items()}, folds, options.folds,
+        resources, {features[n]: count for n, count in planned.feature_counts.items()}, len(pipeline.views.views),
+        {places[folder(n)]: task for n, task in planned.sequences.items()},
     )  # fmt: skip
-    tracker = options.tracker()
-    tracker.want("", f"ich {out.uri.rsplit('/', 1)[-1]}", params=planned.backbones[planned.models[0]].identity())
+    variant = ["variants", pipeline.variant] if pipeline.variant else []
+    results, tracker = out.sub(*variant), options.tracker("/".join(variant))
+    title = " ".join(["ich", out.uri.rsplit("/", 1)[-1], *variant[1:]])
+    tracker.want("", title, params=planned.backbones[planned.models[0]].identity())
 
     def end(stage: str) -> bool:
         return job.until == stage and (tracker.close() or True)
@@ -99,15 +104,15 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
 
     say("\n2. Backbones")
     runs = {
-        name: cross_validation(name, task, prepared.rows, prepared.index, *common, resources, options)
+        name: cross_validation(places[name], task, prepared.rows, prepared.index, *common, resources, options)
         for name, task in planned.backbones.items()
     }
-    fit(chain(*runs.values()), lambda run: track_run(tracker, run, run.model in tasks))
+    fit(chain(*runs.values()), lambda run: track_run(tracker, run, run.model in [places[n] for n in tasks]))
     if end("backbones"):
         return
 
     say("\n3. Features and views")
-    stores = {name: out.sub("features", name) for name in planned.models}
+    stores = {name: out.sub("features", features[name]) for name in planned.models}
     names = {n: embed(runs[n], prepared.rows, stores[n], pipeline.views, pack_stacks) for n in planned.models}
     if end("features"):
         return
@@ -118,7 +123,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         rows, table = read_features(stores[name], names[name], INDEX_COLUMNS, prepared.fold_of_patient)
         index = stack_index(table, prepared.index["slice_id"], stores[name].uri)
         stages[name] = cross_validation_on_features(
-            folder(name), sequence, rows, index, pipeline.embedding == "within-fold", *common, resources.for_small_runs(),
+            places[folder(name)], sequence, rows, index, pipeline.embedding == "within-fold", *common, resources.for_small_runs(),
             options,
         )  # fmt: skip
     fit(chain(*stages.values()), lambda run: track_run(tracker, run))
@@ -139,20 +144,30 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     method = combine(
         {n: predicted[n] for n in planned.models}, predicted, pipeline.ensemble, views=pipeline.views.views
     )
-    out.write_json("method.json", method.description(predicted, pipeline.views.identity()))
-    metrics = write_results(out, method)
+    where = {name: (places[name], places.get(folder(name), "")) for name in planned.models}
+    results.write_json("method.json", method.description(predicted, pipeline.views.identity(), where))
+    metrics = write_results(results, method)
     say("\n".join(f"  {line}" for line in summary(metrics)))
 
     say("\n6. Report")
     histories = {run.name: run.history() for run in chain(*runs.values(), *stages.values())}
     settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity()
     plots = write_report(
-        out, planned.source, data.folder, prepared.private, prepared.index, histories, settings, phantom=data.phantom
+        results,
+        planned.source,
+        data.folder,
+        prepared.inventory,
+        prepared.private,
+        prepared.index,
+        histories,
+        settings,
+        phantom=data.phantom,
+        lead=" ".join(["a cross-validated run", *variant]),
     )
-    artifacts = plots | {name: out.read_bytes(name) for name in ("report.html", "metrics.json")}
+    artifacts = plots | {name: results.read_bytes(name) for name in ("report.html", "metrics.json")}
     tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
     tracker.close()
-    say(f"  {out.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
+    say(f"  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
 
 
 def start() -> None:
@@ -161,7 +176,7 @@ def start() -> None:
 
     def each(job: IchCV) -> None:  # the flags over the recipe of each backbone
         over = {n: replace(default, pipeline=replace(default.pipeline, task=recipe(n))) for n in job.pipeline.backbones}
-        main(job, {job.pipeline.folder_of(n): flags_over(IchCV, base).pipeline.task for n, base in over.items()})
+        main(job, {n.replace("/", "_"): flags_over(IchCV, base).pipeline.task for n, base in over.items()})
 
     run_job(IchCV, each, default)
 

@@ -16,6 +16,8 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 import ray
 
+from medray.engine.idle import keep_nodes_free
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -46,6 +48,7 @@ def connect() -> None:
         return
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
+        keep_nodes_free()
     else:
         ray.init(include_dashboard=False, logging_level=logging.ERROR, configure_logging=True)
     quiet_data()
@@ -65,11 +68,15 @@ def quiet_data() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def spread(runs: int, workers: int | None, gpu: bool | None, threads: int | None = None) -> Resources:
+def spread(
+    runs: int, workers: int | None, gpu: bool | None, threads: int | None = None, at_once: int | None = None
+) -> Resources:
     """Fit ``runs`` training runs to the cluster; what is None is chosen here.
 
     With GPUs, a run takes the GPUs of one node: gradients then never cross the network, and the other nodes take
     other folds. On CPUs a run is one local process, since a worker group costs half a minute to start.
+    ``at_once`` runs are started side by side even if the cluster has no room for them yet: an autoscaling one that
+    has not grown shows nothing of what it can have.
 
     Raises:
         ValueError: more workers than the cluster has room for.
@@ -81,14 +88,14 @@ def spread(runs: int, workers: int | None, gpu: bool | None, threads: int | None
     if gpu:
         largest = max([int(node.get("GPU", 0)) for node in nodes] or [0])
         workers = max(1, largest) if workers is None else workers
-        if gpus and max(1, workers) > gpus:
+        if gpus and not at_once and max(1, workers) > gpus:
             raise ValueError(f"--workers {workers}: the cluster has {gpus} GPUs")
-        side_by_side = max(1, min(runs, gpus // max(1, workers)))
+        side_by_side = max(1, min(runs, at_once or gpus // max(1, workers)))
         return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0)
     workers = 0 if workers is None else workers
-    if workers > cpus:
+    if workers > cpus and not at_once:
         raise ValueError(f"--workers {workers}: the cluster has {cpus:.0f} CPUs")
-    side_by_side = max(1, min(runs, int(cpus))) if workers == 0 else 1
+    side_by_side = max(1, min(runs, at_once or (int(cpus) if workers == 0 else 1)))
     share = cpus / side_by_side / max(1, workers)
     # half of the CPUs are reserved for Ray Data; the threads may use all, since Data's share is mostly idle
     return Resources(workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4))

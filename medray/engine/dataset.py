@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from medray.engine.claim import claim
+from medray.engine.claim import any_begun, claim
 from medray.engine.cluster import connect
 from medray.engine.options import Options
 from medray.engine.phantoms import phantom_files
@@ -48,6 +48,9 @@ class Dataset:
         self.phantom = self.files_uri is None
         if self.phantom != (self.labels_uri is None):
             raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train, or neither for phantoms")
+        self.options.pseudonyms()  # a key that cannot be had, and a folder that is none, end it before anything is claimed
+        if self.files_uri is not None:
+            self.files = Store(self.files_uri).files()
         self._labels = None if self.labels_uri is None else self.system.read_labels(self.labels_uri)
 
     def claim(self, **more: Any) -> None:
@@ -60,10 +63,10 @@ class Dataset:
         inputs = dict(zip(names, (place(self.files_uri), place(self.labels_uri)), strict=True))
         out = Store(self.options.out)
         out.check_writable()
-        claim(out, inputs | more | self.options.identity())
+        claim(out, inputs | more | self.options.identity(), any_begun(out))
 
     def find(self) -> None:
-        """Join the cluster and list the files; write the phantoms where they are wanted."""
+        """Join the cluster, and write the phantoms where they are wanted."""
         connect()
         if self.files_uri is None:
             say(
@@ -72,7 +75,7 @@ class Dataset:
             say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
             self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.system.phantoms)
             self._labels = self.system.read_labels(self.labels_uri)
-        self.files = self.folder.files()
+            self.files = self.folder.files()
 
     def flags(self, beside: str) -> list[str]:
         """The flags with which another job uses the same data: in the same --out, or beside it for phantoms, which are

@@ -16,19 +16,20 @@ from medray.task import Task
 SomeTask = TypeVar("SomeTask", bound=Task)
 
 
-def finished_job(out: Store, description: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def finished_job(out: Store, results: Store, description: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration of a job and the description that it wrote at its end.
 
     Args:
+        results: where the description is: ``out``, or the folder of one of its variants.
         description: its file, such as method.json.
     Raises:
         ValueError: the folder is no job's, or the job has not come to its end.
     """
-    configuration, found = out.read_json("config.json"), out.read_json(description)
+    configuration, found = out.read_json("config.json"), results.read_json(description)
     if configuration is None:
         raise ValueError(f"--run {out.uri}: holds no config.json; name the --out of a job")
     if found is None:
-        raise ValueError(f"--run {out.uri}: holds no {description}; run the job again to its end")
+        raise ValueError(f"--run {results.uri}: holds no {description}; run the job again to its end")
     return configuration, found
 
 

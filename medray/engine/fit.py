@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -73,7 +74,10 @@ def start(run: Run) -> ray.ObjectRef:
     """Begin a run on the cluster, or go on with it; the reference raises what ended it."""
     local = run.resources.workers == 0
     cpus = run.resources.cpus_per_worker if local else 0.01
-    return _train.options(
+    # an idle process of Ray's keeps its run's controller, and the controller its node: a node that is paid for is let go.
+    # On a Ray of our own, processes are kept, since a fresh one imports for seconds
+    train = _train_once if os.environ.get("RAY_ADDRESS") else _train
+    return train.options(
         num_cpus=cpus,
         num_gpus=1 if local and run.resources.gpu else 0,
         max_retries=RETRIES,
@@ -82,8 +86,7 @@ def start(run: Run) -> ray.ObjectRef:
     ).remote(run)
 
 
-@ray.remote
-def _train(run: Run) -> None:
+def _fit(run: Run) -> None:
     """One run: Ray Train with its workers, or in local mode within this task. A lost task is started again."""
     if run.finished:
         return
@@ -109,6 +112,10 @@ def _train(run: Run) -> None:
         ),
     )
     trainer.fit()
+
+
+_train = ray.remote(_fit)
+_train_once = ray.remote(max_calls=1)(_fit)
 
 
 def _error(reference: ray.ObjectRef) -> str | None:

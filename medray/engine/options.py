@@ -38,6 +38,9 @@ class Options:
     """Ray Train workers of one run; 0 trains in one local process. Chosen by the cluster where not given."""
     gpu: bool | None = None
     """Train on GPUs; where not given, if the cluster has any."""
+    at_once: int | None = None
+    """Runs side by side; where not given, as many as the cluster has room for now. Name it on a cluster that grows by
+    itself: with --gpu --workers 4 --at-once 4 it gets four nodes of four GPUs."""
     threads: int | None = None
     """Torch threads of a CPU worker; where not given, the CPUs are shared out."""
     deterministic: bool | None = None
@@ -76,6 +79,8 @@ class Options:
 
     def fold_list(self) -> tuple[int, ...]:
         """Raises ValueError for a fold that does not exist."""
+        if self.folds < 2:
+            raise ValueError(f"--folds {self.folds}: too few, one is held out while the others train")
         for fold in self.train_folds:
             if not 0 <= fold < self.folds:
                 raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")

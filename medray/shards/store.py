@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Half a minute in all: longer than an object store's hiccup, shorter than a user's."""
+# what another attempt would not change
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EFBIG}
+_FINAL_OF_S3 = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH")
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,26 @@ class Store:
         with self.filesystem.open_input_file(self.path(name)) as stream:
             return stream.read()
 
-    def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
-        """Write all or nothing: a local file through a rename, an object in one upload."""
+    def write_bytes(
+        self, name: str, data: bytes | memoryview | pa.Buffer, patience: Sequence[float] = PATIENCE
+    ) -> None:
+        """Write all or nothing: a local file through a rename, an object in one upload.
+
+        Storage that refuses for a moment is asked again: a night's run does not end with it.
+
+        Args:
+            patience: seconds to wait before each further attempt.
+        """
+        for seconds in patience:
+            try:
+                return self._write(name, data)
+            except OSError as error:
+                if error.errno in _FINAL or any(word in str(error) for word in _FINAL_OF_S3):
+                    raise
+                time.sleep(seconds)
+        return self._write(name, data)
+
+    def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         path = self.path(name)
         if self.local is None:
             with self.filesystem.open_output_stream(path) as stream:
@@ -137,7 +164,7 @@ class Store:
     def check_writable(self) -> None:
         """Raise ValueError with one line where a file cannot be written and read back: before money is spent."""
         try:
-            self.write_bytes(".write-test", b"medray")
+            self.write_bytes(".write-test", b"medray", patience=())
             if self.read_bytes(".write-test") != b"medray":
                 raise OSError("what was read back differs from what was written")
             self.filesystem.delete_file(self.path(".write-test"))

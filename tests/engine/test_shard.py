@@ -95,12 +95,12 @@ def test_the_real_series_passes_through(head_ct_dir: Path, local_ray: None, tmp_
 class SmallDisk(Store):
     """A folder on a disk of half a megabyte."""
 
-    def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
+    def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         folder = Path(self.root)
         taken = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if taken + len(memoryview(data)) > 500_000:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write_bytes(name, data)
+        super()._write(name, data)
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_done(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:

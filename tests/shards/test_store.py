@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -21,6 +22,43 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
         store.write_bytes("a.bin", b"new")
     assert store.read_bytes("a.bin") == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_storage_that_refuses_for_a_moment_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, refusals, waited = Store(tmp_path), [5, 5, 5], []
+    sync = os.fsync
+
+    def refuse(fd: int) -> None:
+        if refusals:
+            raise OSError(refusals.pop(), "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr("os.fsync", refuse)
+    monkeypatch.setattr("time.sleep", waited.append)
+    store.write_bytes("a.bin", b"whole")
+    assert store.read_bytes("a.bin") == b"whole"
+    assert waited == [0.5, 1.0, 2.0]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    refusals += [5] * 20
+    with pytest.raises(OSError, match="Input/output"):
+        store.write_bytes("a.bin", b"other")
+    assert sum(waited[3:]) > 10  # ten seconds of refusal are outlived
+    assert store.read_bytes("a.bin") == b"whole"
+
+
+def test_what_waiting_does_not_change_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("a full disk does not empty itself"))
+    with pytest.raises(OSError, match="No space"):
+        Store(tmp_path).write_bytes("a.bin", b"")
+    monkeypatch.undo()
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("the check before a run does not wait"))
+    (tmp_path / "a-file").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot be written"):
+        Store(tmp_path / "a-file" / "below").check_writable()
 
 
 def test_names_leave_out_unfinished_files_and_folders(tmp_path: Path) -> None:

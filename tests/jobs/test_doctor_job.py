@@ -1,0 +1,58 @@
+"""The doctor on this machine, without a GPU or a cluster, as on any laptop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+RunJob = Callable[..., tuple[int, str]]
+COMMON = ("--no-pretrained", "--backbones", "test_resnet", "--min-disk-gb", 0.001)
+
+
+def lines(text: str) -> dict[str, str]:
+    """What was found, by the name of the check without the node."""
+    checks = [line for line in text.splitlines() if line.startswith(("ok ", "warn ", "FAIL "))]
+    return {line[6:].split()[0]: line for line in checks}
+
+
+def test_a_laptop_is_well(local_ray: None, tmp_path: Path, run_in_process: RunJob) -> None:
+    status, text = run_in_process("doctor", "--out", tmp_path / "out", *COMMON)
+    assert status == 0, text
+    found = lines(text)
+    for name in ("Ray", "GPU", "Gloo", "storage", "MLflow", "weights", "disk", "memory", "clock", "versions"):
+        assert name in found, text
+        assert not found[name].startswith("FAIL")
+    assert "on this machine, no cluster" in found["Ray"]
+    assert list((tmp_path / "out").iterdir()) == []  # it leaves nothing
+    status, text = run_in_process("doctor", "--out", tmp_path / "out", *COMMON[:3], "--min-disk-gb", 10**9)
+    assert status == 1
+    assert "FAIL" in lines(text)["disk"]
+    assert "1 that a run would fail on" in text
+
+
+def test_what_is_wrong_ends_in_status_1_and_hides_nothing(
+    local_ray: None, tmp_path: Path, run_in_process: RunJob
+) -> None:
+    (tmp_path / "file").write_text("")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    status, text = run_in_process(
+        "doctor", "--out", tmp_path / "file" / "out", "--tracking-uri", f"http://127.0.0.1:{port}", *COMMON
+    )
+    assert status == 1
+    found = lines(text)
+    assert f"http://127.0.0.1:{port}: does not answer" in found["MLflow"]
+    failed = [line for line in text.splitlines() if line.startswith("FAIL")]
+    assert [line.split()[1] for line in failed] == ["MLflow", "storage", "storage"]  # from the driver and from the node
+    assert all("→" in line for line in failed)
+    assert found["Gloo"].startswith("ok")  # one failure does not keep the rest from being looked at
+
+
+def test_missing_weights(local_ray: None, tmp_path: Path, run_in_process: RunJob) -> None:
+    status, text = run_in_process(
+        "doctor", "--out", tmp_path, "--backbones", "test_resnet", "--weights", tmp_path / "none.pt", *COMMON[3:]
+    )
+    assert status == 1
+    assert str(tmp_path / "none.pt") in lines(text)["weights"]
