@@ -21,11 +21,19 @@ from medray.engine.finished import finished_job, finished_run
 from medray.engine.options import run_job
 from medray.engine.predict import decoded_groups, outputs_of, scan_here
 from medray.engine.progress import Progress, say, warn
-from medray.ich.external import read_truth, score_external, summary
+from medray.ich.external import bleeding_slices, counted, read_truth, score_external, summary
 from medray.ich.inventory import assemble
 from medray.ich.montage import draw_study
-from medray.ich.new_studies import Members, read_hashes, read_parts, seen_in_training, submission, write_part
-from medray.ich.pipeline import folder
+from medray.ich.new_studies import (
+    TRAINED_ON_PHANTOMS,
+    Members,
+    images_of,
+    read_hashes,
+    read_parts,
+    seen_in_training,
+    submission,
+    write_part,
+)
 from medray.ich.sequence import SequenceTask
 from medray.ich.study import study_table
 from medray.ich.task import SliceTask
@@ -36,6 +44,8 @@ from medray.shards.store import Store
 class IchPredict:
     run: str
     """The --out of a finished job."""
+    variant: str = ""
+    """The variant of the job that is asked, such as one trained with --variant."""
     dicom: str
     """Folder, file or URI with the DICOM files of one or more studies."""
     to: str = "predictions"
@@ -49,12 +59,17 @@ class IchPredict:
 
 def main(job: IchPredict) -> None:
     out, dicom, to = Store(job.run), Store(job.dicom), Store(job.to)
-    configuration, method = finished_job(out, "method.json")
+    results = out.sub("variants", job.variant) if job.variant else out
+    configuration, method = finished_job(out, results, "method.json")
+    models = method["models"]
     members = Members(
         method,
-        backbone=lambda name, fold: finished_run(out, name, fold, SliceTask),
-        sequence=lambda name, fold: finished_run(out, folder(name), fold, SequenceTask),
+        backbone=lambda name, fold: finished_run(out, models[name]["runs"], fold, SliceTask),
+        sequence=lambda name, fold: finished_run(out, models[name]["sequence"], fold, SequenceTask),
     )
+    caution = TRAINED_ON_PHANTOMS if configuration["dicom"] is None else ""
+    if caution:
+        warn(caution)
     source = members.source(configuration["remove_hardware"])
     truth = None if job.labels is None else read_truth(job.labels)
     to.check_writable()
@@ -63,8 +78,11 @@ def main(job: IchPredict) -> None:
     claim(to, {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])})
     slices = inventory.slices.sort_values(["study_id", "series_id", "index"])
     numbers = {study: f"study{i + 1:05d}" for i, study in enumerate(sorted(slices["study_id"].unique()))}
-    say(f"{len(files)} files, {len(numbers)} studies, {members}")
+    say(f"{counted(len(files), 'file')}, {counted(len(numbers), 'study')}, {members}")
 
+    paths = slices.set_index("slice_id")["path"]
+    stems = {slice_id: PurePosixPath(path).stem for slice_id, path in paths.items()}
+    bleeding = None if truth is None else bleeding_slices(truth, stems)
     parts = to.sub("parts")  # one a study, so that a restart goes on; not by a tag of the file, which no path may hold
     waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
     progress = Progress("studies", len(numbers), "studies", done=len(numbers) - waiting["study_id"].nunique())
@@ -72,7 +90,8 @@ def main(job: IchPredict) -> None:
         name = numbers[study_id]
         answered = members.ask(rows, outputs_of) if rows else None
         if answered is not None and int(name.removeprefix("study")) <= job.montages:
-            to.write_bytes(f"{name}.png", draw_study(answered, rows, len(source.windows)))
+            title = f"study {int(name.removeprefix('study'))} of {len(numbers)}" + (caution and f": {caution}")
+            to.write_bytes(f"{name}.png", draw_study(answered, rows, len(source.windows), title, bleeding))
         write_part(parts, name, answered, rows, lost)
         progress.add(1)
     progress.close()
@@ -87,22 +106,24 @@ def main(job: IchPredict) -> None:
             f"leakage: {int(found['leaked'].sum())} slices of {studies} studies are pixel by pixel in the training data"
         )
     table = inventory.table
-    paths = slices.set_index("slice_id")["path"]
     aside = table[~table["status"].isin(["ok", "unlabelled"])][["path", "status", "reason"]]
     lost_files = lost_slices.assign(path=lost_slices["slice_id"].map(paths), status="quarantined")[aside.columns]
     _write_csv(to, "set_aside.csv", pd.concat([aside, lost_files]))
     _write_csv(to, "slices.csv", found.drop(columns=["pixels_hash"]))
     _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
-    ids = table["item_id"].fillna(table["path"].map(lambda path: PurePosixPath(path).stem))
-    text, guessed = submission(ids.tolist(), found, out.read_json("metrics.json")["counts"]["observed_rate"])
+    ids, no_images = images_of(table)
+    text, guessed = submission(ids, found, results.read_json("metrics.json")["counts"]["observed_rate"])
     to.write_bytes("submission.csv", text.encode())
     if guessed:
-        warn(f"submission.csv: {guessed} images that could not be read got the training data's rates")
+        warn(f"submission.csv: {counted(guessed, 'image')} that could not be read got the training data's rates")
+    if no_images:
+        warn(f"submission.csv: left out as not DICOM: {counted(no_images, 'file')}")
     say(
         f"  {len(found)} slices → {to.uri}: slices.csv, studies.csv, submission.csv, montages; {len(aside) + len(lost_files)} set aside"
     )
     if truth is not None:
-        scores = score_external(found, truth, {s: PurePosixPath(path).stem for s, path in paths.items()})
+        scores = score_external(found, truth, stems)
+        scores["notes"] = [*([caution] if caution else []), *scores["notes"]]
         to.write_json("scores.json", scores)
         say("\n".join(f"  {line}" for line in summary(scores)))
 

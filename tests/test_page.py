@@ -110,6 +110,20 @@ def test_tables_align_numbers_and_show_what_is_missing() -> None:
     assert "nan" not in html.split("<table>")[1].lower()
 
 
+def test_an_interval_stands_below_its_value_and_text_is_not_squeezed() -> None:
+    frame = pd.DataFrame({"what it adds": ["a few words"], "loss": [Cell("0.5", "0.4 to 0.6")]})
+    html = render("t", "", [Section("s", more=(Table(frame, "c", wide=("what it adds",)),))])
+    assert '<th class="wide">what it adds</th><th class="right">loss</th>' in html
+    assert '<td class="right">0.5<small>0.4 to 0.6</small></td>' in html
+    assert re.search(r"td small \{ display: block; margin: 0;", html) is not None
+    assert re.search(r"th\.wide \{ min-width: \d+px; \}", html) is not None
+
+
+def test_a_notice_keeps_its_distance_from_the_caption_above() -> None:
+    html = page()
+    assert re.search(r"figure \+ \.notice, \.scroll \+ \.notice \{ margin-top: 1\dpx; \}", html) is not None
+
+
 def test_a_table_without_rows_is_a_header() -> None:
     html = render("t", "", [Section("s", more=(Table(pd.DataFrame({"a": []})),))])
     assert "<th>a</th>" in html

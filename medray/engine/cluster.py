@@ -18,6 +18,8 @@ import ray
 
 from medray.engine.idle import keep_nodes_free
 
+READ_AHEAD_BYTES = 512e6  # of each stream; a batch of 64 images at 480 px is 44 MB
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -64,6 +66,10 @@ def quiet_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True  # the order of samples is planned; it must be the order received
+    # batches that wait for a training step: without a limit a quick reader fills half of the node's object store
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+        object_store_memory=READ_AHEAD_BYTES
+    )
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

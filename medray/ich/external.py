@@ -5,7 +5,7 @@ Many sets say only whether a slice, or a whole study, bleeds. What such labels c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,7 @@ def read_truth(uri: str) -> Truth:
     table.loc[denied, :] = np.nan
     conflicts |= set(table.index[denied])
     if conflicts:
-        things = {"slice": "slices", "study": "studies"}[level]
-        notes.append(f"{len(conflicts)} {things} whose labels contradict each other: their labels are set aside")
+        notes.append(f"{counted(len(conflicts), level)} whose labels contradict each other: their labels are set aside")
     if table["any"].isna().all() and types.notna().any().all():
         table["any"] = either.where(types.notna().all(axis=1) | either.eq(1))
         notes.append('the file does not say "any": it is the OR of the five types')
@@ -65,6 +64,19 @@ def read_truth(uri: str) -> Truth:
     table = table[list(classes)].dropna(how="all")
     table.index = table.index.astype(str)
     return Truth(level, classes, table, tuple(notes))
+
+
+def bleeding_slices(truth: Truth, stems: Mapping[str, str]) -> pd.Series | None:
+    """Slice id → 0, 1 or NaN of ``any``, for labels of slices that say it; else None.
+
+    Args:
+        stems: slice id → name of its file without ending, as in ``score_external``.
+    """
+    if truth.level != "slice" or "any" not in truth.classes:
+        return None
+    known, names = truth.table["any"], pd.Series(dict(stems), dtype=object)
+    by_name = names.map(known).where(~names.duplicated(keep=False))
+    return names.index.to_series().map(known).combine_first(by_name)
 
 
 def score_external(
@@ -105,7 +117,7 @@ def score_external(
     labels = known.reindex(ids).set_axis(table.index)
     scored = table[used]
     if used.any() and scored["patient_id"].nunique() == 1:
-        notes.append("all slices name one patient: the intervals say nothing")
+        notes.append("all slices name one patient: there is no interval")
     if not used.any():
         notes.append("nothing is left to score: every labelled study holds a slice that was trained on")
 
@@ -115,6 +127,15 @@ def score_external(
     else:
         notes.append("labels of studies: slices are not scored")
     whole = table[table["study_id"].isin(study_labels.index)]
+    alike: dict[str, list[str]] = {}
+    of_slices = _of_slices(scored, labels[used], samples, seed, notes, alike) if truth.level == "slice" else None
+    of_studies = _of_studies(whole, study_labels, samples, seed, alike)
+    if alike:
+        listed = "; ".join(f"{things}: {', '.join(names)}" for things, names in alike.items())
+        notes.append(f"no AUC where all labels are alike; {listed}")
+    if scored["patient_id"].nunique() == 1:
+        for figure in _figures([of_slices, of_studies]):
+            figure |= {"low": None, "high": None}
     return {
         "level": truth.level,
         "classes": list(truth.classes),
@@ -131,8 +152,8 @@ def score_external(
                 "studies": int(table.loc[leaked, "study_id"].nunique()),
             },
         },
-        "slice": _of_slices(scored, labels[used], samples, seed, notes) if truth.level == "slice" else None,
-        "study": _of_studies(whole, study_labels, samples, seed, notes),
+        "slice": of_slices,
+        "study": of_studies,
         "notes": notes,
     }
 
@@ -171,14 +192,33 @@ def _partly_labelled(table: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
     """A study is called negative by its labelled slices alone; say how many studies that concerns."""
     labelled = labels.notna().any(axis=1).groupby(table["study_id"])
     count = int((labelled.any() & ~labelled.all()).sum())
-    return [f"{count} studies have slices without a label: the others make the study's label"] if count else []
+    return (
+        [f"{counted(count, 'study')} with slices without a label: the others make the study's label"] if count else []
+    )
 
 
 def _positives(labels: pd.DataFrame) -> dict[str, int]:
     return {name: int(labels[name].eq(1).sum()) for name in labels}
 
 
-def _of_slices(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: int, notes: list[str]) -> dict[str, Any]:
+def _figures(content: Any) -> Iterator[Figure]:
+    """Every value with an interval, however deep."""
+    if isinstance(content, dict) and content.keys() == _undefined().keys():
+        yield content
+    elif isinstance(content, dict | list):
+        for inner in content.values() if isinstance(content, dict) else content:
+            yield from _figures(inner)
+
+
+def _of_slices(
+    scored: pd.DataFrame,
+    labels: pd.DataFrame,
+    samples: int,
+    seed: int,
+    notes: list[str],
+    alike: dict[str, list[str]],
+) -> dict[str, Any]:
+    """``alike`` gets the classes whose labels have one value: "slices all 0" → names; so in ``_of_studies``."""
     out: dict[str, Any] = {"weighted_log_loss": _weighted(scored, labels, samples, seed, notes)}
     keys = ("auc", "average_precision", "log_loss", "observed_rate", "mean_probability", "calibration")
     out |= {key: {} for key in keys}
@@ -191,7 +231,7 @@ def _of_slices(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: i
             figures = interval_over_groups(class_statistics(p, y), patients, samples, seed)
             if y.min() == y.max():
                 figures |= {"auc": _undefined(), "average_precision": _undefined()}
-                notes.append(f"{name}: every labelled slice is {int(y[0])}, so it has no AUC")
+                alike.setdefault(f"slices all {int(y[0])}", []).append(name)
         for kind, figure in figures.items():
             out[kind][name] = figure
         out["observed_rate"][name] = float(y.mean()) if len(y) else None
@@ -223,7 +263,7 @@ def _weighted(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: in
 
 
 def _of_studies(
-    slices: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: int, notes: list[str]
+    slices: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: int, alike: dict[str, list[str]]
 ) -> dict[str, Any]:
     """The study score of every slice of a study, against its label; it ranks and is no probability: no log loss."""
     out: dict[str, Any] = {"auc": {}, "auc_of_maximum": None, "auc_of_mean": None, "sensitivity_at_specificity": {}}
@@ -238,7 +278,7 @@ def _of_studies(
         if not len(y) or y.min() == y.max():
             out["auc"][name], out["sensitivity_at_specificity"][name] = _undefined(), None
             if len(y):
-                notes.append(f"{name}: every labelled study is {int(y[0])}, so it has no AUC of studies")
+                alike.setdefault(f"studies all {int(y[0])}", []).append(name)
             continue
         known = {key: _known(studies, column, of_class) for key, column in scores.items()}
         rankings = {key: Ranking(p, y) for key, (p, y, _) in known.items()}
@@ -261,26 +301,41 @@ def _undefined() -> Figure:
     return {"value": None, "low": None, "high": None}
 
 
+def counted(number: int, thing: str) -> str:
+    """How many things, in words: "1 study", "2 slices"."""
+    many = "studies" if thing == "study" else f"{thing}s"
+    return f"{number} {thing if number == 1 else many}"
+
+
+_WIDTH = max(len(f"AUC of studies {name}") for name in CLASSES) + 2
+
+
 def summary(scores: dict[str, Any]) -> list[str]:
     """The content of scores.json as lines for a terminal."""
     counts = scores["counts"]
     leaked = counts["left_out_as_leaked"]
-    lines = [f"scored: {counts['slices']} slices of {counts['studies']} studies of {counts['patients']} patients"]
+    parts = (
+        counted(counts["slices"], "slice"),
+        counted(counts["studies"], "study"),
+        counted(counts["patients"], "patient"),
+    )
+    lines = [f"scored: {' of '.join(parts)}"]
     if leaked["slices"]:
-        lines.append(f"left out, trained on: {leaked['slices']} slices of {leaked['studies']} studies")
+        left_out = f"{counted(leaked['slices'], 'slice')} of {counted(leaked['studies'], 'study')}"
+        lines.append(f"left out, trained on: {left_out}")
     if counts["labelled_ids_without_prediction"]:
         lines.append(f"labelled ids without a prediction: {counts['labelled_ids_without_prediction']}")
     if counts["slices_without_label"]:
         lines.append(f"predicted slices without a label: {counts['slices_without_label']}")
     if scores["slice"] is not None:
         if scores["slice"]["weighted_log_loss"] is not None:
-            lines.append(f"{'weighted log loss':<30}{interval_text(scores['slice']['weighted_log_loss'], 4)}")
+            lines.append(f"{'weighted log loss':<{_WIDTH}}{interval_text(scores['slice']['weighted_log_loss'], 4)}")
         for name, figure in scores["slice"]["auc"].items():
-            positive = f"{counts['positive_slices'][name]} slices positive"
-            lines.append(f"{f'AUC {name}':<30}{interval_text(figure, 3)}  ({positive})")
+            positive = f"{counted(counts['positive_slices'][name], 'slice')} positive"
+            lines.append(f"{f'AUC {name}':<{_WIDTH}}{interval_text(figure, 3)}  ({positive})")
     for name, figure in scores["study"]["auc"].items():
-        positive = f"{counts['positive_studies'][name]} studies positive"
-        lines.append(f"{f'AUC of studies {name}':<30}{interval_text(figure, 3)}  ({positive})")
+        positive = f"{counted(counts['positive_studies'][name], 'study')} positive"
+        lines.append(f"{f'AUC of studies {name}':<{_WIDTH}}{interval_text(figure, 3)}  ({positive})")
     for specificity, value in (scores["study"]["sensitivity_at_specificity"].get("any") or {}).items():
-        lines.append(f"{f'sensitivity at {specificity}, studies':<30}{value:.3f}")
+        lines.append(f"{f'sensitivity at {specificity}, studies':<{_WIDTH}}{value:.3f}")
     return [*lines, *(f"note: {note}" for note in scores["notes"])]

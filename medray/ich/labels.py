@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +27,9 @@ ID_COLUMNS: dict[str, Level] = {
     "StudyInstanceUID": "study",
 }
 """Names of the column of ids in a table, and what it numbers; the first that a table has is taken."""
+
+
+_GZIP = b"\x1f\x8b"  # how every such file begins, whatever its name
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,18 @@ def read_labels(uri: str) -> Labels:
 
 
 def read_bytes(uri: str) -> tuple[bytes, str]:
-    """The content of a label file, and its name as it may be shown. Raises ValueError with one line."""
+    """The content of a label file, unpacked if it is gzip, and its name as it may be shown. Raises ValueError with one line."""
     shown = Store(uri).uri
     try:
-        return read_file(uri), shown
+        data = read_file(uri)
     except OSError as error:
         raise ValueError(f"--labels {shown}: {reason(error)}") from None
+    if not data.startswith(_GZIP):
+        return data, shown
+    try:
+        return gzip.decompress(data), shown
+    except (OSError, EOFError, zlib.error):
+        raise ValueError(f"--labels {shown}: a damaged gzip file; unpack or fetch it again") from None
 
 
 def is_long(data: bytes) -> bool:

@@ -87,12 +87,19 @@ class Method:
     comparison: dict[str, float]  # way of blending → weighted log loss of the held-out slices
     tables: dict[str, pd.DataFrame]  # model → its held-out slices, with "fold"
 
-    def description(self, models: Mapping[str, Predicted], views: dict[str, Any]) -> dict[str, Any]:
-        """method.json: what a prediction of new studies needs to know."""
+    def description(
+        self, models: Mapping[str, Predicted], views: dict[str, Any], places: Mapping[str, tuple[str, str]]
+    ) -> dict[str, Any]:
+        """method.json: what a prediction of new studies needs to know.
+
+        Args:
+            places: model → folders of its runs and of its sequence stage's.
+        """
         members = {
             name: {
                 "folds": sorted(int(f) for f in models[name].plain["fold"].unique()),
-                "sequence": models[name].sequence is not None,
+                "runs": places[name][0],
+                "sequence": None if models[name].sequence is None else places[name][1],
                 "recalibration": {str(f): fit.to_json() for f, fit in fits.items()},
             }
             for name, fits in self.recalibrations.items()
@@ -169,8 +176,7 @@ def _rungs(
         rungs.append(Rung("single window", f"{name} on {lead.task.windows[0]} alone", ablations["single-window"].plain))
     if "no-remedy" in ablations:
         rungs.append(Rung(many, "channels " + ", ".join(lead.task.windows), ablations["no-remedy"].plain))
-        remedies = f"epidural slices × {lead.task.repeat_epidural}, its loss × {lead.task.epidural_weight:g}"
-        remedies += ", recalibrated" if lead.task.repeat_epidural > 1 else ""
+        remedies = _remedy(lead.task) + (", recalibrated" if lead.task.repeat_epidural > 1 else "")
         rungs.append(Rung("imbalance", remedies, lead.recalibrated(views=False)[0]))
     else:
         rungs.append(Rung(many, f"{name}, channels " + ", ".join(lead.task.windows), lead.recalibrated(views=False)[0]))
@@ -181,6 +187,14 @@ def _rungs(
         rungs.append(Rung("sequence", "BiLSTM over the stack's features", lead.sequence))
     rungs.append(Rung("ensemble", "all models, nested weights", final))
     return rungs
+
+
+def _remedy(task: SliceTask) -> str:
+    """What is done about the rare class, without what is turned off."""
+    slices = f"epidural slices × {task.repeat_epidural}" if task.repeat_epidural > 1 else ""
+    if task.epidural_weight == 1:
+        return slices or "as the data is"
+    return f"{slices + ', its loss' if slices else 'loss of epidural'} × {task.epidural_weight:g}"
 
 
 def _remedies(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[Rung]:
@@ -196,9 +210,7 @@ def _remedies(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[Rung]
         if model.task.repeat_epidural == 1 and model.task.epidural_weight == 1:
             rungs = rungs or [Rung("no remedy", "as the data is", model.plain)]
             continue
-        rungs.append(
-            Rung(title, f"epidural × {model.task.repeat_epidural}, loss × {model.task.epidural_weight:g}", model.plain)
-        )
+        rungs.append(Rung(title, _remedy(model.task), model.plain))
         if model.task.repeat_epidural > 1:
             rungs.append(Rung(f"{title}, recalibrated", "on inner patients", model.recalibrated(views=False)[0]))
     return rungs

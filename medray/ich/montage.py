@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from medray.ich.classes import CLASSES, PROBABILITIES
 
 SHORT = ("edh", "iph", "ivh", "sah", "sdh", "any")
+ORANGE_FROM = 0.5
+"""The probability of any bleed from which a slice's numbers are orange."""
+
 _COLUMNS = 8
 
 
@@ -20,12 +23,12 @@ def draw_montage(slices: pd.DataFrame, images: list[np.ndarray], title: str) -> 
     """PNG of a study.
 
     Args:
-        slices: rows in stack order with "index" and PROBABILITIES; a true "any" of 1 is marked where CLASSES are there.
+        slices: rows in stack order with "index" and PROBABILITIES; where "any" is there, a slice with 1 gets a dot.
         images: (rows, columns) uint8 each, the first window.
         title: without identifiers.
     """
     rows = -(-len(slices) // _COLUMNS)
-    figure = Figure(figsize=(2.0 * _COLUMNS, 2.35 * rows + 0.5), facecolor="black", layout="constrained")
+    figure = Figure(figsize=(2.0 * _COLUMNS, 2.35 * rows + 0.8), facecolor="black", layout="constrained")
     axes: Any = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -37,22 +40,37 @@ def draw_montage(slices: pd.DataFrame, images: list[np.ndarray], title: str) -> 
         half = len(values.split("  ")) // 2
         parts = values.split("  ")
         text = f"{int(row['index'])}:  " + "  ".join(parts[:half]) + "\n" + "  ".join(parts[half:])
-        bleeds = probabilities[-1] >= 0.5
+        bleeds = probabilities[-1] >= ORANGE_FROM
         axis.set_title(text, fontsize=6.5, color="#ff8a5c" if bleeds else "#c8c8c8", family="monospace", pad=2)
-        if "any" in CLASSES and row.get("any") == 1:
+        if row.get("any") == 1:
             axis.plot([0.96], [0.05], "o", color="#ff3b30", markersize=5, transform=axis.transAxes)
-    figure.suptitle(title, color="white", fontsize=10)
+    known = "any" in slices and slices["any"].notna().any()
+    figure.suptitle("\n".join([title, legend_line(bool(known))]), color="white", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="black")
     return buffer.getvalue()
 
 
-def draw_study(answered: pd.DataFrame, rows: Sequence[Mapping[str, Any]], windows: int) -> bytes:
+def legend_line(labelled: bool) -> str:
+    """What the numbers and colours of a montage mean."""
+    meaning = "place in the stack, then probabilities in %: " + ", ".join(
+        f"{short} {name}" if short != name else f"{name} bleed" for short, name in zip(SHORT, CLASSES, strict=True)
+    )
+    return f"{meaning}; orange: any ≥ {ORANGE_FROM:.0%}" + ("; red dot: labelled as a bleed" if labelled else "")
+
+
+def draw_study(
+    answered: pd.DataFrame, rows: Sequence[Mapping[str, Any]], windows: int, title: str, truth: pd.Series | None = None
+) -> bytes:
     """PNG of a predicted study.
 
     Args:
         answered: one row a slice, in the order of ``rows``.
         rows: of the shards' schema, with pixels. windows: that they hold; the first one is drawn.
+        title: without identifiers.
+        truth: slice id → whether the slice bleeds: 0, 1, NaN where unknown.
     """
+    if truth is not None:
+        answered = answered.assign(any=answered["slice_id"].map(truth))
     images = [np.frombuffer(r["image"], np.uint8).reshape(r["rows"], r["columns"], windows)[..., 0] for r in rows]
-    return draw_montage(answered, images, "any, and five types, in %")
+    return draw_montage(answered, images, title)

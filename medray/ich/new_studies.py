@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
     from medray.ich.sequence import SequenceTask
     from medray.ich.task import SliceTask
+
+NOT_DICOM = "not a DICOM file"
+"""How the reason begins for which such a file is set aside."""
+
+TRAINED_ON_PHANTOMS = "this run was trained on phantoms: its probabilities say nothing about patients"
 
 Load = Callable[[str, int], tuple[Any, "nn.Module"]]
 OutputsOf = Callable[..., pd.DataFrame]
@@ -108,6 +114,22 @@ def answer(method: dict[str, Any], views: Mapping[str, ByFold], sequences: Mappi
                 raise ValueError(f"{member}: {int(wrong.sum())} predictions are NaN, the first is of {first}")
     table = next(iter(next(iter(views.values())).values()))
     return with_probabilities(table, Blend.from_json(method["blend"]).apply(tables))
+
+
+def images_of(table: pd.DataFrame) -> tuple[list[str], int]:
+    """Ids of the images of a submission, and how many files are left out of it.
+
+    A DICOM file that is truncated or damaged is an image, and without its own id goes by the name of its file; a file
+    that is no DICOM at all (a list of labels, an archive) is none, unless its name ends in .dcm: a challenge wants a
+    row for such a file, even if nothing is left of it.
+
+    Args:
+        table: of an inventory: path, item_id, reason.
+    """
+    named = table["path"].str.lower().str.endswith(".dcm")
+    images = table[named | ~table["reason"].fillna("").str.startswith(NOT_DICOM)]
+    stems = images["path"].map(lambda path: PurePosixPath(path).stem)
+    return images["item_id"].fillna(stems).tolist(), len(table) - len(images)
 
 
 def submission(ids: Sequence[str], answered: pd.DataFrame, rates: Mapping[str, float]) -> tuple[str, int]:

@@ -26,8 +26,8 @@ class Pipeline:
     """Recipes (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place) or any timm names. A
     recipe's flags that are given count for all of them. The first backbone is followed up the report's ladder."""
     variant: str = ""
-    """Added to the names of the backbones' folders: other settings of the same backbones beside the first ones, from
-    the same shards where these hold the windows. Scores and report are then of this variant."""
+    """Name of another version of the method in the same --out: what is set as before is used as it is there, what
+    differs is trained beside it, and scores and report go to variants/<name>/."""
     ladder: bool = False
     """Also train the first backbone on a single window, and without remedies, for the report's ladder."""
     sequence_stage: bool = True
@@ -45,10 +45,6 @@ class Pipeline:
         if not self.backbones or len(set(self.backbones)) < len(self.backbones):
             raise ValueError(f"--backbones {' '.join(self.backbones)}: one or more are needed, each once")
 
-    def folder_of(self, backbone: str) -> str:
-        """What a backbone's runs are called, below runs/."""
-        return f"{backbone.replace('/', '_')}-{self.variant}" if self.variant else backbone.replace("/", "_")
-
 
 @dataclass(frozen=True)
 class Planned:
@@ -61,10 +57,18 @@ class Planned:
     sequences: dict[str, SequenceTask]  # model → its sequence stage
 
     def claims(self, pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-        """Folder below runs/ → what makes its runs what they are."""
-        embedded = pipeline.views.identity() | {"embedding": pipeline.embedding}
-        stages = {folder(name): task.identity() | embedded for name, task in self.sequences.items()}
+        """Name of runs → what makes them what they are: backbones, and their sequence stages by ``folder``."""
+        features = self.feature_claims(pipeline)
+        stages = {
+            folder(name): task.identity() | features[name] | {"embedding": pipeline.embedding}
+            for name, task in self.sequences.items()
+        }
         return {name: task.identity() for name, task in self.backbones.items()} | stages
+
+    def feature_claims(self, pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+        """Model → what makes its features what they are."""
+        views = pipeline.views.identity()
+        return {name: views | {"backbone": self.backbones[name].identity()} for name in self.models}
 
     def notices(self) -> list[str]:
         """The licences of pretrained weights that do not leave everything free."""

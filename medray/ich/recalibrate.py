@@ -35,6 +35,7 @@ class Recalibration:
     slices: int  # labelled inner slices
     patients: int  # of these slices: the number of independent things behind the fit
     positives: tuple[int, ...]
+    repeats: int = 1  # of the repeated class in training: what the bias by theory follows from
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """(n, 6) → (n, 6) float64, in the order of CLASSES."""
@@ -53,6 +54,7 @@ class Recalibration:
             slices=int(content["slices"]),
             patients=int(content["patients"]),
             positives=tuple(int(v) for v in content["positives"]),
+            repeats=int(content.get("repeats", 1)),  # older files do not say
         )
 
 
@@ -62,8 +64,9 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
     A model that saw each positive slice r times learned the odds of a world with r times as many positives, so its
     log-odds are too high by log r (King and Zeng 2001, prior correction). That is where the fit begins: Platt's
     sigmoid (1999) with normal priors, slope around 1 and bias around -log(repeats) for the repeated class and 0 for
-    the others, found as the most probable pair. With many positives the data decides, with few or none the answer
-    stays near theory, with no labelled slice at all it is theory.
+    the others, found as the most probable pair. With many positives the data decides, with few the answer stays near
+    theory. A class without a positive slice gets theory itself: negatives alone can only pull the bias down, and say
+    nothing of how high the positives would stand.
 
     Slices of one patient are no independent witnesses: a patient's n slices count as sqrt(n), between one and n. With
     two or three patients the priors then keep the upper hand; ``patients`` says how many there really were.
@@ -82,13 +85,17 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
     centres = [-float(np.log(repeats)) if name == REPEATED else 0.0 for name in CLASSES]
     counts = known["patient_id"].map(known["patient_id"].value_counts()).to_numpy(dtype=np.float64)
     weights = 1 / np.sqrt(counts)
-    fitted = [_most_probable(given[:, i], labels[:, i], weights, centre) for i, centre in enumerate(centres)]
+    fitted = [
+        _most_probable(given[:, i], labels[:, i], weights, centre) if labels[:, i].any() else (1.0, centre)
+        for i, centre in enumerate(centres)
+    ]
     return Recalibration(
         slopes=tuple(slope for slope, _ in fitted),
         biases=tuple(bias for _, bias in fitted),
         slices=len(known),
         patients=int(known["patient_id"].nunique()),
         positives=tuple(int(count) for count in labels.sum(axis=0)),
+        repeats=repeats,
     )
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import constants, get_session
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
+
+_PROBES, _PROBE_SECONDS = 2, 5.0
 
 
 class Backbone(nn.Module):
@@ -23,17 +32,8 @@ class Backbone(nn.Module):
     def __init__(self, name: str, channels: int, classes: int, pretrained: bool, dropout: float = 0.0) -> None:
         super().__init__()
         check_backbone(name)
-        try:
-            self.body: Any = timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0)
-        except Exception as error:  # timm lets every hub and network failure through as it comes
-            if not pretrained:
-                raise
-            first = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-            raise ValueError(
-                f"--backbone {name}: its pretrained weights cannot be loaded ({first}); "
-                "go online once to fill the cache, give a local file with --weights FILE_OR_URI, or train from random weights with "
-                "--no-pretrained"
-            ) from None
+        create = _pretrained if pretrained else timm.create_model
+        self.body: Any = create(name, pretrained=pretrained, in_chans=channels, num_classes=0)
         body: Any = self.body
         self.feature_count: int = body.num_features
         # one grey mean and deviation: a channel is a window here, not a colour
@@ -54,6 +54,59 @@ class Backbone(nn.Module):
         return logits
 
 
+def _pretrained(name: str, **options: Any) -> nn.Module:
+    with _asking_the_hub() as unreachable:
+        try:
+            return timm.create_model(name, **options)
+        except Exception as error:  # timm lets every hub and network failure through as it comes
+            why = first_line(error)
+            if unreachable and isinstance(error, LocalEntryNotFoundError):
+                why = f"{constants.ENDPOINT} cannot be reached: {unreachable}; the cache does not hold them"
+            raise ValueError(
+                f"--backbones {name}: its pretrained weights cannot be loaded ({why}); go online once to fill the cache, "
+                "give a local file with --weights FILE_OR_URI, or train from random weights with --no-pretrained"
+            ) from None
+
+
+@contextmanager
+def _asking_the_hub() -> Iterator[str | None]:
+    """Within it the hub's client logs no retries, and does not even try where the hub cannot be reached.
+
+    Left alone it retries each of several file names six times, for about a minute; no setting of its own is for that.
+
+    Yields:
+        Why the hub cannot be reached, or None.
+    """
+    log = logging.getLogger("huggingface_hub")
+    level, offline = log.level, constants.HF_HUB_OFFLINE
+    log.setLevel(logging.ERROR)
+    try:
+        unreachable = _unreachable()
+        constants.HF_HUB_OFFLINE = offline or unreachable is not None
+        yield unreachable
+    finally:
+        log.setLevel(level)
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _unreachable() -> str | None:
+    why = ""
+    for probe in range(_PROBES):
+        time.sleep(probe)
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
+            return None
+        except Exception as error:  # of whichever client this version of the hub's library has
+            why = first_line(error)
+    return why
+
+
+def first_line(error: BaseException, characters: int = 160) -> str:
+    """The first line of an error's text, shortened between words."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(line, characters, placeholder=" …")
+
+
 def licence_of(name: str) -> str | None:
     """The licence of the pretrained weights that ``name`` stands for in timm; None where it says none."""
     known = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -66,4 +119,4 @@ def check_backbone(name: str) -> None:
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all"
-    raise ValueError(f"--backbone {name}: timm has no such model; {hint}")
+    raise ValueError(f"--backbones {name}: timm has no such model; {hint}")

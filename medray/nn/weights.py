@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor
 
-from medray.nn.backbone import Backbone
+from medray.nn.backbone import Backbone, first_line
 from medray.shards.store import Store, read_file
 
 
@@ -46,7 +46,7 @@ def load_weights(network: Backbone, name: str, channels: int, uri: str) -> None:
         loaded = _create(name, channels, state)
     except Exception as error:  # timm's filters raise many types for tensors that are not theirs
         raise ValueError(
-            f"--weights {shown}: weights of another architecture than {name} ({_first_line(error)})"
+            f"--weights {shown}: weights of another architecture than {name} ({first_line(error)})"
         ) from None
     # timm lets missing tensors pass: whatever still equals its random start was not in the file
     before = random.state_dict()
@@ -81,7 +81,7 @@ def _read(uri: str, shown: str) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many types for a file that is not theirs
         raise ValueError(
-            f"--weights {shown}: not a file of tensors, safetensors or torch ({_first_line(error)})"
+            f"--weights {shown}: not a file of tensors, safetensors or torch ({first_line(error)})"
         ) from None
     for key in ("state_dict", "model"):  # as training scripts wrap it
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -89,7 +89,3 @@ def _read(uri: str, shown: str) -> dict[str, Any]:
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"--weights {shown}: holds {type(state).__name__}, expected tensors by name")
     return dict(state)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from medray.ich.classes import CLASSES, PROBABILITIES
-from medray.ich.external import Truth, read_truth, score_external, summary
+from medray.ich.external import Truth, bleeding_slices, read_truth, score_external, summary
 from medray.ich.new_studies import seen_in_training
 from medray.ich.scores import score
 from medray.ich.study import study_table
@@ -223,7 +224,7 @@ def test_a_file_that_cannot_be_read_is_one_line_without_its_content(tmp_path: Pa
     with pytest.raises(ValueError, match=r"cannot be read \(OSError\)$"):
         read_truth(str(tmp_path))
     (tmp_path / "l.csv.gz").write_bytes(b"\x1f\x8b\x08\x00\xff\xfe")
-    with pytest.raises(ValueError, match="l.csv.gz: not a CSV file in UTF-8"):
+    with pytest.raises(ValueError, match="l.csv.gz: a damaged gzip file"):
         read_truth(str(tmp_path / "l.csv.gz"))
 
 
@@ -276,7 +277,7 @@ def test_a_class_of_one_value_has_no_auc() -> None:
         assert figure["subdural"]["value"] is not None
     assert found["study"]["sensitivity_at_specificity"]["epidural"] is None
     assert found["slice"]["log_loss"]["epidural"]["value"] > 0  # a part of the weighted log loss, and defined
-    assert "epidural: every labelled slice is 0, so it has no AUC" in found["notes"]
+    assert found["notes"] == ["no AUC where all labels are alike; slices all 0: epidural; studies all 0: epidural"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
     bleeding = table[table["any"] == 1].assign(subdural=1.0)
@@ -284,6 +285,9 @@ def test_a_class_of_one_value_has_no_auc() -> None:
     assert found["slice"]["average_precision"]["any"]["value"] is None
     assert found["study"]["auc_of_mean"] is None
     assert any(line.startswith("AUC any") and "undefined" in line for line in summary(found))
+    assert (
+        "no AUC where all labels are alike; slices all 1: subdural, any; studies all 1: subdural, any" in found["notes"]
+    )
 
 
 def test_labels_may_call_a_slice_by_the_name_of_its_file() -> None:
@@ -307,7 +311,7 @@ def test_a_study_is_what_its_labelled_slices_say_and_that_is_said() -> None:
     by_study = study_table(table).set_index("study_id")  # its score is of all slices
     labels = labelled.groupby("study_id")["any"].max().reindex(by_study.index)
     assert found["study"]["auc"]["any"]["value"] == pytest.approx(roc_auc_score(labels, by_study["score"]), abs=1e-9)
-    assert f"{len(labels)} studies have slices without a label: the others make the study's label" in found["notes"]
+    assert f"{len(labels)} studies with slices without a label: the others make the study's label" in found["notes"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -325,7 +329,11 @@ def test_the_order_of_rows_does_not_matter(seed: int, by: str) -> None:
 def test_one_patient_makes_no_interval_worth_the_name() -> None:
     table = predictions().assign(patient_id="anonymous")
     found = score_external(asked(table), truth_of(table, "any"), samples=5)
-    assert "all slices name one patient: the intervals say nothing" in found["notes"]
+    assert "all slices name one patient: there is no interval" in found["notes"]
+    for figure in (found["slice"]["auc"]["any"], found["slice"]["log_loss"]["any"], found["study"]["auc"]["any"]):
+        assert figure["value"] is not None
+        assert (figure["low"], figure["high"]) == (None, None)
+    assert not any("95%" in line for line in summary(found))
 
 
 def test_summary_says_what_was_scored() -> None:
@@ -334,6 +342,30 @@ def test_summary_says_what_was_scored() -> None:
     assert lines[0] == "scored: 192 slices of 32 studies of 24 patients"
     starts = ["weighted log loss ", "AUC any ", "AUC of studies any ", "sensitivity at 0.95, studies "]
     assert all(any(line.startswith(start) for line in lines) for start in starts)
+
+
+def test_summary_counts_one_and_keeps_its_columns_apart() -> None:
+    table = predictions()
+    one = table[table["study_id"] == "p01v0"]
+    lines = summary(score_external(asked(one), truth_of(one, *CLASSES), samples=5))
+    assert lines[0] == "scored: 6 slices of 1 study of 1 patient"
+    assert sum(line.startswith("note: no AUC where") for line in lines) == 1
+    lines = summary(score_external(asked(table), truth_of(table, *CLASSES), samples=5))
+    assert any(line.startswith("AUC of studies intraparenchymal  0.") for line in lines)
+    values = [line for line in lines if line.startswith(("AUC", "weighted", "sensitivity"))]
+    assert len({len(re.match(r".*?  +", line)[0]) for line in values}) == 1  # type: ignore[index]
+
+
+def test_which_slices_bleed_by_id_or_by_name_of_file() -> None:
+    labels = pd.DataFrame({"any": [1.0, 0.0, 1.0]}, index=["1.2", "IM1", "IM2"])
+    stems = {"1.2": "IM9", "1.3": "IM1", "1.4": "IM2", "1.5": "IM2", "1.6": "IM7"}
+    found = bleeding_slices(Truth("slice", ("any",), labels, ()), stems)
+    assert found is not None
+    assert found.to_dict() == pytest.approx(
+        {"1.2": 1, "1.3": 0, "1.4": np.nan, "1.5": np.nan, "1.6": np.nan}, nan_ok=True
+    )
+    assert bleeding_slices(Truth("study", ("any",), labels, ()), stems) is None
+    assert bleeding_slices(Truth("slice", ("epidural",), labels.set_axis(["epidural"], axis=1), ()), stems) is None
 
 
 def test_an_image_is_known_by_its_pixels_but_not_an_empty_one() -> None:

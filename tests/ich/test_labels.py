@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def test_identical_repeats_are_merged_and_contradictions_set_aside(tmp_path: Pat
     }
     assert labels.table.loc[["ID_b", "ID_c"]].isna().all(axis=None)
     assert labels.table.loc[["ID_a", "ID_d"]].notna().all(axis=None)
+
+
+def test_a_packed_file_is_read_whatever_its_name(tmp_path: Path) -> None:
+    plain = write(tmp_path / "l.csv", six("ID_a", subdural=1, any=1))
+    for name in ("l.csv.gz", "packed.csv"):
+        (tmp_path / name).write_bytes(gzip.compress(Path(plain).read_bytes()))
+        assert read_labels(str(tmp_path / name)).table.equals(read_labels(plain).table)
+    (tmp_path / "half.gz").write_bytes((tmp_path / "l.csv.gz").read_bytes()[:-12])
+    with pytest.raises(ValueError, match=r"half.gz: a damaged gzip file; unpack or fetch it again$"):
+        read_labels(str(tmp_path / "half.gz"))
 
 
 def test_missing_rows_are_missing_labels(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from medray.ich import recipes
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.ladder import Rung, mean_over_neighbours
 from medray.ich.method import Ensemble, Method, Predicted, combine, probabilities_of, with_probabilities
-from medray.ich.new_studies import answer, submission
+from medray.ich.new_studies import answer, images_of, submission
 from medray.ich.recalibrate import fit_recalibration
 from medray.ich.task import SliceTask
 from medray.ich.views import Views
@@ -298,13 +298,22 @@ def test_a_single_model_without_a_sequence_stage_is_the_ensemble(fields: dict[st
     assert found.remedies[0].predictions is one.plain
 
 
+def test_what_is_turned_off_is_not_named() -> None:
+    bare = replace(model(1.5, 200, sequence=False), views={})
+    lead = model(1.0, 1, replace(PLAIN, repeat_epidural=3))
+    found = combine({"first": lead}, {"no-remedy": bare}, HOW)
+    assert {rung.name: rung.adds for rung in found.rungs}["imbalance"] == "epidural slices × 3, recalibrated"
+    assert found.remedies[1].adds == "epidural slices × 3"
+
+
 def test_a_loss_weight_alone_is_not_said_to_be_recalibrated() -> None:
     lead = replace(PLAIN, epidural_weight=2.0)
     bare = replace(model(1.5, 200, sequence=False), views={})
     found = combine({"first": model(1.0, 1, lead)}, {"no-remedy": bare}, HOW)
     rungs = {rung.name: rung for rung in found.rungs}
     assert "recalibrated" not in rungs["imbalance"].adds
-    assert rungs["imbalance"].adds.endswith("its loss × 2")
+    assert rungs["imbalance"].adds == "loss of epidural × 2"
+    assert [rung.adds for rung in found.remedies] == ["as the data is", "loss of epidural × 2"]
     assert names_of(found.remedies) == ["no remedy", "remedies"]
 
 
@@ -312,12 +321,13 @@ def test_a_loss_weight_alone_is_not_said_to_be_recalibrated() -> None:
 
 
 Tables = dict[str, dict[int, pd.DataFrame]]
+PLACES = {"first": ("first-v", "first-sequence"), "second": ("second", "second-sequence")}
 
 
 @pytest.fixture(scope="module")
 def described(method: Method) -> dict[str, Any]:
     """method.json as it comes back from a file."""
-    written = json.dumps(method.description(two_models(), Views().identity()), allow_nan=False)
+    written = json.dumps(method.description(two_models(), Views().identity(), PLACES), allow_nan=False)
     return dict(json.loads(written))
 
 
@@ -338,7 +348,7 @@ def study() -> tuple[Tables, Tables]:
 def test_the_description_says_what_a_prediction_needs(described: dict[str, Any], method: Method) -> None:
     assert list(described["models"]) == ["first", "second"]
     assert described["models"]["first"]["folds"] == [0, 1, 2]
-    assert described["models"]["first"]["sequence"] is True
+    assert (described["models"]["first"]["runs"], described["models"]["first"]["sequence"]) == PLACES["first"]
     assert set(described["models"]["first"]["recalibration"]) == {"0", "1", "2"}
     assert described["models"]["second"]["recalibration"] == {}
     assert Views(**{k: tuple(v) if isinstance(v, list) else v for k, v in described["views"].items()}) == Views()
@@ -452,3 +462,18 @@ def test_a_submission_keeps_small_and_large_probabilities() -> None:
     values = [float(line.rsplit(",", 1)[1]) for line in text.splitlines()[1:]]
     assert guessed == 0
     np.testing.assert_allclose(values, ends[0], rtol=1e-8)
+
+
+def test_what_is_no_dicom_file_is_no_image_of_a_submission() -> None:
+    table = pd.DataFrame(
+        [
+            ("d/ID_a.dcm", "1.2.3", None),
+            ("d/ID_b.dcm", None, "truncated: 12 bytes of pixels are missing"),
+            ("d/stage_2_train.csv", None, "not a DICOM file: no DICM at byte 128"),
+            ("d/ID_c.dcm", "1.2.4", None),
+            ("d/notes", None, "not a DICOM file: no DICM at byte 128"),
+            ("d/ID_d.DCM", None, "not a DICOM file: no DICM at byte 128"),  # nothing is left of it but its name
+        ],
+        columns=["path", "item_id", "reason"],
+    )
+    assert images_of(table) == (["1.2.3", "ID_b", "1.2.4", "ID_d"], 2)

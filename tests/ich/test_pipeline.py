@@ -50,7 +50,7 @@ def notices(name: str, **fields: Any) -> list[str]:
 
 def test_an_unknown_backbone_is_answered_with_near_names() -> None:
     with pytest.raises(
-        ValueError, match=r"^--backbone resnet5o: timm has no such model; did you mean resnet50"
+        ValueError, match=r"^--backbones resnet5o: timm has no such model; did you mean resnet50"
     ) as error:
         planned(slice_task("resnet5o"))
     assert "\n" not in str(error.value)

@@ -58,14 +58,27 @@ def test_calibrated_probabilities_stay() -> None:
     assert np.abs(fitted.apply(values(inner)) - values(inner)).mean() < 0.002
 
 
-def test_without_positives_the_answer_is_near_theory() -> None:
+def test_without_positives_the_answer_is_theory() -> None:
+    inner, logits = world(n=2000)
+    inner["epidural"], inner["p_epidural"] = 0.0, expit(logits[:, 0] + np.log(4))
+    inner["subarachnoid"] = 0.0
+    fitted = fit_recalibration(inner, repeats=4)
+    for name, bias in (("epidural", -np.log(4)), ("subarachnoid", 0.0)):
+        place = CLASSES.index(name)
+        assert fitted.positives[place] == 0
+        assert (fitted.slopes[place], fitted.biases[place]) == (1.0, pytest.approx(bias, abs=1e-12))
+    assert fitted.slopes[1] != 1  # a class with positives is fitted as ever
+    assert fitted.apply(values(inner))[:, 0] == pytest.approx(expit(logits[:, 0]), abs=1e-9)
+
+
+def test_with_few_positives_the_answer_is_near_theory() -> None:
     inner, logits = world(n=2000, centre=-7.5)
     inner["epidural"], inner["p_epidural"] = 0.0, expit(logits[:, 0] - 2 + np.log(4))
+    inner.loc[[7, 8], "epidural"] = 1.0
     fitted = fit_recalibration(inner, repeats=4)
-    assert fitted.positives[0] == 0
+    assert fitted.positives[0] == 2
     assert fitted.biases[0] == pytest.approx(-np.log(4), abs=0.6)
     assert 0.5 < fitted.slopes[0] < 1.5
-    assert np.isfinite(fitted.apply(values(inner))).all()
 
 
 def test_without_labels_it_is_theory() -> None:
@@ -112,7 +125,10 @@ def test_json_there_and_back() -> None:
     fitted = fit_recalibration(inner, 3)
     assert (fitted.slices, fitted.patients) == (720, 20)
     assert fitted.positives == tuple(inner[list(CLASSES)].sum().astype(int))
+    assert fitted.repeats == 3
     assert Recalibration.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
+    older = {name: value for name, value in fitted.to_json().items() if name != "repeats"}
+    assert Recalibration.from_json(older).biases == fitted.biases
 
 
 def test_mistakes_are_said() -> None:

@@ -17,7 +17,8 @@ from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
 from medray.ich.method import Ensemble, Method, Predicted, combine
 from medray.ich.report import Pictures, collect_pictures, report_sections, write_report
-from medray.ich.report.charts import roc_and_precision
+from medray.ich.report.about_data import learning, settings, versions
+from medray.ich.report.charts import learning_curves, roc_and_precision
 from medray.ich.report.pictures import SERIES_AT_MOST
 from medray.ich.report.sections import PHANTOM_WARNING
 from medray.ich.results import write_results
@@ -107,7 +108,7 @@ def method(predictions: pd.DataFrame) -> Method:
 
 def report(run: Finished, **changes: object) -> tuple[str, dict[str, bytes]]:
     options: dict = {"histories": {"net/fold0": history(), "net/fold1": history()}, "settings": {"epochs": 3}}
-    plots = write_report(run.out, HeadCT(), run.folder, run.private, run.labels, **(options | changes))
+    plots = write_report(run.out, HeadCT(), run.folder, run.inventory, run.private, run.labels, **(options | changes))
     return run.out.read_bytes("report.html").decode(), plots
 
 
@@ -165,7 +166,8 @@ def test_scores_stand_beside_the_published_ones(made: tuple[str, dict[str, bytes
     assert f"<b>{metrics['weighted_log_loss']['value']:.4f}</b>" in html
     assert html.count(f"{metrics['auc']['epidural']['value']:.3f}") >= 2
     assert ".0567" in html
-    assert "no: phantoms" in html
+    assert "no: phantoms" not in html
+    assert ">comparable<" not in html
     assert "yes, on the challenge" not in html
     html, _ = report(run)
     assert PHANTOM_WARNING not in html
@@ -312,7 +314,9 @@ def test_a_long_series_is_thinned_evenly(run: Finished) -> None:
     shown = sorted(int(one.shot.slice_id[-3:]) for one in found.series)
     assert len(shown) == SERIES_AT_MOST
     assert (shown[0], shown[-1]) == (0, 199)
-    assert max(np.diff(shown)) <= 6
+    assert SERIES_AT_MOST <= 8
+    assert max(np.diff(shown)) <= 199 / (SERIES_AT_MOST - 1) + 1
+    assert sorted(one.index for one in found.series) == sorted(199 - place for place in shown)  # places in the stack
     assert found.hardest == ()
 
 
@@ -338,10 +342,10 @@ def test_the_mask_on_the_real_series(head_ct_dir: Path, tmp_path: Path) -> None:
     dicom = head_ct_dir / "rsna2019_series"
     run = finish(tmp_path, dicom, head_ct_dir / "stage_2_train.csv", folds=1)
     found = pictures(run).series
-    assert len(found) == 36
-    assert [one.index for one in found] == list(range(36))
+    assert len(found) == SERIES_AT_MOST
+    assert [one.index for one in found] == np.linspace(0, 35, SERIES_AT_MOST).round().astype(int).tolist()
     index = run.oof.set_index("slice_id")["index"]
-    assert [index[one.shot.slice_id] for one in found] == list(range(36))
+    assert [index[one.shot.slice_id] for one in found] == [one.index for one in found]
     assert [one.index for one in found if not one.head] in ([35], [0])
     for one in found:
         assert one.shot.image is not None
@@ -358,3 +362,46 @@ def test_the_mask_on_the_real_series(head_ct_dir: Path, tmp_path: Path) -> None:
     assert "1 of them hold no head" in html
     assert "No slice is labelled epidural" in html
     assert [name for name in identifiers(run) if name in html] == []
+
+
+def test_where_nothing_was_scored_in_training_there_is_no_empty_chart() -> None:
+    bare = [entry | {"metrics": {"train_loss": 0.5, "learning_rate": 1e-3}} for entry in history()]
+    unwatched, watched = {"net/fold0": bare, "net/fold1": bare}, {"net/fold0": history(), "net/fold1": history()}
+    assert [axis.get_title(loc="left") for axis in learning_curves(unwatched).axes] == ["net: loss", "learning rate"]
+    assert len(learning_curves(watched).axes) == 3
+    text = learning(unwatched).text
+    assert "solid line" not in text
+    assert "--monitor none" in text
+    assert "solid line" in learning(watched).text
+    assert "--monitor none" not in learning(watched).text
+    mixed = learning_curves(unwatched | {"net-sequence/fold0": history()})
+    hidden = [axis for axis in mixed.axes if not axis.get_visible()]
+    assert [axis.get_title(loc="left") for axis in hidden] == ["AUC of any"]
+
+
+def test_the_legend_of_precision_and_recall_lies_beside_the_curves(run: Finished) -> None:
+    figure = roc_and_precision(run.oof)
+    figure.canvas.draw()
+    legends = [axis.get_legend() for axis in figure.axes]
+    assert legends[1] is None
+    assert legends[2] is not None
+    box = legends[2].get_window_extent()
+    assert box.x0 >= figure.axes[1].get_window_extent().x1
+    assert box.x1 <= figure.bbox.x1
+    assert [text.get_text().split()[0] for text in legends[2].get_texts()] == list(CLASSES)
+
+
+def test_calibration_is_said_in_words_of_the_field(made: tuple[str, dict[str, bytes]]) -> None:
+    assert "Above the diagonal the model underestimates, below it overestimates." in made[0]
+
+
+def test_how_it_was_made_says_whose_settings_and_with_what() -> None:
+    section = settings({"backbone": "net", "epochs": 3}, ["net", "other"], folds=5)
+    assert "The settings of the first backbone, net" in section.text
+    assert "Models of the ensemble: net, other." in section.text
+    assert section.table is not None
+    rows = dict(section.table.itertuples(index=False, name=None))
+    assert rows["folds"] == "5"
+    assert rows["epochs"] == "3"
+    assert {"Python", "torch", "ray", "timm"} <= set(versions())
+    assert rows["version of torch"] == versions()["torch"]

@@ -68,7 +68,11 @@ def test_the_ladder_says_what_each_step_added() -> None:
     assert "−0.0097 to −0.0087" in flat
     assert "|0.951|" in flat
     assert "|0.432|" in flat
-    assert "0, 1, 2" in flat
+    assert "(folds 0, 1, 2)" in text
+    assert "|folds|" not in flat  # the text says what all steps share
+    assert "|slices|" not in flat
+    assert "also differ by training chance, which the interval does not contain" in text
+    assert '<th class="wide">what it adds</th>' in text
     assert "LSTM <2.5D>" in text  # escaped, not swallowed
     assert "<svg" in text
     assert "Only slices that every step has count" not in text
@@ -82,13 +86,16 @@ def test_validation_stands_beside_validation_only() -> None:
     assert PRIVATE_BOARD not in text
     assert "Hollow diamonds" in text
     assert "phantoms" not in text
+    assert text.index("change against the step before") < text.index("published step") < text.index("<svg")
 
 
 def test_on_phantoms_nothing_may_be_compared() -> None:
     section = about_ladder.ladder(ROWS, RESULTS, phantom=True)
     text = page(section)
     assert "nothing here may be compared with a published figure" in text
-    assert text.count("no: phantoms") == sum(one.on == VALIDATION for one in RESULTS)
+    assert "no: phantoms" not in text
+    assert "|comparable|" not in cells(text)
+    assert text.count(VALIDATION) == 1 + sum(one.on == VALIDATION for one in RESULTS)
     assert "yes, on the challenge's data" not in text
     assert "Hollow diamonds" not in text
     assert "published, validation" not in text  # nor drawn
@@ -96,6 +103,8 @@ def test_on_phantoms_nothing_may_be_compared() -> None:
 
 def test_steps_that_predicted_more_slices_are_named() -> None:
     text = page(about_ladder.ladder([ROWS[0] | {"own_slices": 20000, "folds": None}, *ROWS[1:]]))
+    assert "|folds|" in cells(text)
+    assert "(folds" not in text
     assert "Only slices that every step has count; more were predicted by backbone (20,000)." in text
 
 
@@ -111,8 +120,8 @@ def test_undefined_scores_and_a_lone_step() -> None:
 def test_the_rare_class_and_what_its_recalibration_rests_on() -> None:
     rows = [rare("none", 3.01, None), rare("repeated", 2.2, 0.0031)]
     fits = {
-        "fold 0": Recalibration((0.9,) * 6, (-1.2345,) * 6, 4321, 98, (17,) * 6).to_json(),
-        "fold 1": Recalibration((1.0,) * 6, (-1.0986,) * 6, 4000, 91, (0,) * 6).to_json(),
+        "fold 0": Recalibration((0.9,) * 6, (-1.2345,) * 6, 4321, 98, (17,) * 6, repeats=3).to_json(),
+        "fold 1": Recalibration((1.0,) * 6, (-1.0986,) * 6, 4000, 91, (0,) * 6, repeats=3).to_json(),
     }
     text = page(about_ladder.rare_class(rows, fits))
     flat = cells(text)
@@ -125,7 +134,9 @@ def test_the_rare_class_and_what_its_recalibration_rests_on() -> None:
     assert "5,000 held-out slices of 140 patients, 21 of them labelled epidural" in text
     for shown in ("|0.900|", "|−1.234|", "|98|", "|4,321|", "|17|"):
         assert shown in flat
-    assert "No inner slice with epidural in fold 1: its recalibration is little more than" in text
+    assert "|bias by theory|" in flat
+    assert flat.count("|−1.099|") == 3  # in both folds, and as the bias of the fold without positives
+    assert "No inner slice with epidural in fold 1: its recalibration is what theory says" in text
     assert "Nothing was recalibrated" not in text
 
 
@@ -154,3 +165,37 @@ def test_an_ensemble_of_one_fold() -> None:
     text = page(about_ladder.ensemble({"a": {0: 0.5}, "b": {0: 0.5}}, {}))
     assert "There is one fold only" in text
     assert "|mean|" not in cells(text)
+
+
+@pytest.mark.parametrize(
+    ("searched", "verdict"),
+    [
+        (0.1505, "The searched weights are worse than the plain average by 0.0051 (0.1505 against 0.1454)"),
+        (0.1400, "The searched weights are better than the plain average by 0.0054 (0.1400 against 0.1454)"),
+        (0.14541, "The searched weights score as the plain average does (0.1454 against 0.1454)"),
+    ],
+)
+def test_the_ensemble_says_whether_searching_was_worth_it(searched: float, verdict: str) -> None:
+    weights = {"a": {0: 0.2, 1: 0.9}, "b": {0: 0.8, 1: 0.1}}
+    losses = {
+        "nested, Optuna (the answer)": searched,
+        "nested, scipy": 0.1509,
+        "plain average": 0.1454,
+        "a": 0.1456,
+        "b": 0.2,
+    }
+    text = page(about_ladder.ensemble(weights, losses))
+    assert verdict in text
+    assert "With 2 folds each set of weights rests on one fold." in text
+    assert ("One model alone, a, has a lower loss than the ensemble (0.1456)" in text) == (searched > 0.1456)
+    assert "The best single model was chosen on these very slices, so its score is flattered" in text
+    table = cells(text[text.index("blend or model") :])
+    shown = [float(loss) for loss in re.findall(r"0\.\d{4}", table)]
+    assert shown == sorted(shown)
+    assert len(shown) == 5
+
+
+def test_one_model_has_no_weights_to_judge() -> None:
+    losses = {"nested, Optuna (the answer)": 0.15, "plain average": 0.15, "a": 0.15}
+    text = page(about_ladder.ensemble({"a": {0: 1.0, 1: 1.0}}, losses))
+    assert "The searched weights" not in text

@@ -143,7 +143,22 @@ def test_another_configurations_output(flags: list[object], run_in_process: Run,
     from medray.shards.store import Store
 
     claim(Store(tmp_path / "out"), {"epochs": 7})
+    Store(tmp_path / "out").sub("runs", "net", "fold0").write_json("history.json", [])
     assert "holds a run with" in the_error(run_in_process("ich_cv", *flags))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_mistake_can_be_corrected_in_the_same_folder(
+    flags: list[object], run_in_process: Run, tmp_path: Path
+) -> None:
+    stop = ["--until", "shards"]
+    assert "no such folder" in the_error(run_in_process("ich_cv", *with_flag(flags, "--dicom", tmp_path / "typo")))
+    weights = ["--weights", tmp_path / "absent.safetensors"]
+    assert "absent.safetensors" in the_error(run_in_process("ich_cv", *flags, *weights, *stop))
+    assert "too few" in the_error(run_in_process("ich_cv", *with_flag(flags, "--folds", 1), *stop))
+    assert "use fewer folds" in the_error(run_in_process("ich_cv", *with_flag(flags, "--folds", 40), *stop))
+    status, text = run_in_process("ich_cv", *flags, *stop)
+    assert status == 0, text
 
 
 def test_a_run_that_is_none(run_in_process: Run, tmp_path: Path) -> None:

@@ -243,6 +243,40 @@ def test_other_windows_use_the_same_shards_where_they_can(
     assert {p.name for p in shards.iterdir()} == first | {"40x375"}
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_another_sequence_stage_is_a_variant_on_the_same_backbones(
+    uninterrupted: Path, phantoms: PhantomSet, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "job").mkdir()
+    out = tmp_path / "job" / "out"
+    shutil.copytree(uninterrupted / "out", out, ignore=shutil.ignore_patterns("checkpoints", "mlflow*"))
+    shutil.copytree(uninterrupted.parent / "private", tmp_path / "private")
+    kept = {p: p.read_bytes() for p in (*out.glob("*.json"), *out.glob("*.html"), *out.glob("runs/*/fold*/done.json"))}
+    words = command(phantoms, tmp_path / "job")[2:]
+    words[words.index("--sequence.hidden") + 1] = "12"
+    status, text = run_in_process("ich_cv", *words)
+    assert status == 2
+    assert "hidden = 8, this one has 12" in text
+    status, text = run_in_process("ich_cv", *words, "--variant", "wide")
+    assert status == 0, text
+    assert {p: p.read_bytes() for p in kept} == kept  # no backbone again, and the first results stay
+    assert {p.name for p in (out / "runs").iterdir() if "wide" in p.name} == {
+        "test_resnet-sequence-wide", "test_byobnet-sequence-wide"
+    }  # fmt: skip
+    assert not [p for p in (out / "features").iterdir() if "wide" in p.name]
+    first, wide = (json.loads((folder / "metrics.json").read_text()) for folder in (out, out / "variants" / "wide"))
+    of_backbone, of_sequence = (
+        [r["weighted_log_loss"] for r in m["ladder"] if r["name"] == "single window"] for m in (first, wide)
+    )
+    assert of_backbone == of_sequence
+    assert first["weighted_log_loss"] != wide["weighted_log_loss"]
+    assert "variants wide" in (out / "variants" / "wide" / "report.html").read_text()
+    where = tmp_path / "predicted"
+    flags = ("--run", out, "--variant", "wide", "--dicom", next(iter(sorted(phantoms.dicom.iterdir()))), "--to", where)
+    status, text = run_in_process("ich_predict", *flags)
+    assert status == 0, text
+
+
 @pytest.mark.parametrize("lost", ["test_resnet/fold1", "test_byobnet-sequence", "test_byobnet"])
 def test_a_run_folder_with_something_missing(
     uninterrupted: Path, run_in_process: Callable[..., tuple[int, str]], tmp_path: Path, lost: str

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,11 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub import constants, hf_hub_download
 from torch import Tensor
 
 from medray.ich.task import SliceTask
-from medray.nn.backbone import Backbone
+from medray.nn.backbone import Backbone, first_line
 from medray.nn.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -232,10 +236,42 @@ def test_offline_the_error_says_what_else_can_be_done(monkeypatch: pytest.Monkey
         Backbone("test_resnet", 3, CLASSES, pretrained=True)
     line = str(error.value)
     assert "\n" not in line
-    for part in ("--backbone test_resnet", "no route to the hub", "--weights", "--no-pretrained"):
+    for part in ("--backbones test_resnet", "no route to the hub", "--weights", "--no-pretrained"):
         assert part in line
     with pytest.raises(ConnectionError):  # not a matter of the hub: it is not explained away
         Backbone("test_resnet", 3, CLASSES, pretrained=False)
+
+
+def test_offline_the_hub_is_not_asked_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            asked.append(url)
+            assert timeout <= 10
+            raise ConnectionError("name or service not known\nand more of it")
+
+    monkeypatch.setattr("medray.nn.backbone.get_session", Session)
+    monkeypatch.setattr("medray.nn.backbone.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", partial(hf_hub_download, cache_dir=str(tmp_path)))
+    log = logging.getLogger("huggingface_hub")
+    level, begun = log.level, time.monotonic()
+    with pytest.raises(ValueError, match="cannot be reached: name or service not known; the cache") as error:
+        Backbone("resnet18", 3, CLASSES, pretrained=True)
+    assert time.monotonic() - begun < 10
+    assert len(asked) == 2
+    assert "--weights FILE_OR_URI" in str(error.value)
+    assert "Retrying" not in "".join(capfd.readouterr())
+    assert (log.level, constants.HF_HUB_OFFLINE) == (level, False)
+
+
+def test_a_long_error_is_cut_between_words() -> None:
+    line = first_line(ValueError("word " * 100 + "\nsecond"), 42)
+    assert line == "word word word word word word word word …"
+    assert first_line(KeyError()) == "KeyError"
 
 
 def test_offline_a_task_with_a_file_does_not_ask_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

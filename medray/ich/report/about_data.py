@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -74,7 +78,7 @@ def head_mask(pictures: Pictures) -> Section:
         for one in pictures.series
     )
     empty = sum(one.shot.image is not None and not one.head for one in pictures.series)
-    caption = f"{len(shown)} slices of one series in stack order, from the feet up: the number is the slice's place. Removed pixels count above −500 HU. Grey values span −850 to 650 HU."
+    caption = f"{len(shown)} slices spread over one series, from the feet up: the number is the slice's place in the stack. Removed pixels count above −500 HU. Grey values span −850 to 650 HU."
     if empty:
         caption += f" {empty} of them hold no head: everything goes."
     text = "Left, the slice as it is, with what the head mask removes in orange (table, head holder, tubes); right, what is left. Inside the head no value changes."
@@ -86,10 +90,11 @@ def learning(histories: dict[str, list[dict[str, Any]]]) -> Section:
     begun = {name: entries for name, entries in histories.items() if entries}
     if not begun:
         return Section("Learning curves", "No epoch has ended yet.")
-    text = (
-        "The training loss is over augmented examples while the weights still move; the solid line is the weighted log "
-        "loss of whole slices after each epoch."
-    )
+    text = "The training loss is over augmented examples while the weights still move"
+    if any(key.endswith("log_loss") for entries in begun.values() for entry in entries for key in entry["metrics"]):
+        text += "; the solid line is the weighted log loss of whole slices after each epoch."
+    else:
+        text += ". No epoch was scored on other slices (--monitor none): predictions come from the last one."
     if any("held_out" in key for entries in begun.values() for key in entries[-1]["metrics"]):
         text += " The held-out curve is only drawn: nothing was chosen by it, predictions come from the last epoch."
     if any(key.startswith("inner") for entries in begun.values() for key in entries[-1]["metrics"]):
@@ -135,7 +140,28 @@ def _rest(what: str, total: int) -> str:
     return f"The first {_ROWS_SHOWN} of {total:,} {what}." if total > _ROWS_SHOWN else f"All {total:,} {what}."
 
 
-def settings(settings: dict[str, Any]) -> Section:
-    """The settings of the run."""
+def settings(settings: dict[str, Any], models: Sequence[str] = (), folds: int | None = None) -> Section:
+    """The settings of the run.
+
+    Args:
+        settings: of the first backbone's task, and what else was set.
+        models: names of the models of the ensemble.
+        folds: number of folds that the patients were split into.
+    """
     rows = [(name, listed(value) if isinstance(value, list | tuple) else str(value)) for name, value in settings.items()]  # fmt: skip
-    return Section("How it was made", table=pd.DataFrame(rows, columns=["setting", "value"]))
+    rows = ([] if folds is None else [("folds", str(folds))]) + rows
+    rows += [(f"version of {name}", number) for name, number in versions().items()]
+    text = ""
+    if "backbone" in settings:
+        text = f"The settings of the first backbone, {settings['backbone']}; further ones may differ."
+        text += f" Models of the ensemble: {listed(models)}." if models else ""
+    return Section("How it was made", text, table=pd.DataFrame(rows, columns=["setting", "value"]))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on; a package that is not installed is left out."""
+    found = {"Python": platform.python_version()}
+    for name in ("medray", "torch", "timm", "ray", "numpy", "pydicom"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from medray.ich.report.words import listed
 from medray.page import Block, Cell, Notice, Picture, Section, Table
 
 Row = dict[str, Any]
+
+NESTED, PLAIN = "nested, Optuna (the answer)", "plain average"
+"""Names of two ways of blending among the losses of ``medray.ich.method``."""
 
 
 def ladder(rows: list[Row], published: Sequence[Published] = RESULTS, phantom: bool = False) -> Section:
@@ -28,33 +32,44 @@ def ladder(rows: list[Row], published: Sequence[Published] = RESULTS, phantom: b
         return Section("What each step added", "No step has been scored yet.")
     beside = sorted((one for one in published if one.on == VALIDATION), key=_loss, reverse=True)
     drawn = [] if phantom else [_loss(one) for one in beside]
+    steps = Table(
+        _steps(rows),
+        "Weighted log loss, lower is better. A step's change is paired: below 0 it helped, and an interval that spans 0 "
+        "leaves open whether it did. Steps that retrain a network also differ by training chance, which the interval "
+        "does not contain.",
+        wide=("what it adds",),
+    )
     caption = (
         "Points and 95% intervals. Right: blue where the whole interval is better than no change, orange where it is "
         "worse, grey where it spans 0."
     )
     if drawn:
-        caption += " Hollow diamonds: the published validation results of the table below."
-    more: list[Block] = [
-        _what_counts(rows),
-        Table(
-            _steps(rows),
-            "Weighted log loss, lower is better. A step's change is paired: below 0 it helped, and an interval that "
-            "spans 0 leaves open whether it did.",
-        ),
-        Picture(ladder_chart.steps(rows, drawn), caption),
-    ]
+        caption += " Hollow diamonds: the published validation results of the table above."
+    more: list[Block] = [_what_counts(rows)]
+    if beside and phantom:
+        more.append(Notice("These studies are phantoms: nothing here may be compared with a published figure."))
+    more.append(steps)
     if beside:
-        if phantom:
-            more.append(Notice("These studies are phantoms: nothing here may be compared with a published figure."))
-        comparable = "no: phantoms" if phantom else COMPARABLE[VALIDATION]
-        table = [(one.system, one.weighted_log_loss, one.on, comparable) for one in beside]
-        columns = ["published step", "weighted log loss", "on", "comparable"]
-        caption = (
-            "Published results on validation folds; those on a challenge's board or on slices not stated are left out. "
-            "Their folds are not these folds."
-        )
-        more.append(Table(pd.DataFrame(table, columns=columns), caption))
+        more.append(_beside(beside, phantom))
+    more.append(Picture(ladder_chart.steps(rows, drawn), caption))
     return Section("What each step added", more=tuple(more))
+
+
+def _beside(published: Sequence[Published], phantom: bool) -> Table:
+    table = pd.DataFrame(
+        {
+            "published step": [one.system for one in published],
+            "weighted log loss": [one.weighted_log_loss for one in published],
+            "on": [one.on for one in published],
+        }
+    )
+    if not phantom:
+        table["comparable"] = COMPARABLE[VALIDATION]
+    caption = (
+        "Published results on validation folds; those on a challenge's board or on slices not stated are left out. "
+        "Their folds are not these folds."
+    )
+    return Table(table, caption)
 
 
 def _loss(one: Published) -> float:
@@ -63,9 +78,11 @@ def _loss(one: Published) -> float:
 
 def _what_counts(rows: list[Row]) -> str:
     first = rows[0]
+    folds = first["folds"] if _constant(rows, "folds") else None
+    of_folds = "" if folds is None else f" (fold{'s' if len(folds) > 1 else ''} {listed(folds)})"
     text = (
-        f"Every step on the same {first['slices']:,} held-out slices of {first['patients']:,} patients, scored by "
-        "models that have not seen the patient."
+        f"Every step on the same {first['slices']:,} held-out slices of {first['patients']:,} patients{of_folds}, scored "
+        "by models that have not seen the patient."
     )
     fewer = [row for row in rows if row["own_slices"] > row["slices"]]
     if fewer:
@@ -74,8 +91,12 @@ def _what_counts(rows: list[Row]) -> str:
     return text + " Intervals hold 95% of bootstrap samples over patients; the two ends of a change are drawn together."
 
 
+def _constant(rows: list[Row], key: str) -> bool:
+    return all(row[key] == rows[0][key] for row in rows)
+
+
 def _steps(rows: list[Row]) -> pd.DataFrame:
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "step": [row["name"] for row in rows],
             "what it adds": [row["adds"] for row in rows],
@@ -83,10 +104,14 @@ def _steps(rows: list[Row]) -> pd.DataFrame:
             "change against the step before": [_cell(row["change"], 4, signed=True) for row in rows],
             "AUC any": [_cell(row["auc_any"], 3) for row in rows],
             "epidural average precision": [_cell(row["average_precision_epidural"], 3) for row in rows],
-            "slices": [row["slices"] for row in rows],
-            "folds": [None if row["folds"] is None else listed(row["folds"]) for row in rows],
         }
     )
+    # what all steps share stands in the text above
+    if not _constant(rows, "slices"):
+        table["slices"] = [row["slices"] for row in rows]
+    if not _constant(rows, "folds"):
+        table["folds"] = [None if row["folds"] is None else listed(row["folds"]) for row in rows]
+    return table
 
 
 def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) -> Section:
@@ -119,7 +144,7 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
         f"{first['slices']:,} held-out slices of {first['patients']:,} patients, {first['positives']:,} of them "
         f"labelled {name}. A ratio of 1 is right on average."
     )
-    more.append(Table(table, caption))
+    more.append(Table(table, caption, wide=("what it adds",)))
     text = (
         f"Repeating the slices labelled {name} makes a model see them more often than they come: its probabilities are "
         "then too high, by about the logarithm of the repeats in log-odds. Recalibration takes that back and leaves "
@@ -133,23 +158,24 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
         (
             key,
             f"{one['slopes'][place]:.3f}",
-            f"{one['biases'][place]:+.3f}".replace("-", "−"),
+            _signed(one["biases"][place]),
+            _signed(-math.log(one["repeats"])) if "repeats" in one else None,  # files of older runs do not say
             one["patients"],
             one["slices"],
             one["positives"][place],
         )
         for key, one in recalibration.items()
     ]
-    columns = ["recalibrated", "slope", "bias", "inner patients", "inner slices", f"with {name}"]
+    columns = ["recalibrated", "slope", "bias", "bias by theory", "inner patients", "inner slices", f"with {name}"]
     caption = (
         f"What the recalibration of {name} rests on: slices of patients that the model neither trained on nor is "
-        "scored on."
+        "scored on. The bias by theory is minus the logarithm of the repeats."
     )
     more.append(Table(pd.DataFrame(fits, columns=columns), caption))
     bare = [str(key) for key, *_, positives in fits if not positives]
     if bare:
-        unsure = "its recalibration is little more than what theory says of the repeats"
-        more.append(Notice(f"No inner slice with {name} in {listed(bare)}: {unsure}.", warning=False))
+        by_theory = "its recalibration is what theory says of the repeats, with a slope of 1"
+        more.append(Notice(f"No inner slice with {name} in {listed(bare)}: {by_theory}.", warning=False))
     return Section(f"The rare class: {name}", text, more=tuple(more))
 
 
@@ -172,17 +198,48 @@ def ensemble(weights: Mapping[str, Mapping[Any, float]], losses: Mapping[str, fl
         more.append(Notice(alone, warning=False))
     more.append(Table(table, "The weights that blend each fold; they were found on the other folds."))
     if losses:
-        compared = pd.DataFrame({"blend": list(losses), "weighted log loss": [f"{v:.4f}" for v in losses.values()]})
+        ordered = sorted(losses.items(), key=lambda item: item[1])
+        compared = pd.DataFrame(ordered, columns=["blend or model", "weighted log loss"])
+        compared["weighted log loss"] = [f"{loss:.4f}" for _, loss in ordered]
         flattered = (
-            "Whoever picks the best single model after scoring, on these slices, flatters it; nested weights are not."
+            "The best first. The best single model was chosen on these very slices, so its score is flattered; the "
+            "nested score is not."
         )
+        if len(weights) > 1 and len(folds) > 1:
+            more.append(_verdict(losses, len(folds)))
         more.append(Table(compared, flattered))
     text = "A weighted average of the models. No fold's labels have a say in the weights that it is scored with."
     return Section("Ensemble", text, more=tuple(more))
 
 
+def _verdict(losses: Mapping[str, float], folds: int) -> str:
+    """What searching the weights was worth, from the losses alone: without an interval."""
+    searched, plain = losses[NESTED], losses[PLAIN]
+    figures = f"{searched:.4f} against {plain:.4f}"
+    if f"{searched:.4f}" == f"{plain:.4f}":
+        text = f"The searched weights score as the plain average does ({figures})."
+    elif searched < plain:
+        text = f"The searched weights are better than the plain average by {plain - searched:.4f} ({figures})."
+    else:
+        text = (
+            f"The searched weights are worse than the plain average by {searched - plain:.4f} ({figures}): searching "
+            "brought nothing here."
+        )
+    rests = "one fold" if folds == 2 else f"{folds - 1} folds"
+    text += f" With {folds} folds each set of weights rests on {rests}."
+    singles = {name: loss for name, loss in losses.items() if name != PLAIN and not name.startswith("nested")}
+    best = min(singles, key=singles.__getitem__, default=None)
+    if best is not None and singles[best] < searched:
+        text += f" One model alone, {best}, has a lower loss than the ensemble ({singles[best]:.4f})."
+    return text
+
+
 def _weight(value: float | None) -> str | None:
     return None if value is None else f"{value:.3f}"
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.3f}".replace("-", "−")
 
 
 def _cell(figure: dict[str, float | None] | None, digits: int, signed: bool = False) -> Cell | None:

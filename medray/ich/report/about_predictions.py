@@ -44,11 +44,17 @@ def scores(metrics: dict[str, Any], folds: list[int], of_folds: int, phantom: bo
         }
     )
     value, interval = _two(metrics["weighted_log_loss"], 4)
-    own = [("this run", Cell(value, interval), f"held-out slices of {share}", "")]
     beside = pd.DataFrame(
-        own + [(r.system, r.weighted_log_loss, r.on, "no: phantoms" if phantom else COMPARABLE[r.on]) for r in RESULTS],
+        [("this run", Cell(value, interval), f"held-out slices of {share}", "")]
+        + [(r.system, r.weighted_log_loss, r.on, COMPARABLE[r.on]) for r in RESULTS],
         columns=["system", "weighted log loss", "on", "comparable"],
-    )  # fmt: skip
+    )
+    compare = "Validation compares with validation only, and only on the challenge's data."
+    if phantom:
+        beside, compare = (
+            beside.drop(columns="comparable"),
+            "This run's figure is of phantoms: none of the others compares with it.",
+        )
     return Section(
         "Scores",
         more=(
@@ -59,7 +65,7 @@ def scores(metrics: dict[str, Any], folds: list[int], of_folds: int, phantom: bo
             "the challenge's: six binary losses a slice, any counted twice, divided by 7; lower is better.",
             Table(by_class, "Slices. The last column is of first place's model on its paper's own test set: context, not the same slices. " + EXTERNAL_AUC),
             Picture(charts.scores_by_class(metrics), "Points and 95% intervals; hollow diamonds are first place's model on its paper's test set. The strokes under average precision mark each class's rate, which guessing would reach."),
-            Table(beside, "Validation compares with validation only, and only on the challenge's data."),
+            Table(beside, compare),
         ),
     )  # fmt: skip
 
@@ -94,7 +100,7 @@ def calibration(metrics: dict[str, Any], oof: pd.DataFrame) -> Section:
         ratio = f"{predicted / observed:.2f}" if observed else None
         rows.append((name, f"{predicted:.3%}", f"{observed:.3%}", ratio))
     table = pd.DataFrame(rows, columns=["class", "mean probability", "observed rate", "ratio"])
-    text = "A probability of 10% should come true on one slice in ten. Above the diagonal the model is too cautious, below it too sure."
+    text = "A probability of 10% should come true on one slice in ten. Above the diagonal the model underestimates, below it overestimates."
     caption = "Bins of equal count; the axes are drawn by the root, since most rates are small. Bars: 95% (Wilson), as if slices were independent, so rather too short."
     chart = Picture(charts.calibration(oof), caption)
     return Section("Calibration", text, more=(chart, Table(table, "Mean prediction against observed rate, all held-out slices. A ratio of 1 is right on average.")))  # fmt: skip

@@ -102,15 +102,18 @@ def hounsfield_histogram(counts: np.ndarray, bounds_hu: tuple[tuple[str, float, 
 
 
 def learning_curves(histories: dict[str, list[dict[str, Any]]]) -> Figure:
-    """A row for each backbone, a colour for each fold: loss, AUC, learning rate by epoch.
+    """A row for each backbone, a colour for each fold: loss, AUC where an epoch has one, learning rate by epoch.
 
     Args:
         histories: run name ("<backbone>/fold<k>") → entries of its history.json.
     """
     backbones = list(dict.fromkeys(name.rpartition("/")[0] for name in histories))
-    figure, axes = chart(10, 2.9 * len(backbones), len(backbones), 3, width_ratios=[1.5, 1.2, 1])
+    scored = any("auc" in key for entries in histories.values() for entry in entries for key in entry["metrics"])
+    widths = [1.5, 1.2, 1] if scored else [1.5, 1]
+    figure, axes = chart(10, 2.9 * len(backbones), len(backbones), len(widths), width_ratios=widths)
     for row, backbone in zip(axes, backbones, strict=True):
-        loss, auc, rate = row
+        loss, rate = row[0], row[-1]
+        auc = row[1]  # where nothing was scored that is ``rate``, and no key asks for it
         runs = {name: entries for name, entries in histories.items() if name.rpartition("/")[0] == backbone}
         for colour, (name, entries) in zip(PALETTE * len(runs), runs.items(), strict=False):
             fold = name.rpartition("/")[2].replace("fold", "fold ")
@@ -120,14 +123,17 @@ def learning_curves(histories: dict[str, list[dict[str, Any]]]) -> Figure:
                 options = {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": 1.4}
                 options |= {"linestyle": (0, (4, 2)), "alpha": 0.75} if training else {}
                 axis = loss if training or key.endswith("log_loss") else auc if "auc" in key else rate
-                scored = key.removesuffix("_weighted_log_loss").replace("_", " ")
-                label = f"{fold}, {'training' if training else scored}" if axis is loss else None
+                on = key.removesuffix("_weighted_log_loss").replace("_", " ")
+                label = f"{fold}, {'training' if training else on}" if axis is loss else None
                 axis.plot(*zip(*points, strict=True), label=label, **options)
         name_axes(loss, f"{backbone}: loss")
-        name_axes(auc, "AUC of any")
+        if scored:
+            name_axes(auc, "AUC of any")
         name_axes(rate, "learning rate")
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=False)
         rate.yaxis.get_offset_text().set(color=INK, fontsize=7.5)
+        if scored and not auc.lines:
+            auc.set_visible(False)
         legend(loss, ncols=2 if len(runs) > 2 else 1, fontsize=7.5)
         for axis in row:
             axis.set_xlabel("epoch")
@@ -152,8 +158,9 @@ def _draw_roc(axis: Axes, ranking: Ranking, **options: Any) -> None:
 
 def roc_and_precision(oof: pd.DataFrame) -> Figure:
     """ROC and precision-recall curves of the slices; a class without both kinds of slices is named, not drawn."""
-    figure, axes = chart(10, 4.4, 1, 2)
-    roc, recall = axes[0]
+    figure, axes = chart(10, 4.3, 1, 3, width_ratios=[1, 1, 0.46])
+    roc, recall, beside = axes[0]
+    beside.axis("off")
     roc.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
     for name, column in zip(CLASSES, PROBABILITIES, strict=True):
         ranking = Ranking(oof[column].to_numpy(), oof[name].to_numpy(dtype=np.float64))
@@ -175,7 +182,8 @@ def roc_and_precision(oof: pd.DataFrame) -> Figure:
     recall.set(xlabel="recall (sensitivity)", ylabel="precision")
     recall.set_aspect("equal")
     legend(roc, loc="lower right")
-    legend(recall, loc="upper right")
+    # beside the axes: inside, it would lie over the curves
+    legend(beside, loc="center left", handles=recall.get_legend_handles_labels()[0])
     for axis in (roc, recall):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     return figure

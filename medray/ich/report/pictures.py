@@ -25,7 +25,7 @@ from medray.shards.store import Store
 
 HISTOGRAM_EDGES_HU = np.arange(LOWEST_HU, 2001, 8)
 HARDEST = 12
-SERIES_AT_MOST = 40
+SERIES_AT_MOST = 8
 
 _WIDE = Window(-100, 1500)  # foam and plastic, soft tissue and bone: what the mask decides on
 _EXAMPLE_PX, _MASK_PX, _SLICE_PX = 400, 208, 264
@@ -47,7 +47,7 @@ class Masked:
     """One slice before the head mask, what the mask removes in orange, and after it."""
 
     shot: Shot
-    index: int  # place in the stack of those that could be read, from the feet up; -1 where this one could not
+    index: int  # place in the stack, from the feet up; -1 where this one could not be read
     head: bool  # whether the mask holds anything
     removed: int  # pixels outside the mask that are brighter than foam (-500 HU)
 
@@ -72,7 +72,7 @@ def slice_losses(oof: pd.DataFrame) -> np.ndarray:
 def collect_pictures(
     source: HeadCT, folder: Store, public: pd.DataFrame, private: pd.DataFrame, oof: pd.DataFrame
 ) -> Pictures:
-    """Read 60 to 70 of the original files. One that has vanished or cannot be read becomes a picture that says so.
+    """Read 30 to 40 of the original files. One that has vanished or cannot be read becomes a picture that says so.
 
     Args:
         source: how the run prepared its pixels.
@@ -94,7 +94,7 @@ def collect_pictures(
     hardest = np.argsort(-losses, kind="stable")[:HARDEST]
     pairs = [(name, *_example_pair(oof, name)) for name in CLASSES[:-1]]
     series = _series(files, oof)
-    shown = _richest(oof) if len(oof) else series[len(series) // 2]
+    shown = _richest(oof) if len(oof) else list(series)[len(series) // 2]
     wanted = [shown, *series, *oof["slice_id"].iloc[hardest], *(s for _, *ids in pairs for s in ids if s is not None)]
     slices = _read(folder, files, wanted)
 
@@ -142,20 +142,21 @@ def _example_pair(oof: pd.DataFrame, name: str) -> tuple[str | None, str | None]
     return str(oof["slice_id"].iloc[chosen]), str(oof["slice_id"].iloc[negative])
 
 
-def _series(files: pd.DataFrame, oof: pd.DataFrame) -> list[str]:
-    """Public names of the series with the most positive slices; of a long one, every so-many-th."""
+def _series(files: pd.DataFrame, oof: pd.DataFrame) -> dict[str, int]:
+    """Slices spread over the series with the most positive ones: public name → place in the stack.
+
+    The places may count from the head down: positions alone do not tell which end is which.
+    """
     first = files.index[0]
     if len(oof):
         best = oof.groupby("series_id")["any"].sum().idxmax()
         first = oof.loc[oof["series_id"] == best, "slice_id"].iloc[0]
     members = files[files["series_id"] == files.loc[first, "series_id"]]
-    if len(members) <= SERIES_AT_MOST:
-        return members.index.tolist()
     if "position_xyz_mm" in members:  # near enough to the stack's order to leave out evenly
         position = np.array([np.asarray(p, dtype=float) for p in members["position_xyz_mm"]])
         members = members.iloc[np.argsort(position[:, np.argmax(np.ptp(position, axis=0))], kind="stable")]
-    some = np.linspace(0, len(members) - 1, SERIES_AT_MOST).round().astype(int)
-    return members.index[some].tolist()
+    some = np.linspace(0, len(members) - 1, min(SERIES_AT_MOST, len(members))).round().astype(int)
+    return dict(zip(members.index[some].tolist(), some.tolist(), strict=True))
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -212,16 +213,22 @@ def _whole(hu: np.ndarray, lower: float, upper: float) -> np.ndarray:
     return apply_window(hu, Window((lower + upper) / 2, upper - lower))
 
 
-def _masked(slice_ids: list[str], slices: dict[str, Slice | str]) -> tuple[Masked, ...]:
-    """In stack order, those that could not be read last."""
-    readable = [s for s in slice_ids if isinstance(slices[s], Slice)]
+def _masked(places: dict[str, int], slices: dict[str, Slice | str]) -> tuple[Masked, ...]:
+    """In stack order, those that could not be read last.
+
+    Args:
+        places: as ``_series`` gives them: the first and the last of the stack are among them.
+    """
+    readable = [s for s in places if isinstance(slices[s], Slice)]
     headers = [one.header for s in readable if isinstance(one := slices[s], Slice)]
     try:
         order = stack_order(headers) if headers else np.zeros(0, dtype=int)
     except ValueError:  # headers that describe no stack: then in the order of the files
         order = np.arange(len(headers))
+    if len(order) > 1 and order[0] > order[-1]:  # the headers know the feet: the places counted from the head
+        places = {s: max(places.values()) - place for s, place in places.items()}
     masked = []
-    for index, place in enumerate(order):
+    for place in order:
         image = slices[readable[place]]
         assert isinstance(image, Slice)
         hu, spacing = image.pixels_hu, image.header.spacing_rc_mm
@@ -232,9 +239,14 @@ def _masked(slice_ids: list[str], slices: dict[str, Slice | str]) -> tuple[Maske
         before = np.where(mask[..., None], grey[..., None], tint).astype(np.uint8)
         pair = _beside([_fit(before, spacing, _MASK_PX), _fit(np.stack([after] * 3, -1), spacing, _MASK_PX)])
         masked.append(
-            Masked(Shot(readable[place], pair), index, bool(mask.any()), int((~mask & (hu > AIR_HU / 2)).sum()))
+            Masked(
+                Shot(readable[place], pair),
+                places[readable[place]],
+                bool(mask.any()),
+                int((~mask & (hu > AIR_HU / 2)).sum()),
+            )
         )
-    lost = [(s, problem) for s in slice_ids if isinstance(problem := slices[s], str)]
+    lost = [(s, problem) for s in places if isinstance(problem := slices[s], str)]
     return (*masked, *(Masked(Shot(s, None, problem), -1, False, 0) for s, problem in lost))
 
 

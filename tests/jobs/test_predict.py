@@ -1,0 +1,110 @@
+"""Predictions of new studies by a finished run that was put together by hand: one small network that knows nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from medray.engine import checkpoint
+from medray.ich.classes import CLASSES
+from medray.ich.new_studies import TRAINED_ON_PHANTOMS
+from medray.ich.source import HeadCT
+from medray.ich.task import SliceTask
+from medray.ich.views import Views
+from medray.imaging.phantom import PhantomSet
+from medray.shards.store import Store
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def finished(tmp_path: Path, tiny_task: SliceTask) -> Callable[[str | None], Path]:
+    """Makes the folder of a finished run; ``dicom`` is what it was trained on, None for phantoms."""
+
+    def make(dicom: str | None) -> Path:
+        out = Store(tmp_path / "run")
+        out.write_json("config.json", {"dicom": dicom, "remove_hardware": True})
+        model = {"folds": [0], "runs": "net", "sequence": None, "recalibration": {}}
+        blend = {"names": ["net"], "weights": [1.0], "space": "logit"}
+        views = Views(views=("plain",)).identity()
+        out.write_json("method.json", {"models": {"net": model}, "views": views, "blend": blend})
+        out.write_json("metrics.json", {"counts": {"observed_rate": dict.fromkeys(CLASSES, 0.125)}})
+        state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
+        checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
+        return tmp_path / "run"
+
+    return make
+
+
+def a_study(phantoms: PhantomSet, folder: Path) -> list[str]:
+    """Copy the first patient's first study into ``folder``; gives the stems of its files."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted((phantoms.folder / "dicom").glob("ID_*.dcm")):
+        with path.open("rb") as stream, suppress(ValueError):  # there are broken files among them
+            files.setdefault(next(iter(HeadCT().scan(stream)))["study_id"], []).append(path)
+    chosen = next(paths for paths in files.values() if len(paths) >= 6)
+    folder.mkdir()
+    for path in chosen:
+        shutil.copy(path, folder)
+    return [path.stem for path in chosen]
+
+
+def predict(run_in_process: Run, run: Path, tmp_path: Path, *more: object) -> tuple[str, pd.DataFrame]:
+    """What was printed, and the submission."""
+    status, text = run_in_process(
+        "ich_predict", "--run", run, "--dicom", tmp_path / "new", "--to", tmp_path / "to", *more
+    )
+    assert status == 0, text
+    return text, pd.read_csv(tmp_path / "to" / "submission.csv")
+
+
+def test_what_is_no_dicom_file_is_not_in_the_submission(
+    finished: Callable[[str | None], Path], phantoms: PhantomSet, run_in_process: Run, tmp_path: Path
+) -> None:
+    stems = a_study(phantoms, tmp_path / "new")
+    cut = tmp_path / "new" / "ID_truncated.dcm"
+    cut.write_bytes((tmp_path / "new" / f"{stems[2]}.dcm").read_bytes()[:400])  # before its identifiers
+    (tmp_path / "new" / "ID_empty.dcm").write_bytes(b"")  # by its name an image, however short
+    (tmp_path / "new" / "stage_2_train").write_text("ID,Label\n")
+    (tmp_path / "new" / "labels.csv").write_text("ID,Label\n")
+    text, submission = predict(run_in_process, finished("somewhere"), tmp_path)
+    assert "! submission.csv: left out as not DICOM: 2 files" in text
+    assert len(submission) == 6 * (len(stems) + 2)
+    images = set(submission["ID"].str.rsplit("_", n=1).str[0])
+    assert {"ID_truncated", "ID_empty"} <= images
+    assert not images & {"stage_2_train", "labels"}
+    assert set(submission.loc[submission["ID"].str.startswith("ID_truncated"), "Label"]) == {0.125}
+    assert TRAINED_ON_PHANTOMS not in text
+
+
+def test_a_run_that_was_trained_on_phantoms_says_so(
+    finished: Callable[[str | None], Path],
+    phantoms: PhantomSet,
+    run_in_process: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stems = a_study(phantoms, tmp_path / "new")
+    (tmp_path / "any.csv").write_text("\n".join(["ID,Label", *(f"{stem}_any,{i % 2}" for i, stem in enumerate(stems))]))
+    drawn: list[tuple[Any, ...]] = []
+
+    def draw(*given: Any) -> bytes:
+        drawn.append(given)
+        return b""
+
+    monkeypatch.setattr("medray.ich.montage.draw_study", draw)
+    text, _ = predict(run_in_process, finished(None), tmp_path, "--labels", tmp_path / "any.csv")
+    assert text.count(f"! {TRAINED_ON_PHANTOMS}") == 1
+    assert TRAINED_ON_PHANTOMS in json.loads((tmp_path / "to" / "scores.json").read_text())["notes"]
+    ((_, _, _, title, bleeding),) = drawn
+    assert title == f"study 1 of 1: {TRAINED_ON_PHANTOMS}"
+    assert bleeding.tolist().count(1) == len(stems) // 2
+    assert f"scored: {len(stems)} slices of 1 study of 1 patient" in text
+    assert "(95%" not in text
