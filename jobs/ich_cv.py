@@ -18,6 +18,7 @@ import tyro
 
 from medray.engine.claim import claim_each
 from medray.engine.cluster import spread
+from medray.engine.cost import spent
 from medray.engine.dataset import Dataset, System
 from medray.engine.embed import embed, read_features
 from medray.engine.fit import fit
@@ -32,10 +33,10 @@ from medray.ich.classes import CLASSES
 from medray.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
 from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
-from medray.ich.method import Predicted, combine
+from medray.ich.method import Predicted
 from medray.ich.pipeline import Pipeline, folder, phantoms, plan
 from medray.ich.report import write_report
-from medray.ich.results import flat, summary, write_results
+from medray.ich.results import conclude, flat, summary
 from medray.ich.sequence import SequenceTask
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
@@ -86,7 +87,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     show_plan(
         out, data.files, shards, {places[n]: task for n, task in planned.backbones.items()}, folds, options.folds,
         resources, {features[n]: count for n, count in planned.feature_counts.items()}, len(pipeline.views.views),
-        {places[folder(n)]: task for n, task in planned.sequences.items()},
+        {places[folder(n)]: task for n, task in planned.sequences.items()}, options.price_per_gpu_hour,
     )  # fmt: skip
     variant = ["variants", pipeline.variant] if pipeline.variant else []
     results, tracker = out.sub(*variant), options.tracker("/".join(variant))
@@ -141,17 +142,14 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         )
         for name, task in planned.backbones.items()
     }
-    method = combine(
-        {n: predicted[n] for n in planned.models}, predicted, pipeline.ensemble, views=pipeline.views.views
-    )
-    where = {name: (places[name], places.get(folder(name), "")) for name in planned.models}
-    results.write_json("method.json", method.description(predicted, pipeline.views.identity(), where))
-    metrics = write_results(results, method)
+    metrics = conclude(results, planned, pipeline, predicted, places)
     say("\n".join(f"  {line}" for line in summary(metrics)))
 
     say("\n6. Report")
     histories = {run.name: run.history() for run in chain(*runs.values(), *stages.values())}
-    settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity()
+    of_stage = {"backbones": [*chain(*runs.values())], "sequence": [*chain(*stages.values())]}
+    cost = spent(of_stage, options.price_per_gpu_hour)
+    settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity() | {"cost": cost}
     plots = write_report(
         results,
         planned.source,
@@ -167,7 +165,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     artifacts = plots | {name: results.read_bytes(name) for name in ("report.html", "metrics.json")}
     tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
     tracker.close()
-    say(f"  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
+    say(f"  {cost}\n  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
 
 
 def start() -> None:

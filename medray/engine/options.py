@@ -43,6 +43,8 @@ class Options:
     itself: with --gpu --workers 4 --at-once 4 it gets four nodes of four GPUs."""
     threads: int | None = None
     """Torch threads of a CPU worker; where not given, the CPUs are shared out."""
+    price_per_gpu_hour: float | None = None
+    """What an hour of one GPU costs: the plan and the end of the job then say what training comes to."""
     deterministic: bool | None = None
     """Deterministic kernels: always on a CPU; on a GPU only on request, they are slower."""
     checkpoint_minutes: float = 10.0

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medray.engine.cluster import Resources
+from medray.engine.cost import planned
 from medray.shards.store import File, Store
 from medray.task import Task
 
@@ -23,6 +24,7 @@ def show_plan(
     features: Mapping[str, int],
     views: int,
     sequences: Mapping[str, Task],
+    price_per_gpu_hour: float | None = None,
 ) -> None:
     """Stages, what is already done, runs × epochs × images, resources. Images are at most what the files can give.
 
@@ -30,6 +32,7 @@ def show_plan(
         features: backbone that is embedded → its number of features.
         views: of each slice, when it is embedded.
         sequences: the stages on the features.
+        price_per_gpu_hour: of what is still to be trained, where its rate has been measured here.
     """
     table = Table("stage", "work", "already there", title=f"Plan → {out.uri}", title_justify="left")
     there = shards.names(".parquet")
@@ -39,7 +42,7 @@ def show_plan(
     table.add_row("1 shards", work, f"{len(there)} shards" if there else "nothing")
     images = len(files) * (of_folds - 1) // of_folds
     for number, (name, task) in enumerate(backbones.items()):
-        work, done = _training(out, name, task, folds, images)
+        work, done = _training(out, name, task, folds, images, resources, price_per_gpu_hour)
         table.add_row("" if number else "2 backbones", f"{name}: {work}", done)
     table.add_row("", str(resources), "")
     if features:
@@ -61,10 +64,20 @@ def show_plan(
         console.print(f"The shards that are there lack a window: this run shards again, into {shards.uri}")
 
 
-def _training(out: Store, name: str, task: Task, folds: Sequence[int], images: int) -> tuple[str, str]:
-    done = sum(out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
+def _training(
+    out: Store, name: str, task: Task, folds: Sequence[int], images: int, resources: Resources, price: float | None
+) -> tuple[str, str]:
+    stores = [out.sub("runs", name, f"fold{k}") for k in folds]
+    done = sum(store.exists("done.json") for store in stores)
+    epochs = [store.read_json("history.json", []) for store in stores]
     rest = len(folds) - done
-    work = f"{rest} runs × {task.epochs} epochs × {images:,} images = {rest * task.epochs * images:,} images"
+    left = sum(task.epochs - len(of_run) for of_run in epochs) * images
+    work = f"{rest} run{'s' * (rest != 1)} × {task.epochs} epochs × {images:,} images, {left:,} images left"
+    rates = [entry["system"]["images_per_s"] for of_run in epochs for entry in of_run]
+    if left and rates:
+        work += f"\n{planned(left, sum(rates) / len(rates), resources, price)}"
+    elif left and resources.gpu:
+        work += "\nGPU-hours: measured with the first epoch, and in the plan of a restart after it"
     return work, f"{done} of {len(folds)} runs"
 
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.ladder import ladder, rare_class
-from medray.ich.method import Method
+from medray.ich.method import Method, Predicted, combine
+from medray.ich.pipeline import Pipeline, Planned, folder
 from medray.ich.scores import interval_text, score
 from medray.ich.study import study_table
 from medray.shards.store import Store
+
+
+def conclude(
+    out: Store, planned: Planned, pipeline: Pipeline, predicted: Mapping[str, Predicted], places: Mapping[str, str]
+) -> dict[str, Any]:
+    """From the predictions of every model to the ensemble's scores: method.json and what ``write_results`` writes.
+
+    Args:
+        predicted: of the models and the lead's ablations, by their names in ``planned``.
+        places: name of runs, as in ``planned.claims`` → their folder.
+    Returns:
+        The content of metrics.json.
+    """
+    models = {name: predicted[name] for name in planned.models}
+    method = combine(models, predicted, pipeline.ensemble, views=pipeline.views.views)
+    where = {name: (places[name], places.get(folder(name), "")) for name in models}
+    out.write_json("method.json", method.description(predicted, pipeline.views.identity(), where))
+    return write_results(out, method)
 
 
 def write_results(out: Store, method: Method) -> dict[str, Any]:
