@@ -185,7 +185,7 @@ def test_ray_start_takes_the_flags() -> None:
     assert parsed["address"] == "$RAY_HEAD_IP:6379"
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_mlflow_starts_once_and_listens_on_loopback(tmp_path: Path) -> None:
     port, mark = free_port(), uuid.uuid4().hex
     activate = tmp_path / "medray" / ".venv" / "bin" / "activate"

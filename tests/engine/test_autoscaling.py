@@ -25,7 +25,7 @@ from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MEDRAY_TEST_CLUSTER"
 

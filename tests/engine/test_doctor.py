@@ -113,7 +113,7 @@ def clean_environment() -> dict[str, str]:
     return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_a_wrong_token_and_the_right_one(guarded_ray: str, tmp_path: Path) -> None:
     def doctor(token: str) -> tuple[int, str]:
         job = Path(__file__).resolve().parents[2] / "jobs" / "doctor.py"
