@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medray.engine import checkpoint, initial
+from medray.engine.cluster import quiet_data
 from medray.engine.predict import evaluate, to_device
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
@@ -28,6 +29,7 @@ from medray.engine.stream import stream
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train the run to its last epoch, predict its held-out rows, and leave its folder finished."""
+    quiet_data()
     Worker(config["run"]).work()
 
 

@@ -147,7 +147,7 @@ def study_database(search: Search, store: Store, options: Options) -> str:
 
 def _check_clean(before: Mapping[str, float]) -> None:
     """What the trials had reserved is free again; Ray takes a moment to count it."""
-    names = ("CPU", "GPU")
+    names = ("CPU", "GPU", "memory")
     deadline = time.monotonic() + _CLEAN_SECONDS
     while time.monotonic() < deadline:
         now = ray.available_resources()

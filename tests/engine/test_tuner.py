@@ -63,7 +63,7 @@ def travelling() -> None:
 
 @pytest.fixture(scope="module")
 def search() -> Search:
-    return Search(trials=5, first_rung=1, reduction=3, search_seed=1)
+    return Search(trials=5, first_rung=1, reduction=3, sampler="random", search_seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def searched(
 ) -> tuple[Sweep, dict[str, float], dict[str, float]]:
     """A search of five trials, and the cluster's free resources before and after it."""
     folder = tmp_path_factory.mktemp("search")
-    sweep = sweep_in(folder, prepared, replace(tiny_task, pretrained=False), ["learning-rate=1e-4..1e-1:log"])
+    sweep = sweep_in(folder, prepared, replace(tiny_task, pretrained=False), ["learning-rate=1e-3|1e-1"])
     before = ray.available_resources()
     tracker = tracker_in(folder)
     run_search(search, sweep, tracker)
@@ -92,7 +92,7 @@ def test_poor_trials_are_stopped_early_and_the_cluster_is_as_it_was(
     for trial in trials:
         assert [rung["epoch"] for rung in trial["rungs"]] == ([1, 3] if trial["state"] == "complete" else [1])
     for name in ("CPU", "memory"):
-        assert after[name] == pytest.approx(before[name])
+        assert after[name] >= before[name] * (1 - 1e-6)  # more, where an earlier test's last task has just ended
     held = {name for name, group in ray.util.placement_group_table().items() if group["state"] != "REMOVED"}
     assert not held
 

@@ -52,8 +52,8 @@ def test_a_killed_worker_changes_nothing(
     def kill_one() -> None:
         while not run.history():
             time.sleep(0.05)
-        for process in psutil.process_iter(["cmdline"]):
-            if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+        for process in psutil.Process().children(recursive=True):  # no other cluster's, nor a user's
+            if "RayTrainWorker" in " ".join(process.cmdline()):
                 process.kill()
                 killed.append(process.pid)
                 return

@@ -32,7 +32,7 @@ def flags(phantoms: PhantomSet, folder: Path, *more: object) -> list[str]:
     return list(map(str, words))
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_a_killed_search_goes_on_and_repeats_no_rung(phantoms: PhantomSet, tmp_path: Path) -> None:
     words = [sys.executable, str(ROOT / "jobs" / "ich_tune.py"), *flags(phantoms, tmp_path)]
     log = tmp_path / "log"
