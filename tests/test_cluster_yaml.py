@@ -6,7 +6,6 @@ import copy
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from ray.autoscaler.v2.schema import AutoscalerInstance
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import GangResourceRequest, NodeState, NodeStatus
 from ray.core.generated.instance_manager_pb2 import Instance, NodeKind
+from ray_processes import free_port
 
 from medray.engine.doctor_checks import check_mlflow
 from medray.engine.spot import SpotFirst
@@ -223,12 +223,6 @@ def marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Ssh:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,19 +23,17 @@ import yaml
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 from ray.autoscaler._private.util import fillout_defaults, validate_config
+from ray_processes import MARK, free_port, processes
 
 pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "MEDRAY_TEST_CLUSTER"
 
 JOB = '''
 import json, time
 import ray
 from medray.engine.cluster import connect, spread
-from medray.engine.idle import keep_nodes_free
 
 connect()
-keep_nodes_free()
 began, seen = time.monotonic(), {"gpu": 0, "cpu": 0}
 
 def nodes():
@@ -116,12 +113,6 @@ note("gone")
 '''
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def fake(address: str) -> dict[str, Any]:
     """cluster.yaml with Ray's fake instances in place of EC2's, and 6 idle seconds in place of minutes."""
     loaded = yaml.safe_load((ROOT / "cluster.yaml").read_text())
@@ -142,18 +133,6 @@ def fake(address: str) -> dict[str, Any]:
         "idle_timeout_minutes": 0.1,
         "file_mounts": {},
     }
-
-
-def processes(mark: str) -> list[psutil.Process]:
-    """All that descends from this cluster: each inherited the mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,12 +22,12 @@ import pandas as pd
 import psutil
 import pytest
 from ray._private.services import get_node_ip_address
+from ray_processes import MARK, free_port, processes
 
 from medray.imaging.phantom import PhantomSet
 
 pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "MEDRAY_TEST_SURVIVAL"
 EPOCHS = 4
 
 # of a cluster whose nodes are added, which only the main thread of a process may do: so it is a process of its own
@@ -145,24 +144,6 @@ class Survived:
 
     def run(self, name: str) -> Path:
         return self.folder / name / "runs" / "model" / "fold0"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def processes(mark: str) -> list[psutil.Process]:
-    """All that descends from the driver and its cluster: each inherited the mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray_processes import MARK, free_port, processes
 
 from medray.imaging.phantom import PhantomSet
 
 pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent  # where the packages are: the job's `python` is the one that is found first
-MARK = "MEDRAY_TEST_SUBMIT"
 PACKAGED_MB = 5.0
 EPOCHS = 4
 RUNS = ("test_resnet/fold0", "test_resnet/fold1")
@@ -64,24 +63,6 @@ class Head:
     def driver(self) -> psutil.Process:
         (found,) = [p for p in processes(self.environment[MARK]) if p.cmdline()[1:2] == ["jobs/ich_cv.py"]]
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def processes(mark: str) -> list[psutil.Process]:
-    """All that descends from this cluster: each inherited the mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
