@@ -19,7 +19,7 @@ import tyro
 from medray.engine.claim import claim_each
 from medray.engine.cluster import spread
 from medray.engine.cost import spent
-from medray.engine.dataset import Dataset, System
+from medray.engine.dataset import Dataset
 from medray.engine.embed import embed, read_features
 from medray.engine.fit import fit
 from medray.engine.initial import write_initial
@@ -31,19 +31,18 @@ from medray.engine.tracking import track_run
 from medray.ich import recipes
 from medray.ich.classes import CLASSES
 from medray.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
-from medray.ich.inventory import assemble
-from medray.ich.labels import read_labels
 from medray.ich.method import Predicted
 from medray.ich.pipeline import Pipeline, folder, phantoms, plan
 from medray.ich.report import write_report
 from medray.ich.results import conclude, flat, summary
 from medray.ich.sequence import SequenceTask
 from medray.ich.source import HeadCT
+from medray.ich.system import HEAD_CT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSpec
 from medray.shards.store import Store
 
-HEAD_CT = System(CLASSES, read_labels, assemble, PhantomSpec(patients=160, matrix_px=128, slices=(18, 22)))
+DEMO = PhantomSpec(patients=160, matrix_px=128, slices=(18, 22))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +70,8 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     options, out, pipeline = job.options, Store(job.options.out), job.pipeline
     folds = options.fold_list()
     planned = plan(pipeline, tasks, job.sequence, job.source, out.sub("shards").folders(), len(folds) == options.folds)
-    shards = out.sub("shards", planned.source.folder)
-    data = Dataset(HEAD_CT, planned.source, options, job.dicom, job.labels, shards)
-    data.claim(remove_hardware=job.source.remove_hardware)
+    data = Dataset(HEAD_CT, planned.source, options, job.dicom, job.labels, DEMO)
+    data.claim()
     places = claim_each(out.sub("runs"), planned.claims(pipeline), pipeline.variant)
     features = claim_each(out.sub("features"), planned.feature_claims(pipeline), pipeline.variant)
     for name, task in planned.backbones.items():
@@ -85,7 +83,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     for line in planned.notices():
         say(line)
     show_plan(
-        out, data.files, shards, {places[n]: task for n, task in planned.backbones.items()}, folds, options.folds,
+        out, data.files, data.shards, {places[n]: task for n, task in planned.backbones.items()}, folds, options.folds,
         resources, {features[n]: count for n, count in planned.feature_counts.items()}, len(pipeline.views.views),
         {places[folder(n)]: task for n, task in planned.sequences.items()}, options.price_per_gpu_hour,
     )  # fmt: skip

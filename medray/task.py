@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -27,6 +27,7 @@ class Task(ABC):
 
     id_column: ClassVar[str]  # unique in every table of outputs
     columns: ClassVar[tuple[str, ...]]  # what an example is made from
+    stack_column: ClassVar[str] = ""  # where ``context`` is above 0: rows that share it are one stack
 
     epochs: int = 5
     """Passes over the training rows."""
@@ -70,6 +71,25 @@ class Task(ABC):
     def context(self) -> int:
         """Rows before and after a row, of its own stack, that an example is made from: ``row["context"]``."""
         return 0
+
+    @property
+    def shard_needs(self) -> tuple[str, ...]:
+        """What the shards must hold for it, in the words of its system's ``Source.holding``."""
+        return ()
+
+    def reading(self: SomeTask, source: Any) -> SomeTask:
+        """The task on rows that this source has made. Raises ValueError where it cannot use them."""
+        return self
+
+    @property
+    def examples_per_row(self) -> int:
+        """Training examples that are made from a row each time that it is read, such as crops of a volume."""
+        return 1
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Rows in one batch of outputs; 1 for volumes that differ in size."""
+        return self.batch_size
 
     def repeats(self, index: pd.DataFrame) -> np.ndarray:
         """(rows,) how often each training row appears in an epoch. Above 1, probabilities need recalibration."""
@@ -125,10 +145,20 @@ class Task(ABC):
     def has_example_input(self) -> bool:
         return type(self).example_input is not Task.example_input
 
-    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def optimizers(self, network: nn.Module) -> dict[str, torch.optim.Optimizer]:
+        """Turn → the optimizer of its parameters. In every step the turns come one after the other, each with
+        ``losses_of`` the turn and gradients for its own parameters only: a network and its adversary are two."""
+        return {"": self.make_optimizer(network.parameters())}
+
+    def losses_of(self, turn: str, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As ``losses``, of one of several turns."""
+        return self.losses(network, batch)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The one that the fields describe."""
         import torch
 
-        parameters, rate, decay = network.parameters(), self.learning_rate, self.weight_decay
+        rate, decay = self.learning_rate, self.weight_decay
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
         if self.optimizer == "rmsprop":

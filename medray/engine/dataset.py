@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import pandas as pd
 
 from medray.engine.claim import any_begun, claim
 from medray.engine.cluster import connect
@@ -15,39 +12,34 @@ from medray.engine.phantoms import phantom_files
 from medray.engine.prepare import Prepared, prepare
 from medray.engine.progress import say
 from medray.imaging.phantom import PhantomSpec
-from medray.shards.inventory import Inventory
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
-
-
-@dataclass(frozen=True)
-class System:
-    """How a system reads its files and labels. ``flags`` name the two on the command line."""
-
-    classes: Sequence[str]
-    read_labels: Callable[[str], Any]
-    assemble: Callable[[pd.DataFrame, Any], Inventory]
-    phantoms: PhantomSpec
-    flags: tuple[str, str] = ("--dicom", "--labels")
+from medray.system import System
 
 
 @dataclass
 class Dataset:
-    """Images and labels of a job; phantoms where the job was given none."""
+    """Images and labels of a job; phantoms where the job was given none and has some.
+
+    Raises:
+        ValueError: one of the two is missing, or both where there are no phantoms.
+    """
 
     system: System
     source: Source
     options: Options
     files_uri: str | None
     labels_uri: str | None
-    shards: Store
+    phantoms: PhantomSpec | None = None
+    held_out: str = "test"  # which of the given lists is held out, where the labels come with lists
     phantom: bool = field(init=False)
     files: list[File] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.phantom = self.files_uri is None
-        if self.phantom != (self.labels_uri is None):
-            raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train, or neither for phantoms")
+        if self.phantom != (self.labels_uri is None) or (self.phantom and self.phantoms is None):
+            neither = ", or neither for phantoms" if self.phantoms is not None else ""
+            raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train{neither}")
         self.options.pseudonyms()  # a key that cannot be had, and a folder that is none, end it before anything is claimed
         if self.files_uri is not None:
             self.files = Store(self.files_uri).files()
@@ -63,7 +55,7 @@ class Dataset:
         inputs = dict(zip(names, (place(self.files_uri), place(self.labels_uri)), strict=True))
         out = Store(self.options.out)
         out.check_writable()
-        claim(out, inputs | more | self.options.identity(), any_begun(out))
+        claim(out, inputs | self.source.settings() | more | self.options.identity(), any_begun(out))
 
     def find(self) -> None:
         """Join the cluster, and write the phantoms where they are wanted."""
@@ -73,7 +65,8 @@ class Dataset:
                 "No data given: this run is on phantoms. Its scores say that the machinery learns, nothing about patients."
             )
             say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
-            self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.system.phantoms)
+            assert self.phantoms is not None, "checked when it was made"
+            self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.phantoms)
             self._labels = self.system.read_labels(self.labels_uri)
             self.files = self.folder.files()
 
@@ -91,6 +84,10 @@ class Dataset:
         return values if self.phantom else [*values, "--variant", beside]
 
     @property
+    def shards(self) -> Store:
+        return Store(self.options.out).sub("shards", self.source.folder)
+
+    @property
     def folder(self) -> Store:
         assert self.files_uri is not None, "find comes first"
         return Store(self.files_uri)
@@ -101,5 +98,5 @@ class Dataset:
         return prepare(
             self.source, lambda scan: self.system.assemble(scan, self._labels), list(self.system.classes), self.folder,
             self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,
-            options.rows_per_shard, options.split_seed,
+            options.rows_per_shard, options.split_seed, self.held_out,
         )  # fmt: skip

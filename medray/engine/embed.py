@@ -146,7 +146,7 @@ def _network(store: Store, task: Task, weights: str, device: str) -> nn.Module:
 
 def _batches(task: Task, rows: Rows, threads: int) -> Iterator[dict[str, Any]]:
     """Inference batches of all rows in order; ``threads`` threads decode ahead."""
-    plan = EvaluationPlan(rows, task.batch_size)
+    plan = EvaluationPlan(rows, task.evaluation_batch)
     units = plan.units()
     with ThreadPoolExecutor(threads) as pool:
         ahead: list[Future[list[dict[str, Any]]]] = []

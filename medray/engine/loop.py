@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,14 @@ class Worker:
         self.network = self.task.without_weights().network().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: nn.Module = self.network
         if self.world > 1:
-            self.model = DistributedDataParallel(self.network, [self.device] if run.resources.gpu else None)
-        self.optimizer = self.task.make_optimizer(self.network)
+            # in a turn of several, the parameters of the others get no gradient
+            several = len(self.task.optimizers(self.network)) > 1
+            devices = [self.device] if run.resources.gpu else None
+            self.model = DistributedDataParallel(self.network, devices, find_unused_parameters=several)
+        self.optimizers = self.task.optimizers(self.network)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["peak_lr"] = group["lr"]
         self.amp_dtype = autocast_dtype(self.task.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         self.averaged = average_of(self.network, self.task.ema_decay)
@@ -112,30 +118,38 @@ class Worker:
         self.seconds, self.rate = seconds, (steps - first_step) * self.task.batch_size / max(1e-9, seconds)
 
     def _step(self, batch: dict[str, Any], step: int, steps: int) -> Tensor:
-        """Accumulate, forward and backward, clip, step, log. Returns the detached loss."""
+        """Accumulate, forward and backward, clip, step, log; in each turn, where there are several. Returns the detached
+        loss."""
         steps_now = (step + 1) % self.task.accumulate == 0 or step + 1 == steps
-        with contextlib.ExitStack() as context:
-            if not steps_now and isinstance(self.model, DistributedDataParallel):
-                context.enter_context(self.model.no_sync())
-            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-                losses = self.task.losses(self.model, batch)
-            self.scaler.scale(losses["loss"] / self.task.accumulate).backward()
+        factor = self.task.rate_factor(self.epoch * steps + step, self.task.epochs * steps)
+        total = torch.zeros((), device=self.device)
+        for turn, optimizer in self.optimizers.items():
+            own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            with contextlib.ExitStack() as context:
+                if not steps_now and isinstance(self.model, DistributedDataParallel):
+                    context.enter_context(self.model.no_sync())
+                if len(self.optimizers) > 1:
+                    context.enter_context(gradients_for(self.network, own))
+                with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+                    losses = self.task.losses_of(turn, self.model, batch)
+                self.scaler.scale(losses["loss"] / self.task.accumulate).backward()
+            if steps_now:
+                if self.task.clip_norm is not None:
+                    self.scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(own, self.task.clip_norm)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak_lr"] * factor
+                self.scaler.step(optimizer)
+                optimizer.zero_grad(set_to_none=True)
+            for name, loss in losses.items():
+                key, value = f"{turn}_{name}" if turn else name, loss.detach().double()
+                self.sums[key] = self.sums[key] + value if key in self.sums else value  # type: ignore[assignment]
+            total += losses["loss"].detach()
         if steps_now:
-            if self.task.clip_norm is not None:
-                self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.task.clip_norm)
-            factor = self.task.rate_factor(self.epoch * steps + step, self.task.epochs * steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.task.learning_rate * factor
-            self.scaler.step(self.optimizer)
             self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.network)
-        for name, loss in losses.items():
-            value = loss.detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value  # type: ignore[assignment]
-        return losses["loss"].detach()
+        return total
 
     def _check_finite(self, pending: tuple[Tensor, Any] | None) -> None:
         if pending is not None and not torch.isfinite(pending[0]):
@@ -175,7 +189,7 @@ class Worker:
             if self.run.monitor == "inner" and self.rank == 0 and first < self.best["value"]:
                 self.best = {"epoch": self.epoch, "value": first}
                 checkpoint.write_weights(self.run.store, "best.pt", {"weights": self._scored().state_dict()})
-        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        metrics["learning_rate"] = next(iter(self.optimizers.values())).param_groups[0]["lr"]
         self.history = [e for e in self.history if e["epoch"] < self.epoch + 1]
         self.history.append(
             {
@@ -221,7 +235,7 @@ class Worker:
         if self.world > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
-        plan = EvaluationPlan(rows, self.task.batch_size, self.world, self.rank)
+        plan = EvaluationPlan(rows, self.task.evaluation_batch, self.world, self.rank)
         table = evaluate(
             self.task, network, stream(self.task, plan, self.run.resources.data_cpus), self.device, self.amp_dtype
         )
@@ -242,7 +256,7 @@ class Worker:
         state = {
             "network": self.network.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": {turn: optimizer.state_dict() for turn, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch, "step": self.step, "sums": sums, "history": self.history, "best": self.best,
             "identity": json.dumps(self.task.identity()),
@@ -263,12 +277,27 @@ class Worker:
         self.network.load_state_dict(state["network"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for turn, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][turn])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
         self.history, self.best = state["history"], state["best"]
         if self.rank == 0:
             self.run.store.write_json("history.json", self.history)
+
+
+@contextlib.contextmanager
+def gradients_for(network: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within it only ``parameters`` of the network gather gradients; what flows through the others goes on."""
+    wanted = {id(parameter) for parameter in parameters}
+    held = [p for p in network.parameters() if p.requires_grad and id(p) not in wanted]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def average_of(network: nn.Module, decay: float | None) -> torch.optim.swa_utils.AveragedModel | None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from medray.engine.stream import in_stack
-from medray.shards.source import Encoded, Source
+from medray.shards.source import Encoded, Source, named
 from medray.shards.store import File, Store, reason
 from medray.task import Task
 
@@ -60,7 +60,8 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
         found = {"path": file.path, "size_bytes": file.size_bytes, "status": "ok", "reason": None}
         try:
             with folder.filesystem.open_input_file(file.path) as raw:
-                return [found | h for h in source.scan(io.BufferedReader(raw, _HEADER_BYTES))]  # type: ignore[arg-type]
+                headers = source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
+            return [found | header for header in named(headers, file.path)]
         except (ValueError, OSError) as error:
             return [found | {"status": "quarantined", "reason": reason(error)}]
 
@@ -102,9 +103,12 @@ def outputs_of(
     """What ``evaluate`` gives for rows that are in memory, whole stacks in order."""
     device = next(network.parameters()).device
     if task.context:
-        rows = [row | {"context": in_stack(list(rows), i, task.context)} for i, row in enumerate(rows)]
+        rows = [
+            row | {"context": in_stack(list(rows), i, task.context, task.stack_column)} for i, row in enumerate(rows)
+        ]
     examples = [task.example(row) for row in rows]
-    batches = [task.collate(examples[i : i + task.batch_size]) for i in range(0, len(examples), task.batch_size)]
+    size = task.evaluation_batch
+    batches = [task.collate(examples[i : i + size]) for i in range(0, len(examples), size)]
     return evaluate(task, network, batches, device, outputs=outputs)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from medray.engine import shard
 from medray.engine.progress import say, warn
 from medray.engine.samples import Rows, read_index
-from medray.shards.folds import assign_folds
+from medray.shards.folds import assign_folds, given_folds
 from medray.shards.inventory import Inventory, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
@@ -27,7 +27,7 @@ class Prepared:
     """Rows of the shards, and for each of them the small columns and the fold."""
 
     rows: Rows
-    index: pd.DataFrame  # slice_id, patient_id, study_id, series_id, labels, fold: one row for each of ``rows``
+    index: pd.DataFrame  # identifiers, labels, fold and, of given lists, inner: one row for each of ``rows``
     inventory: pd.DataFrame  # as in inventory.parquet
     private: pd.DataFrame  # the same rows with the files' own paths and identifiers: for the driver only
 
@@ -50,6 +50,7 @@ def prepare(
     folds: int | None,
     rows_per_shard: int,
     seed: int,
+    held_out: str = "test",
 ) -> Prepared:
     """Scan, shard and fold; what an earlier start has finished is found and kept.
 
@@ -60,38 +61,52 @@ def prepare(
         shards: where the shards go.
         private: this user's folder with the key; header tables and the map of names stay there.
         folds: None for data that is only predicted.
+        held_out: which of the given lists is held out, where the inventory has lists: "test", or "val" for a search.
     Raises:
-        ValueError: no usable file, or fewer patients than folds.
+        ValueError: no usable file, fewer patients than folds, or a patient in two of the given lists.
     """
     inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
     for line in inventory.warnings:
         warn(line)
-    slices = renamed(inventory.slices, pseudonyms)
-    slices["private_path"] = inventory.slices["path"]
-    slices["stack_key"] = inventory.slices.groupby("series_id")["item_id"].transform("min")
-    written = shard.write(source, folder, slices, shards, rows_per_shard, seed)
-    table = _with_results(inventory, written, pseudonyms)
-    shown = renamed(table, pseudonyms)[["path", "size_bytes", "frame", "item_id", "status", "reason"]]
-    shown = shown.rename(columns={"item_id": "slice_id"})
+    kinds = source.kinds()
+    written = shard.write(source, folder, _to_write(source, inventory.rows, pseudonyms), shards, rows_per_shard, seed)
+    table = _with_results(inventory, written, kinds["item_id"], pseudonyms)
+    shown = renamed(table, pseudonyms, kinds)
+    shown = shown[[c for c in ("path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
+    shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     if pseudonyms.key is not None:
-        where = write_map(private, out.uri, name_pairs(table, pseudonyms))
+        where = write_map(private, out.uri, name_pairs(table, pseudonyms, kinds))
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table)
 
-    rows, index = read_index(shards, ["slice_id", "patient_id", "study_id", "series_id", *labels])
+    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
     index["fold"] = -1
     if folds is not None:
-        index["fold"] = _fold(inventory, index, labels, folds, seed, pseudonyms, out)
+        own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
+        known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
+        if "split" in known:
+            index["fold"], index["inner"] = _given(known, index, held_out, out)
+        else:
+            index["fold"] = _fold(known["patient_id"].to_numpy(), index, labels, folds, seed, pseudonyms, out)
+        _warn_of_missing(index, labels)
     return Prepared(rows, index, shown, table)
 
 
-def _with_results(inventory: Inventory, written: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+def _to_write(source: Source, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+    """The inventory's rows as ``shard.write`` wants them."""
+    alone = source.stack_column is None
+    stack = rows["item_id"] if alone else rows.groupby(source.stack_column)["item_id"].transform("min")
+    table = renamed(rows, pseudonyms, source.kinds()).assign(private_path=rows["path"], stack_key=stack)
+    return table.assign(index=0) if alone else table
+
+
+def _with_results(inventory: Inventory, written: pd.DataFrame, kind: str, pseudonyms: Pseudonyms) -> pd.DataFrame:
     """The inventory's table after decoding: more may be quarantined, some were repaired."""
     table = inventory.table.copy()
-    used = table.index.isin(inventory.slices.index)
-    names = [pseudonyms.of("slice", item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
-    result = written.set_index("slice_id").reindex(names)
+    used = table.index.isin(inventory.rows.index)
+    names = [pseudonyms.of(kind, item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
+    result = written.set_index("id").reindex(names)
     note = result["note"].fillna("").to_numpy(dtype=object)
     lost = used & (result["written"].fillna(True).to_numpy() == 0)
     mended = used & ~lost & (note != "") & table["status"].eq("ok").to_numpy()
@@ -109,7 +124,7 @@ def _say_statuses(table: pd.DataFrame) -> None:
 
 
 def _fold(
-    inventory: Inventory,
+    patients: np.ndarray,
     index: pd.DataFrame,
     labels: list[str],
     folds: int,
@@ -118,15 +133,30 @@ def _fold(
     out: Store,
 ) -> np.ndarray:
     """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
-    slices = inventory.slices
-    own = dict(zip(pseudonyms.all("slice", slices["slice_id"]), slices["patient_id"], strict=True))
-    patients = index["slice_id"].map(own).to_numpy()
     by_patient = assign_folds(patients, index[labels].to_numpy(dtype=np.float64), folds, seed)
     table = pa.table({"patient_id": pseudonyms.all("patient", by_patient.index), "fold": by_patient.to_numpy()})
     out.write_table("folds.parquet", table)
-    fold = by_patient.loc[patients].to_numpy()
+    return by_patient.loc[patients].to_numpy()
+
+
+def _given(known: pd.DataFrame, index: pd.DataFrame, held_out: str, out: Store) -> tuple[np.ndarray, np.ndarray]:
+    """Fold and inner of each row by the given lists: fold 0 is what is held out, fold 1 the rest.
+
+    Raises:
+        ValueError: as ``given_folds``.
+    """
+    fold, inner = given_folds(known["patient_id"].to_numpy(), known["split"].to_numpy(dtype=object), held_out)
+    table = pa.table({"patient_id": index["patient_id"], "split": known["split"].to_numpy(dtype=object)})
+    out.write_table(
+        "folds.parquet",
+        table.group_by("patient_id").aggregate([("split", "max")]).rename_columns(["patient_id", "split"]),
+    )
+    return fold, inner
+
+
+def _warn_of_missing(index: pd.DataFrame, labels: list[str]) -> None:
     for name in labels:
-        empty = [k for k in range(folds) if not (index.loc[fold == k, name] == 1).any()]
+        folds = sorted(set(index["fold"]) - {-1})
+        empty = [k for k in folds if not (index.loc[index["fold"] == k, name] == 1).any()]
         if empty:
             warn(f"no {name} in fold {', '.join(map(str, empty))}: its AUC there is undefined")
-    return fold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,13 @@ class Rows:
     file: np.ndarray  # (rows,) int32 index into files
     group: np.ndarray  # (rows,) int32 row group within the file
     row: np.ndarray  # (rows,) int32 row within the row group
+    together: int = 1  # this many copies of a row are examples of one reading, and stay together
 
     def __len__(self) -> int:
         return len(self.file)
 
     def take(self, places: np.ndarray) -> Rows:
-        return Rows(self.store, self.files, self.file[places], self.group[places], self.row[places])
+        return replace(self, file=self.file[places], group=self.group[places], row=self.row[places])
 
 
 def read_index(store: Store, columns: list[str], names: Sequence[str] | None = None) -> tuple[Rows, pd.DataFrame]:
@@ -56,8 +57,8 @@ def read_index(store: Store, columns: list[str], names: Sequence[str] | None = N
         tables.append(store.read_table(name, columns=columns))
     if not tables:
         raise ValueError(f"{store.uri}: there are no shards")
-    places = [np.concatenate(part).astype(np.int32) if part else np.zeros(0, np.int32) for part in (file, group, row)]
-    return Rows(store, tuple(names), *places), pa.concat_tables(tables).to_pandas()
+    parts = [np.concatenate(part).astype(np.int32) if part else np.zeros(0, np.int32) for part in (file, group, row)]
+    return Rows(store, tuple(names), parts[0], parts[1], parts[2]), pa.concat_tables(tables).to_pandas()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +120,7 @@ def _mixed(rows: Rows, rng: np.random.Generator) -> np.ndarray:
     same = (np.diff(file, prepend=-1) == 0) & (np.diff(group, prepend=-1) == 0) & (np.diff(rows.row, prepend=-1) == 0)
     copy = np.arange(len(file)) - np.maximum.accumulate(np.where(same, 0, np.arange(len(file))))
     # a row that is repeated in an epoch goes with its row group once; its copies are drawn elsewhere in the pool
-    _, unit = np.unique(np.stack([file, group, copy]), axis=1, return_inverse=True)
+    _, unit = np.unique(np.stack([file, group, copy // rows.together]), axis=1, return_inverse=True)
     order = np.argsort(unit, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(unit[order])) + 1)
     files = rng.permutation(len(rows.files))

@@ -11,8 +11,8 @@ from medray.engine.cluster import Resources, spread
 from medray.engine.options import Options
 from medray.engine.progress import say
 from medray.engine.space import Dimension
-from medray.engine.trial import Direction
 from medray.shards.store import Store
+from medray.system import Direction
 from medray.task import Task
 
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from medray import page
 from medray.engine.space import Dimension, differences, flags
-from medray.engine.trial import Direction, Sweep
+from medray.engine.trial import Sweep
+from medray.system import Direction
 from medray.task import Task
 
 Trial = dict[str, Any]

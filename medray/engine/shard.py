@@ -20,14 +20,11 @@ from medray.engine.cluster import what_happened
 from medray.engine.digest import digest
 from medray.engine.numbers import numbers
 from medray.engine.progress import Progress
-from medray.shards.source import Source
+from medray.shards.source import Source, named
 from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
-# as many neighbouring slices as a training window has batches: each batch gets about one of them. 512x512x3 slices:
-# 6 MB decoded, about 1 MB stored, one ranged read from object storage
-ROWS_PER_GROUP = 8
 _HEADER_BYTES = 1 << 16
 
 Table = dict[str, Any]
@@ -88,7 +85,7 @@ class _Scan:
                 try:
                     with self.folder.filesystem.open_input_file(path) as raw:
                         headers = self.source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
-                    rows += [found | header for header in headers]
+                    rows += [found | header for header in named(headers, path)]
                 except (ValueError, OSError) as error:
                     rows.append(found | {"status": "quarantined", "reason": reason(error)})
         return pa.Table.from_pylist(rows, schema=self.schema)
@@ -98,23 +95,23 @@ class _Scan:
 
 
 def write(
-    source: Source, folder: Store, slices: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
+    source: Source, folder: Store, table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
 ) -> pd.DataFrame:
-    """Decode and write all rows of ``slices`` as Parquet files of about ``rows_per_shard`` rows each.
+    """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows each.
 
     Stacks are shuffled once and stay whole, in their order, within one file: later stages read a stack without a
     search. The shuffle depends on ``stack_key`` and the seed only.
 
     Args:
-        slices: "private_path", "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
-            in the stack), "slice_id", and the columns of ``source.shard_schema`` that do not come from pixels.
+        table: "private_path", "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
+            in the stack), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.
     Returns:
-        slice_id, note (str or None), written (bool): one row for each of ``slices``. What a shard left out is kept
-        in its own metadata, so that a restart knows it too.
+        "id" (of ``source.id_column``), note (str or None), written (bool): one row for each of ``table``. What a shard
+        left out is kept in its own metadata, so that a restart knows it too.
     """
-    shuffled = _shuffle(slices, seed)
+    shuffled = _shuffle(table, seed)
     first = np.append(np.flatnonzero(~shuffled["stack_key"].duplicated().to_numpy()), len(shuffled))
     starts = np.unique(
         first[
@@ -128,8 +125,10 @@ def write(
     for stale in finished - set(names):
         to.delete(stale)
     todo = [i for i, name in enumerate(names) if name not in finished]
-    progress = Progress("shards", len(shuffled), "slices", done=len(shuffled) - sum(len(parts[i]) for i in todo))
-    results = [_left_out(to, names[i], parts[i]) for i in range(len(parts)) if i not in set(todo)]
+    rest = sum(len(parts[i]) for i in todo)
+    progress = Progress("shards", len(shuffled), f"{source.kinds()['item_id']}s", done=len(shuffled) - rest)
+    done_before = [i for i in range(len(parts)) if i not in set(todo)]
+    results = [_left_out(to, names[i], parts[i][source.id_column].tolist()) for i in done_before]
     if todo:
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
         writer: Any = _Writer(source, folder, to, [names[i] for i in todo], rows, kept)
@@ -141,11 +140,11 @@ def write(
         except ray.exceptions.RayError as error:
             raise ValueError(what_happened(error)) from error
     progress.close()
-    return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["slice_id", "note", "written"])
+    return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["id", "note", "written"])
 
 
-def _shuffle(slices: pd.DataFrame, seed: int) -> pd.DataFrame:
-    ordered = slices.sort_values(["stack_key", "index"], kind="stable")
+def _shuffle(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    ordered = table.sort_values(["stack_key", "index"], kind="stable")
     keys = ordered["stack_key"].unique()
     place = pd.Series(np.random.default_rng(seed).permutation(len(keys)), index=keys)
     return ordered.iloc[np.argsort(place[ordered["stack_key"]].to_numpy(), kind="stable")].reset_index(drop=True)
@@ -165,11 +164,13 @@ class _Writer:
         notes: dict[str, str] = {}
         left_out: dict[str, str] = {}
         sink = pa.BufferOutputStream()
+        own = self.source.id_column
+        shared = [name for name in self.source.kinds() if name in self.source.shard_schema.names and name != own]
         writer = pq.ParquetWriter(
-            sink, self.source.shard_schema, compression="zstd", compression_level=1, use_dictionary=["patient_id", "study_id", "series_id"],
-            write_statistics=["index"],
+            sink, self.source.shard_schema, compression="zstd", compression_level=1, use_dictionary=shared,
+            write_statistics=["index"] if "index" in self.source.shard_schema.names else False,
         )  # fmt: skip
-        for group in _groups(self._encoded(rows, notes, left_out)):
+        for group in _groups(self._encoded(rows, notes, left_out), self.source.rows_per_group):
             writer.write_table(pa.Table.from_pylist(group, schema=self.source.shard_schema))
         writer.add_key_value_metadata({"medray": json.dumps({"notes": notes, "left_out": left_out})})
         writer.close()
@@ -178,22 +179,23 @@ class _Writer:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else type(error).__name__
             raise ValueError(f"{self.to.uri}: cannot be written ({why}); make room and start again") from None
-        return _result([row["slice_id"] for row in rows], notes, left_out)
+        return _result([row[own] for row in rows], notes, left_out)
 
     def _encoded(self, rows: list[Table], notes: dict[str, str], left_out: dict[str, str]) -> Iterator[Table]:
+        own = self.source.id_column
         for path, of_file in _by_path(rows):
             try:
                 with self.folder.filesystem.open_input_file(path) as stream:
                     encoded = self.source.encode(stream.read(), of_file)
             except (ValueError, OSError) as error:
-                left_out |= {row["slice_id"]: reason(error) for row in of_file}
+                left_out |= {row[own]: reason(error) for row in of_file}
                 continue
             for row, result in zip(of_file, encoded, strict=True):
                 if result.columns is None:
-                    left_out[row["slice_id"]] = result.note or "no pixels"
+                    left_out[row[own]] = result.note or "no pixels"
                     continue
                 if result.note:
-                    notes[row["slice_id"]] = result.note
+                    notes[row[own]] = result.note
                 yield {name: _plain(row[name]) for name in self.kept} | result.columns
 
 
@@ -205,11 +207,11 @@ def _by_path(rows: list[Table]) -> Iterator[tuple[str, list[Table]]]:
             start = i
 
 
-def _groups(rows: Iterator[Table]) -> Iterator[list[Table]]:
+def _groups(rows: Iterator[Table], size: int) -> Iterator[list[Table]]:
     group: list[Table] = []
     for row in rows:
         group.append(row)
-        if len(group) == ROWS_PER_GROUP:
+        if len(group) == size:
             yield group
             group = []
     if group:
@@ -220,15 +222,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _left_out(to: Store, name: str, part: pd.DataFrame) -> pd.DataFrame:
+def _left_out(to: Store, name: str, ids: list[str]) -> pd.DataFrame:
     metadata = pq.read_metadata(to.path(name), filesystem=to.filesystem).metadata or {}
     said = json.loads(metadata[b"medray"])
-    return pd.DataFrame(_result(part["slice_id"].tolist(), said["notes"], said["left_out"]))
+    return pd.DataFrame(_result(ids, said["notes"], said["left_out"]))
 
 
-def _result(slice_ids: list[str], notes: dict[str, str], left_out: dict[str, str]) -> Table:
+def _result(ids: list[str], notes: dict[str, str], left_out: dict[str, str]) -> Table:
     return {
-        "slice_id": np.array(slice_ids, dtype=object),
-        "note": np.array([left_out.get(s) or notes.get(s) or "" for s in slice_ids], dtype=object),
-        "written": np.array([s not in left_out for s in slice_ids]),
+        "id": np.array(ids, dtype=object),
+        "note": np.array([left_out.get(i) or notes.get(i) or "" for i in ids], dtype=object),
+        "written": np.array([i not in left_out for i in ids]),
     }

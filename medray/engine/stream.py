@@ -57,7 +57,8 @@ def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, 
     """The batches of one unit, in this process."""
     places, numbers = plan.samples(*unit)
     examples = []
-    for row, number in zip(read_rows(plan.rows, places, list(task.columns), task.context), numbers, strict=True):
+    rows = read_rows(plan.rows, places, list(task.columns), task.context, task.stack_column)
+    for row, number in zip(rows, numbers, strict=True):
         if isinstance(plan, TrainingPlan):
             examples.append(task.train_example(row, np.random.default_rng((plan.seed, unit[0], int(number)))))
         else:
@@ -69,12 +70,15 @@ def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, 
         yield task.collate(examples)
 
 
-def read_rows(rows: Rows, places: np.ndarray, columns: list[str], context: int = 0) -> Iterator[dict[str, Any]]:
+def read_rows(
+    rows: Rows, places: np.ndarray, columns: list[str], context: int = 0, stack_column: str = ""
+) -> Iterator[dict[str, Any]]:
     """Rows in the order of ``places``; each row group is read once.
 
     Args:
         context: how many rows before and after each one, of its own stack, come with it as ``row["context"]``, itself
             in the middle. Beyond an end of the stack the last row stands again.
+        stack_column: rows that share it are one stack.
     """
     wanted = list(zip(rows.file[places].tolist(), rows.group[places].tolist(), rows.row[places].tolist(), strict=True))
     tables: dict[tuple[int, int], pa.Table] = {}
@@ -90,20 +94,21 @@ def read_rows(rows: Rows, places: np.ndarray, columns: list[str], context: int =
     for i, (spot, around) in enumerate(zip(wanted, needed, strict=True)):
         found = read(spot)
         if context:
-            found["context"] = in_stack([found if s == spot else read(s) for s in around], around.index(spot), context)
+            near = [found if s == spot else read(s) for s in around]
+            found["context"] = in_stack(near, around.index(spot), context, stack_column)
         yield found
         for place in {(file, group) for file, group, _ in around}:
             if last_use[place] == i:
                 tables.pop(place, None)
 
 
-def in_stack(rows: list[dict[str, Any]], middle: int, context: int) -> list[dict[str, Any]]:
+def in_stack(rows: list[dict[str, Any]], middle: int, context: int, stack_column: str) -> list[dict[str, Any]]:
     """2 · context + 1 rows around ``rows[middle]``; at an end of its stack the last one repeats."""
     out = [rows[middle]]
     for step in (-1, 1):
         at = middle
         for _ in range(context):
-            inside = 0 <= at + step < len(rows) and rows[at + step]["series_id"] == rows[middle]["series_id"]
+            inside = 0 <= at + step < len(rows) and rows[at + step][stack_column] == rows[middle][stack_column]
             at += step if inside else 0
             out.insert(0 if step < 0 else len(out), rows[at])
     return out

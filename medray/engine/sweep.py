@@ -52,7 +52,8 @@ def fold_run(
 
     Args:
         index: one row for each of ``rows``: patient_id, fold, the labels (NaN where unknown) and the task's id column,
-            which may hold a list of ids where one row gives several outputs.
+            which may hold a list of ids where one row gives several outputs. "inner", where there is one, says which
+            rows of the other folds are not learned from.
     Raises:
         ValueError: a fold that does not exist, or a fold whose other folds hold no labelled row.
     """
@@ -63,14 +64,18 @@ def fold_run(
     held_out = np.flatnonzero(fold_of_row == fold)
     train = np.flatnonzero((fold_of_row != fold) & labelled)
     inner = np.zeros(0, dtype=np.int64)
-    if options.monitor == "inner" or (task.repeats(index.iloc[train]) > 1).any():
+    if "inner" in index:  # of given lists: the validation list
+        given = index["inner"].to_numpy()[train]
+        train, inner = train[~given], train[given]
+    elif options.monitor == "inner" or (task.repeats(index.iloc[train]) > 1).any():
         inner = _inner_rows(index.iloc[train], labels, task.seed)
         train, inner = np.delete(train, inner), train[inner]
+    copies = task.repeats(index.iloc[train]) * task.examples_per_row
     return Run(
         name=f"{name}/fold{fold}",
         store=out.sub("runs", name, f"fold{fold}"),
         task=replace(task, seed=task.seed + fold),
-        train=rows.take(np.repeat(train, task.repeats(index.iloc[train]))),
+        train=replace(rows.take(np.repeat(train, copies)), together=task.examples_per_row),
         held_out=rows.take(held_out),
         held_out_ids=tuple(index[task.id_column].iloc[held_out].explode()),
         inner=rows.take(inner) if len(inner) else None,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import ray
@@ -20,13 +20,8 @@ from medray.engine.samples import Rows
 from medray.engine.space import VARIANT, Dimension
 from medray.engine.sweep import fold_run
 from medray.shards.store import Store
+from medray.system import Direction, Score
 from medray.task import Task
-
-Direction = Literal["min", "max"]
-Outputs = tuple[pd.DataFrame, pd.DataFrame | None]
-"""Of one fold: predictions of its held-out rows, and of its inner rows where there are any."""
-Score = Callable[[Any, Sequence[Outputs]], dict[str, float]]
-"""A task and the outputs of its folds → figures, the objectives among them. A function of a module: it travels."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Members:
         """How files become rows that every backbone can read; the backbones are told what the rows hold."""
         windows = [window for task, _ in self.backbones.values() for window in task.windows]
         source = HeadCT(remove_hardware=remove_hardware).holding(windows, ())
-        self.backbones = {p: (task.reading(source.windows), network) for p, (task, network) in self.backbones.items()}
+        self.backbones = {p: (task.reading(source), network) for p, (task, network) in self.backbones.items()}
         return source
 
     def ask(self, rows: Sequence[dict[str, Any]], outputs_of: OutputsOf) -> pd.DataFrame:

@@ -113,7 +113,7 @@ def plan(
     if pipeline.ladder:
         every |= recipes.ladder(next(iter(tasks.values())))
     source = source.holding([window for task in every.values() for window in task.windows], folders)
-    every = {name: task.reading(source.windows) for name, task in every.items()}
+    every = {name: task.reading(source) for name, task in every.items()}
     counts: dict[str, int] = {name: task.feature_count() for name, task in every.items()}
     sequences = {}
     if pipeline.sequence_stage:

@@ -13,6 +13,7 @@ import tyro
 
 from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.ich.scores import slice_metrics
+from medray.ich.source import HeadCT
 from medray.imaging.window import parse_window
 from medray.shards.store import place
 from medray.task import Example, Task
@@ -29,6 +30,7 @@ class SliceTask(Task):
 
     id_column: ClassVar[str] = "slice_id"
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "rows", "columns", "image", *CLASSES)
+    stack_column: ClassVar[str] = "series_id"
 
     backbone: tyro.conf.Suppress[str] = "seresnext50_32x4d"  # any timm model name
     pretrained: bool = True
@@ -119,9 +121,12 @@ class SliceTask(Task):
     def without_weights(self) -> SliceTask:
         return replace(self, pretrained=False, weights=None)
 
-    def reading(self, stored: tuple[str, ...]) -> SliceTask:
-        """The task on rows that hold these windows."""
-        return replace(self, stored=stored)
+    @property
+    def shard_needs(self) -> tuple[str, ...]:
+        return self.windows
+
+    def reading(self, source: HeadCT) -> SliceTask:
+        return replace(self, stored=source.windows)
 
     def identity(self) -> dict[str, Any]:
         """Without ``stored``: what else the shards hold changes nothing."""

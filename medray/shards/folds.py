@@ -1,7 +1,8 @@
-"""Cross-validation folds: grouped by patient, balanced on the rarest labels."""
+"""Cross-validation folds: grouped by patient, balanced on the rarest labels; or lists that are given."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -45,3 +46,37 @@ def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int
             fold_of_row[held_out] = fold
     by_patient = pd.Series(fold_of_row, index=pd.Index(patients, name="patient_id"), name="fold")
     return by_patient[~by_patient.index.duplicated()].sort_index()
+
+
+def given_folds(patients: np.ndarray, split: np.ndarray, held_out: str = "test") -> tuple[np.ndarray, np.ndarray]:
+    """Lists as a cross-validation of which fold 0 is asked for.
+
+    Args:
+        patients: (rows,) original patient identifiers.
+        split: (rows,) "train", "val", "test", or None for a row of no list.
+        held_out: "test", with the validation list as inner rows, where a checkpoint and thresholds are chosen; or "val",
+            for a search, which then never sees the test list.
+    Returns:
+        fold: (rows,) int64, 0 for what is held out, 1 for the rest, -1 for rows that are not used.
+        inner: (rows,) bool, the validation list where test is held out.
+    Raises:
+        ValueError: a patient in two lists, or an empty list.
+    """
+    lists = {name: set(patients[split == name]) for name in ("train", "val", "test")}
+    for first, second in itertools.combinations(lists, 2):
+        both = len(lists[first] & lists[second])
+        if both:
+            raise ValueError(
+                f"given lists: {both} patients are in both {first} and {second}; mend the lists, or split by folds"
+            )
+    for name in ("train", held_out):
+        if not lists[name]:
+            raise ValueError(f"given lists: no usable image is in the {name} list; split by folds instead")
+    fold = np.full(len(split), -1, dtype=np.int64)
+    fold[split == held_out] = 0
+    fold[split == "train"] = 1
+    inner = np.zeros(len(split), dtype=bool)
+    if held_out == "test":
+        inner = split == "val"
+        fold[inner] = 1
+    return fold, inner

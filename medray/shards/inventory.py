@@ -1,22 +1,13 @@
-"""Inventory: every input file once, what became of it, and the slices that can be used."""
+"""Inventory: every input file once, what became of it, and the rows that can be used."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from medray.shards.pseudonym import Pseudonyms
-
-KINDS = {
-    "item_id": "slice",
-    "slice_id": "slice",
-    "patient_id": "patient",
-    "study_id": "study",
-    "series_id": "series",
-    "path": "file",
-}
-"""Columns that hold identifiers, and the kind of each."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +15,32 @@ class Inventory:
     """Identifiers in it are the files' own; ``renamed`` gives them the names under which they leave the driver."""
 
     table: pd.DataFrame  # path, size_bytes, item_id, status, reason, …: one row a file or frame, in order of path
-    slices: pd.DataFrame  # those of ``table`` that go into the shards, with slice_id, index, position_mm, labels
+    rows: pd.DataFrame
+    """Those of ``table`` that go into the shards, with the columns of the shard schema that do not come from pixels.
+    Where lists are given, "split" is train, val, test, or missing for rows of none."""
     warnings: tuple[str, ...]  # one line each, without identifiers
 
 
-def renamed(table: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
-    """A copy whose identifiers are pseudonyms."""
+def renamed(table: pd.DataFrame, pseudonyms: Pseudonyms, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """A copy whose identifiers are pseudonyms.
+
+    Args:
+        kinds: columns that hold identifiers → the kind of each, as ``Source.kinds``.
+    """
     out = table.copy()
-    for column, kind in KINDS.items():
+    for column, kind in kinds.items():
         if column in out:
             names = {value: pseudonyms.of(kind, value) for value in out[column].dropna().unique()}
             out[column] = out[column].map(names)
     return out
 
 
-def name_pairs(table: pd.DataFrame, pseudonyms: Pseudonyms) -> dict[str, list[tuple[str, str]]]:
+def name_pairs(
+    table: pd.DataFrame, pseudonyms: Pseudonyms, kinds: Mapping[str, str]
+) -> dict[str, list[tuple[str, str]]]:
     """kind → pairs of pseudonym and identifier: the map that lies beside the key."""
     pairs: dict[str, list[tuple[str, str]]] = {}
-    for column, kind in KINDS.items():
+    for column, kind in kinds.items():
         if column in table:
             pairs.setdefault(kind, []).extend((pseudonyms.of(kind, v), v) for v in table[column].dropna().unique())
     return pairs

@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, ClassVar
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import pyarrow as pa
+
+SomeSource = TypeVar("SomeSource", bound="Source")
 
 
 @dataclass(frozen=True)
@@ -18,19 +21,54 @@ class Encoded:
     note: str | None = None  # what was repaired, or why the row is set aside
 
 
+def named(headers: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:
+    """Rows of a scan, each with an "item_id": the file's name without suffix where the file does not tell."""
+    return [h | {"item_id": PurePosixPath(path).stem} if h["item_id"] is None else h for h in headers]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """Its fields say how pixels are prepared: two folders of shards with equal fields hold equal pixels."""
+    """Its fields say how pixels are prepared: two folders of shards with equal fields hold equal pixels.
 
+    A field of ``shard_schema`` that holds identifiers says so in its metadata, {"identifier": kind}: the kind is what its
+    pseudonyms begin with.
+    """
+
+    id_column: ClassVar[str]  # of shard_schema: unique
+    stack_column: ClassVar[str | None] = None  # rows that share it stay together, in the order of "index"
+    rows_per_group: ClassVar[int] = 8
+    """Of a Parquet row group, which is what a training task reads at once: a few megabytes."""
     scan_schema: ClassVar[pa.Schema]  # what a header tells; "item_id" is unique
     shard_schema: ClassVar[pa.Schema]
 
     def identity(self) -> dict[str, Any]:
         return {"source": type(self).__name__, **asdict(self)}
 
+    @classmethod
+    def kinds(cls) -> dict[str, str]:
+        """Columns of tables and shards that hold identifiers → the kind of each."""
+        marked = {
+            f.name: f.metadata[b"identifier"].decode() for f in cls.shard_schema if b"identifier" in (f.metadata or {})
+        }
+        return {"item_id": marked[cls.id_column], "path": "file"} | marked
+
+    @property
+    @abstractmethod
+    def folder(self) -> str:
+        """Name of the shards' folder: of what in them can differ within one --out."""
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that ``folder`` does not name: one --out holds one version of them."""
+        return asdict(self)
+
+    def holding(self: SomeSource, needs: Sequence[str], folders: Sequence[str]) -> SomeSource:
+        """This source with all that tasks need (``Task.shard_needs``), by existing shard ``folders`` where one has it."""
+        return self
+
     @abstractmethod
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        """Rows of ``scan_schema`` of one file, without decoding pixels. Raises ValueError with a one-line reason."""
+        """Rows of ``scan_schema`` of one file, without decoding pixels. A file that does not name itself gives an
+        "item_id" of None: its name without suffix is taken. Raises ValueError with a one-line reason."""
 
     @abstractmethod
     def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:

@@ -62,7 +62,7 @@ def around(place: int, context: int) -> list[str]:
 
 
 def check(rows: Rows, places: np.ndarray, context: int) -> None:
-    found = list(read_rows(rows, places, COLUMNS, context))
+    found = list(read_rows(rows, places, COLUMNS, context, "series_id"))
     assert len(found) == len(places)
     for row, place in zip(found, places.tolist(), strict=True):
         assert row["slice_id"] == names()[place]
@@ -87,12 +87,12 @@ def test_in_any_order_and_as_often_as_asked(shards: Rows, seed: int) -> None:
 def test_neighbours_that_are_not_among_the_rows_still_come(shards: Rows) -> None:
     """A neighbour is of the same series, hence of the same patient and fold: rows may be filtered, stacks may not."""
     chosen = np.arange(0, len(shards), 3)
-    found = list(read_rows(shards.take(chosen), np.arange(len(chosen)), COLUMNS, 1))
+    found = list(read_rows(shards.take(chosen), np.arange(len(chosen)), COLUMNS, 1, "series_id"))
     assert [[r["slice_id"] for r in row["context"]] for row in found] == [around(int(p), 1) for p in chosen]
 
 
 def test_the_middle_of_the_context_is_the_row_itself(shards: Rows) -> None:
-    for row in read_rows(shards, np.arange(12), COLUMNS, 1):
+    for row in read_rows(shards, np.arange(12), COLUMNS, 1, "series_id"):
         assert row["context"][1]["slice_id"] == row["slice_id"]
 
 
@@ -124,12 +124,12 @@ def test_each_row_group_is_read_once_and_kept_no_longer_than_needed(
 
     monkeypatch.setattr(stream, "_opened", Counted)
     places = np.random.default_rng(0).permutation(len(shards))
-    list(read_rows(shards, places, COLUMNS, context))
+    list(read_rows(shards, places, COLUMNS, context, "series_id"))
     groups = {(shards.files[f], g) for f, g in zip(shards.file.tolist(), shards.group.tolist(), strict=True)}
     assert sorted(reads) == sorted(groups)
 
     reads.clear()
-    in_order = read_rows(shards, np.arange(len(shards)), COLUMNS, context)
+    in_order = read_rows(shards, np.arange(len(shards)), COLUMNS, context, "series_id")
     next(in_order)
     assert reads == [("a.parquet", 0)]  # nothing ahead of its use
     assert max(len(alive) for _ in in_order) == 1 + context  # a group, and its neighbour's where stacks cross
@@ -142,7 +142,7 @@ def test_files_of_uneven_row_groups(tmp_path: Path) -> None:
             ids = [str(i) for i in range(first, first + count)]
             w.write_table(pa.table({"slice_id": ids, "series_id": ["s"] * count}))
     rows, _ = read_index(Store(tmp_path), ["slice_id"])
-    found = read_rows(rows, np.arange(9)[::-1], ["slice_id", "series_id"], 1)
+    found = read_rows(rows, np.arange(9)[::-1], ["slice_id", "series_id"], 1, "series_id")
     near = [[int(r["slice_id"]) for r in row["context"]] for row in found]
     assert near == [[max(i - 1, 0), i, min(i + 1, 8)] for i in range(8, -1, -1)]
 
@@ -169,4 +169,4 @@ def stack(text: str) -> list[dict[str, Any]]:
     ],
 )
 def test_around_a_slice_within_its_series(text: str, middle: int, context: int, wanted: list[int]) -> None:
-    assert [row["id"] for row in in_stack(stack(text), middle, context)] == wanted
+    assert [row["id"] for row in in_stack(stack(text), middle, context, "series_id")] == wanted

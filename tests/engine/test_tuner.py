@@ -23,12 +23,13 @@ from medray.engine.search_page import best_trials, write_search
 from medray.engine.space import parse_space
 from medray.engine.sweep import cross_validation
 from medray.engine.tracking import Tracker
-from medray.engine.trial import Outputs, Sweep, read_trials
+from medray.engine.trial import Sweep, read_trials
 from medray.engine.tuner import run_search
 from medray.ich.classes import CLASSES
 from medray.ich.objective import OBJECTIVES, score_folds
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
+from medray.system import Outputs
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
 FIGURE = "weighted_log_loss"

@@ -82,7 +82,7 @@ def finish(out: Path, dicom: Path, labels: Path, key: bytes | None = b"k" * 32, 
     scan = pd.DataFrame(rows, columns=["path", "size_bytes", "status", "reason", *source.scan_schema.names])
     inventory = assemble(scan, read_labels(str(labels)))
     pseudonyms = Pseudonyms(key)
-    table = renamed(inventory.slices, pseudonyms)
+    table = renamed(inventory.rows, pseudonyms, HeadCT.kinds())
     patients = {name: i % folds for i, name in enumerate(sorted(table["patient_id"].unique()))}
     table["fold"] = table["patient_id"].map(patients)
     columns = ["slice_id", "patient_id", "study_id", "series_id", "index", "fold", *CLASSES]
@@ -92,7 +92,7 @@ def finish(out: Path, dicom: Path, labels: Path, key: bytes | None = b"k" * 32, 
         logits = rng.normal(-3, 1, len(predictions)) + 3 * predictions[name].fillna(0)
         predictions[column] = 1 / (1 + np.exp(-logits))
     store = Store(out)
-    shown = renamed(inventory.table, pseudonyms).rename(columns={"item_id": "slice_id"})
+    shown = renamed(inventory.table, pseudonyms, HeadCT.kinds()).rename(columns={"item_id": "slice_id"})
     shown = shown[["path", "size_bytes", "frame", "slice_id", "status", "reason"]]
     store.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     write_results(store, method(predictions))

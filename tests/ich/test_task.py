@@ -103,7 +103,7 @@ def test_at_an_end_of_the_stack_the_slice_stands_for_its_neighbour() -> None:
     images = [pixels(seed)[..., 0] for seed in range(4)]
     task = still(neighbours=True, windows=("brain",))
     for middle, wanted in enumerate([(0, 0, 1), (0, 1, 1), (2, 2, 3), (2, 3, 3)]):
-        row = rows[middle] | {"context": in_stack(rows, middle, task.context)}
+        row = rows[middle] | {"context": in_stack(rows, middle, task.context, "series_id")}
         assert np.array_equal(task.example(row)["image"], np.stack([images[i] for i in wanted]))
 
 

@@ -1,0 +1,113 @@
+"""The search of any system as a job: flags, plan, trials, page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass, replace
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from medray.engine.dataset import Dataset
+from medray.engine.initial import write_initial
+from medray.engine.options import Options, flags_over, run_job
+from medray.engine.progress import say
+from medray.engine.search import Search, claim_search, show_search
+from medray.engine.search_page import best_trials, write_search
+from medray.engine.space import Dimension, parse_space
+from medray.engine.trial import Sweep
+from medray.engine.tuner import run_search
+from medray.shards.store import Store
+from medray.system import Searched, System
+from medray.task import Task
+
+
+def tune(system: System, searched: Searched, on_phantoms: Searched | None = None) -> None:
+    """Search as the command line says; on phantoms where it names no files and there are some."""
+    files, labels = (flag.removeprefix("--").replace("-", "_") for flag in system.flags)
+    given = on_phantoms is None or any(word.split("=")[0] == system.flags[0] for word in sys.argv)
+    what = searched if given or on_phantoms is None else on_phantoms
+    kind = _flags(system, what)
+
+    def each(job: Any) -> None:  # the flags over the recipe of each backbone
+        default = kind()
+        bases = {n: replace(default, task=what.recipe(n)) for n in job.backbones}
+        tasks = {n: flags_over(kind, base).task for n, base in bases.items()}
+        _search(job, tasks, system, what, (getattr(job, files), getattr(job, labels)))
+
+    run_job(kind, each, kind())
+
+
+def _flags(system: System, what: Searched) -> type[Any]:
+    """The command line of a system's search."""
+    options, search = Options(**what.options), Search(search=what.space, trials=what.trials)
+    task = what.recipe(what.backbones[0])
+    first = (next(iter(what.objectives)),)
+    every = " or ".join(what.objectives)
+    each = zip(system.flags, system.about_flags, strict=True)
+    strings = [
+        (f.removeprefix("--").replace("-", "_"), Annotated[str | None, tyro.conf.arg(help=h)], None) for f, h in each
+    ]
+    about_backbones = "Recipes or timm names; where several are named, the backbone is searched too."
+    about_objective = (
+        f"{every}, of the held-out rows. The first one named decides who is stopped early; several give a Pareto front."
+    )
+    objective: Any = tuple[Literal[tuple(what.objectives)], ...]  # type: ignore[misc]
+    return make_dataclass(
+        "Tune",
+        [
+            *strings,
+            ("backbones", Annotated[tuple[str, ...], tyro.conf.arg(help=about_backbones)], what.backbones),
+            ("objective", Annotated[objective, tyro.conf.arg(help=about_objective)], first),
+            ("options", tyro.conf.OmitArgPrefixes[Options], field(default=options)),
+            ("source", tyro.conf.OmitArgPrefixes[type(system.source)], field(default=system.source)),  # type: ignore[misc]
+            ("search", tyro.conf.OmitArgPrefixes[Search], field(default=search)),
+            ("task", tyro.conf.OmitArgPrefixes[type(task)], field(default=task)),  # type: ignore[misc]
+        ],
+        frozen=True,
+        kw_only=True,
+    )
+
+
+def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, places: Sequence[str | None]) -> None:
+    options, search, out = job.options, job.search, Store(job.options.out)
+    folds, space = options.fold_list(), parse_space(search.search, tasks)
+    source = job.source.holding(_needs(tasks, space), out.sub("shards").folders())
+    bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
+    for task in bases.values():
+        task.without_weights().network()  # a backbone that timm does not know ends it here
+    # where the data comes with lists, a search looks at the validation list and never at the test list
+    data = Dataset(system, source, options, places[0], places[1], what.phantoms, "val")
+    data.claim()
+    objectives = {str(name): what.objectives[name] for name in job.objective}
+    store = claim_search(out, search, space, bases, objectives, folds)
+    initial = {name: write_initial(task, store.sub("initial", name)) for name, task in bases.items()}
+    data.find()
+    resources = search.spread(options, folds)
+    rungs = search.rungs(next(iter(bases.values())).epochs)
+    show_search(search, space, rungs, len(data.files), options, resources)
+    tracker = options.tracker(search.name)
+    tracker.want("", f"search {search.name}", params={d.field: str(d) for d in space} | {"objective": job.objective})
+    prepared = data.prepare()
+    sweep = Sweep(
+        bases, initial, space, objectives, rungs, what.score, prepared.rows, prepared.index, tuple(system.classes), folds,
+        store, resources, options,
+    )  # fmt: skip
+    trials = run_search(search, sweep, tracker)
+    script, *more = what.job
+    command = ["uv", "run", script, *data.flags(f"{search.name}-best"), *more]
+    lines, artifacts = write_search(trials, sweep, command, {n: what.reference(n) for n in bases}, data.phantom)
+    say("\n".join(lines))
+    last = best_trials(trials, objectives)[0]["rungs"][-1]["scores"]
+    scores = {f"best/{name}": value for name, value in last.items()}
+    tracker.want("", "", metrics=scores, artifacts=artifacts, finished=True)
+    tracker.close()
+    say(f"  uv run mlflow ui --backend-store-uri {tracker.uri}")
+
+
+def _needs(tasks: dict[str, Task], space: Sequence[Dimension]) -> list[str]:
+    """What the shards must hold for any value of the space."""
+    choices = [{d.field: choice} for d in space for choice in d.choices if hasattr(next(iter(tasks.values())), d.field)]
+    every = [task if not change else replace(task, **change) for task in tasks.values() for change in [{}, *choices]]
+    return [need for task in every for need in task.shard_needs]

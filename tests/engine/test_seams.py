@@ -1,0 +1,174 @@
+"""The engine on systems that it was not written for: 3D crops of volumes, and two networks with two optimizers.
+
+Each goes through shards, folds, training, a kill with -9 and the resumption, and predictions of new files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from miniature.adversary import AdversaryTask
+from miniature.patches import PatchTask
+from miniature.volumes import Volumes, assemble, write_volumes
+
+from medray.engine import checkpoint
+from medray.engine.cluster import Resources
+from medray.engine.finished import finished_run
+from medray.engine.fit import fit
+from medray.engine.loop import gradients_for
+from medray.engine.options import Options
+from medray.engine.predict import decoded_groups, outputs_of, scan_here
+from medray.engine.prepare import Prepared, prepare
+from medray.engine.run import Run
+from medray.engine.samples import TrainingPlan
+from medray.engine.sweep import cross_validation
+from medray.shards.pseudonym import Pseudonyms
+from medray.shards.store import Store
+from medray.task import Task
+
+LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
+SETTINGS = {"epochs": 10, "batch_size": 8, "learning_rate": 2e-2, "schedule": "constant"}
+TASKS = {"patches": PatchTask(**SETTINGS), "adversary": AdversaryTask(**SETTINGS)}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("volumes") / "files"
+    write_volumes(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(volumes)
+    return prepare(
+        Volumes(), assemble, ["lesion"], files, files.files(), Store(out), Store(out).sub("shards"), Pseudonyms(b"k" * 32),
+        private, folds=2, rows_per_shard=4, seed=0,
+    )  # fmt: skip
+
+
+def run_in(folder: Path, shards: Prepared, task: Task, resources: Resources = LOCAL) -> Run:
+    options = Options(out=str(folder), folds=2, monitor="none", checkpoint_minutes=0.0)
+    (run,) = cross_validation(
+        "model", task, shards.rows, shards.index, ["lesion"], (0,), Store(folder), resources, options
+    )
+    return run
+
+
+@pytest.fixture(scope="module", params=sorted(TASKS))
+def undisturbed(request: pytest.FixtureRequest, shards: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = run_in(tmp_path_factory.mktemp(request.param), shards, TASKS[request.param])
+    fit([run])
+    return run
+
+
+def test_a_broken_volume_is_set_aside_and_identifiers_are_not_in_the_clear(shards: Prepared) -> None:
+    assert shards.inventory["status"].value_counts().to_dict() == {"ok": 8, "quarantined": 1}
+    assert "volume_id" in shards.inventory
+    assert shards.index["volume_id"].str.match(r"volume-[0-9a-f]{20}$").all()
+    assert shards.index["patient_id"].str.match(r"patient-[0-9a-f]{20}$").all()
+    assert set(shards.index["fold"]) == {0, 1}
+
+
+def test_the_crops_of_a_volume_come_from_one_reading(shards: Prepared, tmp_path: Path) -> None:
+    run = run_in(tmp_path, shards, TASKS["patches"])
+    plan = TrainingPlan(run.train, 8, 1, seed=0)
+    places = np.concatenate([plan.samples(*unit)[0] for unit in plan.units()])
+    assert len(run.train) == 4 * 4
+    assert sorted(places) == list(range(16))
+    epoch = plan._order(0)
+    read = list(zip(run.train.file[epoch], run.train.group[epoch], run.train.row[epoch], strict=True))
+    assert [len(list(same)) for _, same in itertools.groupby(read)] == [4, 4, 4, 4]
+
+
+def test_it_learns_and_predicts_every_volume_on_its_own_grid(undisturbed: Run, shards: Prepared, volumes: Path) -> None:
+    table = undisturbed.predictions()
+    assert sorted(table["volume_id"]) == sorted(undisturbed.held_out_ids)
+    shapes = {len(row) for row in table["mask"]}
+    own = {int(np.prod(np.load(path)["mask_DHW"].shape)) for path in volumes.glob("patient*.npz")}
+    assert shapes <= own
+    assert undisturbed.task.metrics(table)["dice"] > 0.8
+    names = undisturbed.history()[-1]["metrics"].keys()
+    assert ("train_critic_loss" in names) == isinstance(undisturbed.task, AdversaryTask)
+
+
+def test_killed_and_resumed_equals_undisturbed(undisturbed: Run, shards: Prepared, tmp_path: Path) -> None:
+    run = run_in(tmp_path, shards, undisturbed.task)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(run.history()) < 3:
+            time.sleep(0.01)
+        for process in psutil.Process().children(recursive=True):
+            if f"ray::{run.name}" in " ".join(process.cmdline()):
+                process.kill()
+                killed.append(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    fit([run])
+    thread.join()
+    assert killed
+    _same(run, undisturbed)
+
+
+def test_a_finished_network_predicts_new_files(undisturbed: Run, shards: Prepared, volumes: Path) -> None:
+    out = Store(undisturbed.store.uri.rsplit("/runs/", 1)[0])
+    task, network = finished_run(out, "model", 0, type(undisturbed.task))
+    folder = Store(volumes)
+    table = assemble(scan_here(Volumes(), folder, folder.files())).rows
+    answers = {}
+    for _, rows, lost in decoded_groups(Volumes(), folder, "volume_id", table, "volume_id"):
+        assert not lost
+        (answer,) = outputs_of(task, network.cpu(), rows).to_dict("records")
+        answers[Pseudonyms(b"k" * 32).of("volume", answer["volume_id"])] = answer["mask"]
+    for row in undisturbed.predictions().to_dict("records"):
+        assert answers[row["volume_id"]] == row["mask"]
+
+
+def test_in_a_turn_only_its_own_parameters_gather_gradients() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    network[1].bias.requires_grad_(False)  # frozen for good
+    with gradients_for(network, list(network[0].parameters())):
+        network(torch.ones(1, 2)).sum().backward()
+    assert network[0].weight.grad is not None
+    assert network[1].weight.grad is None
+    assert [p.requires_grad for p in network.parameters()] == [True, True, True, False]
+
+
+def test_both_networks_of_the_adversary_are_trained_and_their_state_is_kept(shards: Prepared, tmp_path: Path) -> None:
+    run = run_in(tmp_path, shards, replace(TASKS["adversary"], epochs=1, accumulate=2, clip_norm=1.0))
+    torch.manual_seed(run.task.seed)
+    first = run.task.network().state_dict()
+    fit([run])
+    state = checkpoint.latest(run.store.sub("checkpoints"))
+    assert state is not None
+    assert set(state["optimizers"]) == {"critic", "segmenter"}
+    assert [state["optimizers"][turn]["param_groups"][0]["peak_lr"] for turn in ("critic", "segmenter")] == [1e-3, 2e-2]
+    assert all(not torch.equal(first[name], value) for name, value in state["network"].items())
+
+
+@pytest.mark.slow
+def test_two_workers_train_the_adversary(shards: Prepared, tmp_path: Path) -> None:
+    two = replace(LOCAL, workers=2, side_by_side=1, data_cpus=0.3)
+    run = run_in(tmp_path, shards, replace(TASKS["adversary"], epochs=10), two)
+    fit([run])
+    assert sorted(run.predictions()["volume_id"]) == sorted(run.held_out_ids)
+    assert run.task.metrics(run.predictions())["dice"] > 0.8
+
+
+def _same(run: Run, wanted: Run) -> None:
+    pd.testing.assert_frame_equal(run.predictions(), wanted.predictions(), check_exact=True)
+    assert [e["epoch"] for e in run.history()] == list(range(1, run.task.epochs + 1))
+    assert [e["metrics"] for e in run.history()] == [e["metrics"] for e in wanted.history()]
+    weights, expected = (checkpoint.read_weights(r.store, "model.pt")["weights"] for r in (run, wanted))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)

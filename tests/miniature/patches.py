@@ -1,0 +1,101 @@
+"""A 3D segmentation: trained on random crops, several from one reading of a volume; predicted on the whole volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medray.task import Example, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchTask(Task):
+    """Lesion or not, a voxel each. Volumes are resampled to one spacing, and answers back to their own grid."""
+
+    id_column: ClassVar[str] = "volume_id"
+    columns: ClassVar[tuple[str, ...]] = ("volume_id", "patient_id", "shape_DHW", "spacing_mm", "voxels", "mask")
+
+    patch_DHW: tuple[int, int, int] = (8, 8, 8)  # noqa: N815  axes
+    crops: int = 4
+    """Of a volume each time that it is read."""
+    spacing_mm: float = 1.0
+    """Of all three axes, for the network."""
+    hidden: int = 8
+
+    @property
+    def examples_per_row(self) -> int:
+        return self.crops
+
+    @property
+    def evaluation_batch(self) -> int:
+        return 1
+
+    def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        whole = self.example(row)
+        start = [
+            int(rng.integers(0, max(1, n - p + 1)))
+            for n, p in zip(whole["voxels"].shape[1:], self.patch_DHW, strict=True)
+        ]
+        crop = (slice(None), *(slice(s, s + p) for s, p in zip(start, self.patch_DHW, strict=True)))
+        return {
+            name: whole[name][crop] if name in {"voxels", "mask"} else whole[name]
+            for name in ("volume_id", "voxels", "mask")
+        }
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        shape = tuple(row["shape_DHW"])
+        own = np.frombuffer(row["mask"], np.uint8).reshape(shape)
+        voxels = np.frombuffer(row["voxels"], np.float32).reshape(shape)
+        size = tuple(
+            max(p, round(n * s / self.spacing_mm))
+            for n, s, p in zip(shape, row["spacing_mm"], self.patch_DHW, strict=True)
+        )
+        return {
+            "volume_id": row["volume_id"],
+            "patient_id": row["patient_id"],
+            "voxels": _resampled(voxels, size)[None],
+            "mask": (_resampled(own.astype(np.float32), size) > 0.5).astype(np.float32)[None],
+            "own_mask": own,
+        }
+
+    def network(self) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv3d(1, self.hidden, 3, padding=1), nn.ReLU(), nn.Conv3d(self.hidden, self.hidden, 3, padding=1), nn.ReLU(),
+            nn.Conv3d(self.hidden, 1, 1),
+        )  # fmt: skip
+
+    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"loss": functional.binary_cross_entropy_with_logits(network(batch["voxels"]).float(), batch["mask"])}
+
+    def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        from monai.inferers import sliding_window_inference  # takes seconds, which a reading process need not spend
+
+        logits = sliding_window_inference(batch["voxels"], self.patch_DHW, 4, network, overlap=0.25)
+        own = batch["own_mask"].cpu().numpy()
+        assert isinstance(logits, Tensor)
+        back = functional.interpolate(logits.float(), size=own.shape[1:], mode="trilinear", align_corners=False)
+        found = (back[:, 0] > 0).to(torch.uint8).cpu().numpy()
+        overlap = 2 * (found & own).sum((1, 2, 3)) / np.maximum(1, found.sum((1, 2, 3), int) + own.sum((1, 2, 3), int))
+        masks = np.array([mask.tobytes() for mask in found], dtype=object)
+        return {
+            "volume_id": np.asarray(batch["volume_id"]),
+            "patient_id": np.asarray(batch["patient_id"]),
+            "mask": masks,
+            "dice": overlap,
+        }
+
+    def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
+        dice = float(outputs["dice"].mean())
+        return {"one_minus_dice": 1 - dice, "dice": dice}
+
+
+def _resampled(volume: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    tensor = torch.from_numpy(volume.copy())[None, None]
+    return functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0].numpy()
