@@ -19,7 +19,7 @@ from medray.engine import checkpoint
 from medray.engine.cluster import what_happened
 from medray.engine.digest import digest
 from medray.engine.loop import autocast_dtype
-from medray.engine.predict import evaluate
+from medray.engine.predict import channels_last, evaluate
 from medray.engine.progress import Progress
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import EvaluationPlan, Rows, read_index
@@ -141,7 +141,7 @@ def _network(store: Store, task: Task, weights: str, device: str) -> nn.Module:
     """Kept between the shards that one worker process gets."""
     network = task.without_weights().network()
     network.load_state_dict(checkpoint.read_weights(store, "model.pt")["weights"])
-    return network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return channels_last(network.to(device)).eval()
 
 
 def _batches(task: Task, rows: Rows, threads: int) -> Iterator[dict[str, Any]]:

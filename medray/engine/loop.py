@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
-from medray.engine.predict import evaluate, to_device
+from medray.engine.predict import channels_last, evaluate, to_device
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
 from medray.engine.stream import stream
@@ -49,7 +49,7 @@ class Worker:
         torch.backends.cudnn.benchmark = not run.deterministic
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
         torch.manual_seed(self.task.seed)
-        self.network = self.task.without_weights().network().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(self.task.without_weights().network().to(self.device))
         self.model: nn.Module = self.network
         if self.world > 1:
             # in a turn of several, the parameters of the others get no gradient

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medray.engine.cluster import Resources
 from medray.engine.loop import Worker, autocast_dtype
-from medray.engine.predict import to_device
+from medray.engine.predict import channels_last, to_device
 from medray.engine.run import Run
 from medray.engine.samples import Rows
 from medray.ich.classes import CLASSES
@@ -90,7 +90,7 @@ def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
     engine = Worker(run)
     # images per second count the batch of all workers
     engine.task = replace(task, batch_size=flags.batch_size * world)
-    bare = task.network().to(engine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bare = channels_last(task.network().to(engine.device))
     bare.train()
     model: nn.Module = bare
     if world > 1:

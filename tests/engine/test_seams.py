@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import miniature
 import numpy as np
 import pandas as pd
 import psutil
@@ -19,6 +20,7 @@ import torch
 from miniature.adversary import AdversaryTask
 from miniature.patches import PatchTask
 from miniature.volumes import Volumes, assemble, write_volumes
+from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine import checkpoint
 from medray.engine.cluster import Resources
@@ -36,8 +38,11 @@ from medray.shards.store import Store
 from medray.task import Task
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
-SETTINGS = {"epochs": 10, "batch_size": 8, "learning_rate": 2e-2, "schedule": "constant"}
+SETTINGS = {"epochs": 6, "batch_size": 8, "crops": 16, "learning_rate": 2e-2, "schedule": "constant"}
 TASKS = {"patches": PatchTask(**SETTINGS), "adversary": AdversaryTask(**SETTINGS)}
+
+
+register_pickle_by_value(miniature)  # Ray's workers do not import tests
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +88,11 @@ def test_the_crops_of_a_volume_come_from_one_reading(shards: Prepared, tmp_path:
     run = run_in(tmp_path, shards, TASKS["patches"])
     plan = TrainingPlan(run.train, 8, 1, seed=0)
     places = np.concatenate([plan.samples(*unit)[0] for unit in plan.units()])
-    assert len(run.train) == 4 * 4
-    assert sorted(places) == list(range(16))
+    assert len(run.train) == 4 * 16
+    assert sorted(places) == list(range(64))
     epoch = plan._order(0)
     read = list(zip(run.train.file[epoch], run.train.group[epoch], run.train.row[epoch], strict=True))
-    assert [len(list(same)) for _, same in itertools.groupby(read)] == [4, 4, 4, 4]
+    assert [len(list(same)) for _, same in itertools.groupby(read)] == [16] * 4
 
 
 def test_it_learns_and_predicts_every_volume_on_its_own_grid(undisturbed: Run, shards: Prepared, volumes: Path) -> None:
@@ -157,10 +162,10 @@ def test_both_networks_of_the_adversary_are_trained_and_their_state_is_kept(shar
     assert all(not torch.equal(first[name], value) for name, value in state["network"].items())
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_two_workers_train_the_adversary(shards: Prepared, tmp_path: Path) -> None:
     two = replace(LOCAL, workers=2, side_by_side=1, data_cpus=0.3)
-    run = run_in(tmp_path, shards, replace(TASKS["adversary"], epochs=10), two)
+    run = run_in(tmp_path, shards, replace(TASKS["adversary"], epochs=6), two)
     fit([run])
     assert sorted(run.predictions()["volume_id"]) == sorted(run.held_out_ids)
     assert run.task.metrics(run.predictions())["dice"] > 0.8
