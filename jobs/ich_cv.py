@@ -86,6 +86,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         out, data.files, data.shards, {places[n]: task for n, task in planned.backbones.items()}, folds, options.folds,
         resources, {features[n]: count for n, count in planned.feature_counts.items()}, len(pipeline.views.views),
         {places[folder(n)]: task for n, task in planned.sequences.items()}, options.price_per_gpu_hour,
+        ("weights, out-of-fold predictions, metrics.json", "report.html"),
     )  # fmt: skip
     variant = ["variants", pipeline.variant] if pipeline.variant else []
     results, tracker = out.sub(*variant), options.tracker("/".join(variant))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -17,33 +18,40 @@ def show_plan(
     out: Store,
     files: Sequence[File],
     shards: Store,
-    backbones: Mapping[str, Task],
+    models: Mapping[str, Task],
     folds: Sequence[int],
     of_folds: int,
     resources: Resources,
-    features: Mapping[str, int],
-    views: int,
-    sequences: Mapping[str, Task],
+    features: Mapping[str, int] | None = None,
+    views: int = 1,
+    sequences: Mapping[str, Task] | None = None,
     price_per_gpu_hour: float | None = None,
+    results: Sequence[str] = ("metrics.json", "report.html"),
+    images: int | None = None,
 ) -> None:
     """Stages, what is already done, runs × epochs × images, resources. Images are at most what the files can give.
 
     Args:
-        features: backbone that is embedded → its number of features.
-        views: of each slice, when it is embedded.
+        models: name of its folder below runs → its task.
+        features: model that is embedded → its number of features.
+        views: of each image, when it is embedded.
         sequences: the stages on the features.
         price_per_gpu_hour: of what is still to be trained, where its rate has been measured here.
+        results: what the last stages leave; they are made anew.
+        images: that a run learns from, where lists say so.
     """
     table = Table("stage", "work", "already there", title=f"Plan → {out.uri}", title_justify="left")
+    number = itertools.count(1)
     there = shards.names(".parquet")
     others = [f for f in out.sub("shards").folders() if f != shards.uri.rsplit("/", 1)[-1]]
     size = sum(file.size_bytes for file in files)
-    work = f"{len(files):,} files, {_bytes(size)}\n{shards.uri.rsplit('/', 1)[-1]} (level x width, HU)"
-    table.add_row("1 shards", work, f"{len(there)} shards" if there else "nothing")
-    images = len(files) * (of_folds - 1) // of_folds
-    for number, (name, task) in enumerate(backbones.items()):
+    work = f"{len(files):,} files, {_bytes(size)}\n{shards.uri.rsplit('/', 1)[-1]}"
+    table.add_row(f"{next(number)} shards", work, f"{len(there)} shards" if there else "nothing")
+    images = len(files) * (of_folds - 1) // of_folds if images is None else images
+    stage = f"{next(number)} {'backbones' if features else 'training'}"
+    for i, (name, task) in enumerate(models.items()):
         work, done = _training(out, name, task, folds, images, resources, price_per_gpu_hour)
-        table.add_row("" if number else "2 backbones", f"{name}: {work}", done)
+        table.add_row("" if i else stage, f"{name}: {work}", done)
     table.add_row("", str(resources), "")
     if features:
         passes = len(features) * len(folds) * views
@@ -51,17 +59,18 @@ def show_plan(
         work = f"{len(features)} backbones × {len(folds)} folds × {views} views × {len(files):,} images"
         work += f" = {passes * len(files):,} images\nfeatures in fp16: {_bytes(stored)}"
         made = sum(len(out.sub("features", n, f"fold{k}").names(".parquet")) for n in features for k in folds)
-        table.add_row("3 features", work, f"{made} files" if made else "nothing")
-    for number, (name, task) in enumerate(sequences.items()):
+        table.add_row(f"{next(number)} features", work, f"{made} files" if made else "nothing")
+    stage = f"{next(number)} sequence" if sequences else ""
+    for i, (name, task) in enumerate((sequences or {}).items()):
         rest = sum(not out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
         work = f"{name}: {rest} runs × {task.epochs} epochs over all stacks"
-        table.add_row("" if number else "4 sequence", work, f"{len(folds) - rest} of {len(folds)} runs")
-    table.add_row("5 ensemble", "weights, out-of-fold predictions, metrics.json", "made anew")
-    table.add_row("6 report", "report.html", "made anew")
+        table.add_row("" if i else stage, work, f"{len(folds) - rest} of {len(folds)} runs")
+    for name in results:
+        table.add_row(f"{next(number)} report" if name == results[-1] else f"{next(number)} scores", name, "made anew")
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     if others and not there:
-        console.print(f"The shards that are there lack a window: this run shards again, into {shards.uri}")
+        console.print(f"The shards that are there do not fit: this run shards again, into {shards.uri}")
 
 
 def _training(

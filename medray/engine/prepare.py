@@ -13,7 +13,7 @@ import pyarrow as pa
 from medray.engine import shard
 from medray.engine.progress import say, warn
 from medray.engine.samples import Rows, read_index
-from medray.shards.folds import assign_folds, given_folds
+from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
@@ -86,7 +86,7 @@ def prepare(
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
         known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
         if "split" in known:
-            index["fold"], index["inner"] = _given(known, index, held_out, out)
+            index["fold"], index["inner"] = _given(known, index, labels, held_out, folds, seed, out)
         else:
             index["fold"] = _fold(known["patient_id"].to_numpy(), index, labels, folds, seed, pseudonyms, out)
         _warn_of_missing(index, labels)
@@ -139,13 +139,24 @@ def _fold(
     return by_patient.loc[patients].to_numpy()
 
 
-def _given(known: pd.DataFrame, index: pd.DataFrame, held_out: str, out: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Fold and inner of each row by the given lists: fold 0 is what is held out, fold 1 the rest.
+def _given(
+    known: pd.DataFrame, index: pd.DataFrame, labels: list[str], held_out: str, folds: int, seed: int, out: Store
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fold and inner of each row by the given lists: fold 0 is what is held out, fold 1 the rest. Lists without val give a
+    search folds of the training list.
 
     Raises:
         ValueError: as ``given_folds``.
     """
-    fold, inner = given_folds(known["patient_id"].to_numpy(), known["split"].to_numpy(dtype=object), held_out)
+    patients, split = known["patient_id"].to_numpy(), known["split"].to_numpy(dtype=object)
+    if held_out == "val" and not (split == "val").any():
+        fold, inner = np.where(split == "train", 0, -1), np.zeros(len(split), dtype=bool)
+        check_lists(patients, split)
+        train = split == "train"
+        by_patient = assign_folds(patients[train], index[labels].to_numpy(dtype=np.float64)[train], folds, seed)
+        fold[train] = by_patient.loc[patients[train]].to_numpy()
+    else:
+        fold, inner = given_folds(patients, split, held_out)
     table = pa.table({"patient_id": index["patient_id"], "split": known["split"].to_numpy(dtype=object)})
     out.write_table(
         "folds.parquet",

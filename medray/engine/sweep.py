@@ -64,8 +64,8 @@ def fold_run(
     held_out = np.flatnonzero(fold_of_row == fold)
     train = np.flatnonzero((fold_of_row != fold) & labelled)
     inner = np.zeros(0, dtype=np.int64)
-    if "inner" in index:  # of given lists: the validation list
-        given = index["inner"].to_numpy()[train]
+    given = index["inner"].to_numpy()[train] if "inner" in index else np.zeros(len(train), dtype=bool)
+    if given.any():  # of given lists: the validation list
         train, inner = train[~given], train[given]
     elif options.monitor == "inner" or (task.repeats(index.iloc[train]) > 1).any():
         inner = _inner_rows(index.iloc[train], labels, task.seed)

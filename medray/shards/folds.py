@@ -62,15 +62,9 @@ def given_folds(patients: np.ndarray, split: np.ndarray, held_out: str = "test")
     Raises:
         ValueError: a patient in two lists, or an empty list.
     """
-    lists = {name: set(patients[split == name]) for name in ("train", "val", "test")}
-    for first, second in itertools.combinations(lists, 2):
-        both = len(lists[first] & lists[second])
-        if both:
-            raise ValueError(
-                f"given lists: {both} patients are in both {first} and {second}; mend the lists, or split by folds"
-            )
+    check_lists(patients, split)
     for name in ("train", held_out):
-        if not lists[name]:
+        if not (split == name).any():
             raise ValueError(f"given lists: no usable image is in the {name} list; split by folds instead")
     fold = np.full(len(split), -1, dtype=np.int64)
     fold[split == held_out] = 0
@@ -80,3 +74,14 @@ def given_folds(patients: np.ndarray, split: np.ndarray, held_out: str = "test")
         inner = split == "val"
         fold[inner] = 1
     return fold, inner
+
+
+def check_lists(patients: np.ndarray, split: np.ndarray) -> None:
+    """Raise ValueError where a patient is in two of the lists "train", "val" and "test"."""
+    lists = {name: set(patients[split == name]) for name in ("train", "val", "test")}
+    for first, second in itertools.combinations(lists, 2):
+        both = len(lists[first] & lists[second])
+        if both:
+            raise ValueError(
+                f"given lists: {both} patients are in both {first} and {second}; mend the lists, or split by folds"
+            )

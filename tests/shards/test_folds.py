@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from medray.ich.classes import CLASSES
-from medray.shards.folds import assign_folds
+from medray.shards.folds import assign_folds, given_folds
 
 CHALLENGE_SLICES = 674_258
 CHALLENGE_PATIENTS = 16_900
@@ -70,3 +70,32 @@ def test_too_few_patients_or_folds_are_refused() -> None:
         assign_folds(patients, labels, 38, seed=0)
     with pytest.raises(ValueError, match="at least 2"):
         assign_folds(patients, labels, 1, seed=0)
+
+
+PATIENTS = np.array(["a", "a", "b", "c", "d", "e"], dtype=object)
+SPLIT = np.array(["train", "train", "val", "test", "test", None], dtype=object)
+
+
+def test_lists_hold_out_the_test_list_and_choose_on_the_validation_list() -> None:
+    fold, inner = given_folds(PATIENTS, SPLIT)
+    assert fold.tolist() == [1, 1, 1, 0, 0, -1]
+    assert inner.tolist() == [False, False, True, False, False, False]
+
+
+def test_a_search_holds_out_the_validation_list_and_never_sees_the_test_list() -> None:
+    fold, inner = given_folds(PATIENTS, SPLIT, "val")
+    assert fold.tolist() == [1, 1, 0, -1, -1, -1]
+    assert not inner.any()
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (["train", "test", "val", "test", "test", None], "1 patients are in both train and test"),
+        (["train", "val", "val", "test", "test", None], "1 patients are in both train and val"),
+        (["train", "train", "val", None, None, None], "no usable image is in the test list"),
+    ],
+)
+def test_lists_that_leak_or_are_empty_are_refused(split: list[str | None], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        given_folds(PATIENTS, np.array(split, dtype=object))
