@@ -38,9 +38,10 @@ class Searched:
     """What a search tries: one for data that is given, perhaps another one for phantoms."""
 
     job: tuple[str, ...]  # the cross-validation that trains the best values: its script and flags
+    job_flags: tuple[str, str]  # its flags for the recipe, and for the name of what stands beside other results
     recipe: Callable[[str], Task]  # name of a backbone → the task that the search starts from
     reference: Callable[[str], Task]  # → the task that ``job`` trains where no flag says otherwise
-    backbones: tuple[str, ...]
+    backbones: tuple[str, ...]  # names for ``recipe``
     space: tuple[str, ...]
     objectives: Mapping[str, Direction]  # figures of ``score``
     score: Score

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medray.engine.claim import any_begun, claim
@@ -70,9 +70,27 @@ class Dataset:
             self._labels = self.system.read_labels(self.labels_uri)
             self.files = self.folder.files()
 
-    def flags(self, beside: str) -> list[str]:
-        """The flags with which another job uses the same data: in the same --out, or beside it for phantoms, which are
-        that other job's own data then."""
+    def use_lists(self) -> dict[str, int]:
+        """Where the labels come with lists ("split" says whose, and is a column of their table): one run that holds out
+        fold 0 of 2, which is the test list, or in a search the validation list. Gives the films of each list."""
+        if self._split is None:
+            return {}
+        self.options = replace(self.options, folds=2, train_folds=(0,))
+        assert self._labels is not None
+        return {str(name): int(count) for name, count in self._labels.table["split"].value_counts().items()}
+
+    @property
+    def _split(self) -> str | None:
+        return getattr(self._labels, "split", None)
+
+    @property
+    def split_name(self) -> str:
+        """Which split a figure belongs to."""
+        return self._split or f"{self.options.folds} folds by patient, seed {self.options.split_seed}"
+
+    def flags(self, beside: str, name_flag: str) -> list[str]:
+        """The flags with which another job uses the same data: in the same --out under a name of its own, or beside it
+        for phantoms, which are that other job's own data then."""
         assert self.files_uri is not None, "find comes first"
         assert self.labels_uri is not None
         given = zip(self.system.flags, (self.files_uri, self.labels_uri), strict=True)
@@ -81,7 +99,7 @@ class Dataset:
         values = [*[text for pair in given for text in pair], "--out", out, "--folds", str(options.folds)]
         values += ["--split-seed", str(options.split_seed), "--rows-per-shard", str(options.rows_per_shard)]
         values += ["--monitor", options.monitor, *["--public-ids"] * options.public_ids]
-        return values if self.phantom else [*values, "--variant", beside]
+        return values if self.phantom else [*values, name_flag, beside]
 
     @property
     def shards(self) -> Store:

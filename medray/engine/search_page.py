@@ -29,7 +29,7 @@ def write_search(
     """Write trials.parquet, search.json and search.html into the search's folder.
 
     Args:
-        job: command of the cross-validation on the same data.
+        job: command of the cross-validation on the same data, up to the name of the variant.
         references: variant → the task that this command trains where no flag says otherwise.
         phantom: the images are phantoms, and the page says so.
     Returns:
@@ -58,7 +58,7 @@ def write_search(
 def _command(trial: Trial, sweep: Sweep, job: Sequence[str], references: Mapping[str, Task]) -> list[str]:
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in trial["values"].items()}
     variant, task = sweep.variant(values), sweep.task(values)
-    return [*job, "--backbones", variant, *flags(differences(task, references[variant]))]
+    return [*job, variant, *flags(differences(task, references[variant]))]
 
 
 def best_trials(trials: Sequence[Trial], objectives: Mapping[str, Direction]) -> list[Trial]:

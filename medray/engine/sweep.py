@@ -134,6 +134,13 @@ def _inner_rows(index: pd.DataFrame, labels: Sequence[str], seed: int) -> np.nda
     return np.flatnonzero(by_patient.loc[patients].to_numpy() == 0)
 
 
+def inner_predictions(runs: Sequence[Run]) -> pd.DataFrame | None:
+    """The predictions of the runs' inner rows as one table with the run's fold; None where a run has none."""
+    found = [(run.fold, run.inner_predictions()) for run in runs]
+    tables = [table.assign(fold=fold) for fold, table in found if table is not None]
+    return pd.concat(tables, ignore_index=True) if len(tables) == len(runs) else None
+
+
 def out_of_fold(runs: Sequence[Run]) -> pd.DataFrame:
     """The held-out predictions of finished runs as one table with the fold; every id once."""
     table = pd.concat([run.predictions().assign(fold=run.fold) for run in runs], ignore_index=True)

@@ -71,14 +71,17 @@ def _flags(system: System, what: Searched) -> type[Any]:
 
 
 def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, places: Sequence[str | None]) -> None:
-    options, search, out = job.options, job.search, Store(job.options.out)
-    folds, space = options.fold_list(), parse_space(search.search, tasks)
+    search, out = job.search, Store(job.options.out)
+    job.options.fold_list()
+    space = parse_space(search.search, tasks)
     source = job.source.holding(_needs(tasks, space), out.sub("shards").folders())
     bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
     for task in bases.values():
         task.without_weights().network()  # a backbone that timm does not know ends it here
     # where the data comes with lists, a search looks at the validation list and never at the test list
-    data = Dataset(system, source, options, places[0], places[1], what.phantoms, "val")
+    data = Dataset(system, source, job.options, places[0], places[1], what.phantoms, "val")
+    data.use_lists()
+    options, folds = data.options, data.options.fold_list()
     data.claim()
     objectives = {str(name): what.objectives[name] for name in job.objective}
     store = claim_search(out, search, space, bases, objectives, folds)
@@ -96,7 +99,8 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     )  # fmt: skip
     trials = run_search(search, sweep, tracker)
     script, *more = what.job
-    command = ["uv", "run", script, *data.flags(f"{search.name}-best"), *more]
+    recipe_flag, name_flag = what.job_flags
+    command = ["uv", "run", script, *data.flags(f"{search.name}-best", name_flag), *more, recipe_flag]
     lines, artifacts = write_search(trials, sweep, command, {n: what.reference(n) for n in bases}, data.phantom)
     say("\n".join(lines))
     last = best_trials(trials, objectives)[0]["rungs"][-1]["scores"]

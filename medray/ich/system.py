@@ -28,6 +28,7 @@ HEAD_CT = System(
 
 SEARCH = Searched(
     job=("jobs/ich_cv.py",),
+    job_flags=("--backbones", "--variant"),
     recipe=recipes.recipe,
     reference=recipes.recipe,
     backbones=recipes.FOUR[:1],

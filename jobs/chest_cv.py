@@ -1,0 +1,140 @@
+"""Chest X-ray: films and labels in; a classifier on given lists or cross-validated, scores by finding and view, a report out.
+
+    uv run jobs/chest_cv.py --images images --labels . --out out/nih --public-ids                  # ChestX-ray14 as published
+    uv run jobs/chest_cv.py --images films --labels films.csv --out out/ours --split folds --folds 5
+    uv run jobs/chest_cv.py --images nih_64px --labels lists --out out/small --recipe small --public-ids    # two CPU cores
+
+Run the same command again after a kill, and it goes on where it was; --until ends it after a stage. Another recipe in the
+same --out uses the same shards; --name says what its folder is called.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import tyro
+
+from medray.chest import recipes
+from medray.chest.classes import FINDINGS
+from medray.chest.report import write_report
+from medray.chest.results import conclude, flat, summary
+from medray.chest.source import Radiograph
+from medray.chest.system import FILMS, FILMS_BY_FOLDS
+from medray.chest.task import FilmTask
+from medray.engine.claim import claim_each
+from medray.engine.cluster import spread
+from medray.engine.cost import spent
+from medray.engine.dataset import Dataset
+from medray.engine.finished import finished_run
+from medray.engine.fit import fit
+from medray.engine.initial import write_initial
+from medray.engine.options import Options, flags_over, run_job
+from medray.engine.plan import show_plan
+from medray.engine.progress import say
+from medray.engine.sweep import cross_validation, inner_predictions, out_of_fold
+from medray.engine.tracking import track_run
+from medray.shards.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestCV:
+    images: str | None = None
+    """Folder or URI with the films: PNG, JPEG or DICOM."""
+    labels: str | None = None
+    """Folder with Data_Entry_2017*.csv and lists, or with train_list.txt, val_list.txt and test_list.txt; or any CSV with
+    columns for image, patient and findings."""
+    split: Literal["lists", "folds"] = "lists"
+    """lists: train, choose and test on the lists that the labels come with, if they do. folds: draw folds by patient."""
+    recipe: Literal["chexnet", "sgd", "small"] = "chexnet"
+    """chexnet: DenseNet-121 with Adam. sgd: the same with SGD and momentum. small: 64 pixels, for two CPU cores."""
+    heads: recipes.TargetSet = "findings"
+    """The 14 findings; abnormal or not; or the source's two, tumour and inflammation. --targets names others."""
+    backbone: str = ""
+    """Any timm model in place of the recipe's."""
+    name: str = ""
+    """Of the model: its runs lie in runs/<name>, scores and report in models/<name>. The recipe's and heads' if not given."""
+    until: Literal["shards", "train", "report"] = "report"
+    """End after this stage."""
+    options: tyro.conf.OmitArgPrefixes[Options] = field(
+        default_factory=lambda: Options(out="out/chest", monitor="inner")
+    )
+    source: tyro.conf.OmitArgPrefixes[Radiograph] = field(default_factory=Radiograph)
+    task: tyro.conf.OmitArgPrefixes[FilmTask] = field(default_factory=recipes.chexnet)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]*", self.name):
+            raise ValueError(f"--name {self.name}: letters, digits, dots and dashes only, it names folders")
+
+
+def main(job: ChestCV, task: FilmTask) -> None:
+    options, out = job.options, Store(job.options.out)
+    source = job.source.holding(task.shard_needs, out.sub("shards").folders())
+    data = Dataset(FILMS if job.split == "lists" else FILMS_BY_FOLDS, source, options, job.images, job.labels)
+    lists = data.use_lists()
+    folds, options = data.options.fold_list(), data.options
+    data.claim()
+    name = job.name or f"{job.recipe}-{job.heads}{f'-{job.backbone}' if job.backbone else ''}".replace("/", "_")
+    claim_each(out.sub("runs"), {name: task.identity()}, "")
+    write_initial(task, out.sub("runs", name))  # weights that cannot be had end it before anything is spent
+    data.find()
+    resources = spread(len(folds), options.workers, options.gpu, options.threads, options.at_once)
+    show_plan(
+        out, data.files, data.shards, {name: task}, folds, options.folds, resources, images=lists.get("train"),
+        price_per_gpu_hour=options.price_per_gpu_hour,
+    )  # fmt: skip
+    tracker = options.tracker(name)
+    tracker.want("", f"chest {out.uri.rsplit('/', 1)[-1]} {name}", params=task.identity())
+
+    say("\n1. Shards and split")
+    prepared = data.prepare()
+    if job.until == "shards":
+        tracker.close()
+        return
+
+    say("\n2. Training")
+    runs = cross_validation(name, task, prepared.rows, prepared.index, FINDINGS, folds, out, resources, options)
+    fit(runs, lambda run: track_run(tracker, run))
+    if job.until == "train":
+        tracker.close()
+        return
+
+    say("\n3. Scores")
+    results = out.sub("models", name)
+    metrics = conclude(results, task, out_of_fold(runs), inner_predictions(runs), data.split_name)
+    say("\n".join(f"  {line}" for line in summary(metrics)))
+
+    say("\n4. Report")
+    networks = {run.fold: finished_run(out, name, run.fold, FilmTask)[1] for run in runs}
+    cost = spent({"training": runs}, options.price_per_gpu_hour)
+    histories = {run.name: run.history() for run in runs}
+    settings = task.identity() | {"cost": cost}
+    pictures = write_report(
+        results,
+        task,
+        networks,
+        data.folder,
+        prepared.inventory,
+        prepared.private,
+        source.id_column,
+        histories,
+        settings,
+    )
+    artifacts = pictures | {file: results.read_bytes(file) for file in ("report.html", "metrics.json")}
+    tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
+    tracker.close()
+    say(f"  {cost}\n  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
+
+
+def start() -> None:
+    def each(job: ChestCV) -> None:  # the flags over the recipe
+        task = recipes.recipe(job.recipe, job.heads)
+        over = replace(ChestCV(), task=replace(task, backbone=job.backbone or task.backbone))
+        main(job, flags_over(ChestCV, over).task)
+
+    run_job(ChestCV, each, ChestCV())
+
+
+if __name__ == "__main__":
+    start()
