@@ -76,7 +76,7 @@ def main(job: IchPredict) -> None:
     files = dicom.files()
     inventory = assemble(scan_here(source, dicom, files), None)
     claim(to, {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])})
-    slices = inventory.slices.sort_values(["study_id", "series_id", "index"])
+    slices = inventory.rows.sort_values(["study_id", "series_id", "index"])
     numbers = {study: f"study{i + 1:05d}" for i, study in enumerate(sorted(slices["study_id"].unique()))}
     say(f"{counted(len(files), 'file')}, {counted(len(numbers), 'study')}, {members}")
 

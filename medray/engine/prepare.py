@@ -66,9 +66,9 @@ def prepare(
     inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
     for line in inventory.warnings:
         warn(line)
-    slices = renamed(inventory.slices, pseudonyms)
-    slices["private_path"] = inventory.slices["path"]
-    slices["stack_key"] = inventory.slices.groupby("series_id")["item_id"].transform("min")
+    slices = renamed(inventory.rows, pseudonyms)
+    slices["private_path"] = inventory.rows["path"]
+    slices["stack_key"] = inventory.rows.groupby("series_id")["item_id"].transform("min")
     written = shard.write(source, folder, slices, shards, rows_per_shard, seed)
     table = _with_results(inventory, written, pseudonyms)
     shown = renamed(table, pseudonyms)[["path", "size_bytes", "frame", "item_id", "status", "reason"]]
@@ -89,7 +89,7 @@ def prepare(
 def _with_results(inventory: Inventory, written: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
     """The inventory's table after decoding: more may be quarantined, some were repaired."""
     table = inventory.table.copy()
-    used = table.index.isin(inventory.slices.index)
+    used = table.index.isin(inventory.rows.index)
     names = [pseudonyms.of("slice", item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
     result = written.set_index("slice_id").reindex(names)
     note = result["note"].fillna("").to_numpy(dtype=object)
@@ -118,7 +118,7 @@ def _fold(
     out: Store,
 ) -> np.ndarray:
     """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
-    slices = inventory.slices
+    slices = inventory.rows
     own = dict(zip(pseudonyms.all("slice", slices["slice_id"]), slices["patient_id"], strict=True))
     patients = index["slice_id"].map(own).to_numpy()
     by_patient = assign_folds(patients, index[labels].to_numpy(dtype=np.float64), folds, seed)

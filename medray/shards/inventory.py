@@ -1,4 +1,4 @@
-"""Inventory: every input file once, what became of it, and the slices that can be used."""
+"""Inventory: every input file once, what became of it, and the rows that can be used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Inventory:
     """Identifiers in it are the files' own; ``renamed`` gives them the names under which they leave the driver."""
 
     table: pd.DataFrame  # path, size_bytes, item_id, status, reason, …: one row a file or frame, in order of path
-    slices: pd.DataFrame  # those of ``table`` that go into the shards, with slice_id, index, position_mm, labels
+    rows: pd.DataFrame  # those of ``table`` that go into the shards, with the columns of the shard schema but for pixels
     warnings: tuple[str, ...]  # one line each, without identifiers
 
 

@@ -77,7 +77,7 @@ def table_of(source: HeadCT, folder: Path, count: int, links: Path) -> pd.DataFr
             (header,) = source.scan(stream)
         rows.append(header | {"path": str(link), "size_bytes": path.stat().st_size, "status": "ok", "reason": None})
         rows[-1]["item_id"] = f"{number:06d}"
-    slices = assemble(pd.DataFrame(rows), None).slices
+    slices = assemble(pd.DataFrame(rows), None).rows
     slices[list(CLASSES)] = 0.0
     return slices.assign(private_path=slices["path"], stack_key=slices["item_id"])
 

@@ -50,7 +50,7 @@ def test_the_same_slice_twice_counts_once(phantoms: PhantomSet, tmp_path: Path) 
     shutil.copy(files[0], tmp_path / "zz-copy.dcm")
     found = inventory_of(tmp_path, None)
     assert found.table["status"].tolist() == ["ok"] * 5 + ["duplicate"]
-    assert len(found.slices) == 5
+    assert len(found.rows) == 5
 
 
 def test_a_study_of_two_patients_is_set_aside(phantoms: PhantomSet) -> None:
@@ -68,7 +68,7 @@ def test_labels_join_by_file_name_where_the_uid_is_unknown(phantoms: PhantomSet,
     shutil.copy(path, tmp_path / "ID_renamed.dcm")
     labels = Labels(pd.DataFrame([[0, 1, 0, 0, 0, 1.0]], ["ID_renamed"], list(CLASSES)), 0, {})
     found = inventory_of(tmp_path, labels)
-    assert found.slices[list(CLASSES)].to_numpy().tolist() == [[0, 1, 0, 0, 0, 1]]
+    assert found.rows[list(CLASSES)].to_numpy().tolist() == [[0, 1, 0, 0, 0, 1]]
 
 
 @pytest.mark.filterwarnings("error")
@@ -83,7 +83,7 @@ def test_pydicoms_own_odd_files_are_all_accounted_for() -> None:
 @pytest.mark.real_data
 def test_the_real_series_is_one_run_of_positives_in_stack_order(head_ct_dir: Path, tmp_path: Path) -> None:
     labels = read_labels(str(head_ct_dir / "stage_2_train.csv"))
-    found = inventory_of(head_ct_dir / "rsna2019_series", labels).slices
+    found = inventory_of(head_ct_dir / "rsna2019_series", labels).rows
     assert len(found) == 36
     positive = np.sort(found.loc[found["any"] == 1, "index"])
     assert positive.tolist() in (list(range(13, 24)), list(range(12, 23)))
@@ -91,5 +91,5 @@ def test_the_real_series_is_one_run_of_positives_in_stack_order(head_ct_dir: Pat
     for number, path in enumerate(sorted((head_ct_dir / "rsna2019_series").iterdir(), reverse=True)):
         shutil.copy(path, tmp_path / f"{number}.dcm")
     columns = ["slice_id", "index", "position_mm", *CLASSES]
-    again = inventory_of(tmp_path, labels).slices[columns].sort_values("slice_id", ignore_index=True)
+    again = inventory_of(tmp_path, labels).rows[columns].sort_values("slice_id", ignore_index=True)
     pd.testing.assert_frame_equal(again, found[columns].sort_values("slice_id", ignore_index=True))

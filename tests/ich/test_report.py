@@ -82,7 +82,7 @@ def finish(out: Path, dicom: Path, labels: Path, key: bytes | None = b"k" * 32, 
     scan = pd.DataFrame(rows, columns=["path", "size_bytes", "status", "reason", *source.scan_schema.names])
     inventory = assemble(scan, read_labels(str(labels)))
     pseudonyms = Pseudonyms(key)
-    table = renamed(inventory.slices, pseudonyms)
+    table = renamed(inventory.rows, pseudonyms)
     patients = {name: i % folds for i, name in enumerate(sorted(table["patient_id"].unique()))}
     table["fold"] = table["patient_id"].map(patients)
     columns = ["slice_id", "patient_id", "study_id", "series_id", "index", "fold", *CLASSES]
