@@ -24,7 +24,9 @@ class Inventory:
     """Identifiers in it are the files' own; ``renamed`` gives them the names under which they leave the driver."""
 
     table: pd.DataFrame  # path, size_bytes, item_id, status, reason, …: one row a file or frame, in order of path
-    rows: pd.DataFrame  # those of ``table`` that go into the shards, with the columns of the shard schema but for pixels
+    rows: (
+        pd.DataFrame
+    )  # those of ``table`` that go into the shards, with the columns of the shard schema but for pixels
     warnings: tuple[str, ...]  # one line each, without identifiers
 
 
