@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import tyro
+from medray.chest.report import write_report
 
 from medray.chest import recipes
 from medray.chest.classes import FINDINGS
-from medray.chest.report import write_report
 from medray.chest.results import conclude, flat, summary
 from medray.chest.source import Radiograph
 from medray.chest.system import FILMS, FILMS_BY_FOLDS

@@ -30,6 +30,15 @@ def head_ct_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def chest_dir() -> Path:
+    """The folder with real ChestX-ray14 films and lists; medray never ships it."""
+    folder = SHARED_DATA / "chest_xray"
+    if not folder.is_dir():
+        pytest.skip("the real chest films are not on this machine (../shared/data/chest_xray)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomSet:
     """A dozen small phantom patients as DICOM files, with broken files among them."""
     spec = PhantomSpec(patients=12, seed=3, matrix_px=96, slices=(8, 10))

@@ -34,10 +34,13 @@ def conclude(
     Returns:
         The content of metrics.json: "split", "thresholds" (fold → target → value) and what ``score`` gives.
     """
-    chosen = None
+    chosen, predictions = None, predictions.copy()
     if validation is not None:
-        chosen = {int(fold): thresholds(of_fold, task.names) for fold, of_fold in validation.groupby("fold")}  # type: ignore[call-overload]
-    metrics = {"split": split, "thresholds": chosen} | score(predictions, task.names, chosen)
+        chosen = {int(fold): thresholds(of_run, task.names) for fold, of_run in validation.groupby("fold")}  # type: ignore[call-overload]
+        for target in task.names:
+            of_fold = {fold: values[target] for fold, values in chosen.items()}
+            predictions[f"threshold_{target}"] = predictions["fold"].map(of_fold).astype(float)
+    metrics = {"split": split, "thresholds": chosen} | score(predictions, task.names)
     out.write_table("oof.parquet", pa.Table.from_pandas(predictions, preserve_index=False))
     out.write_json("metrics.json", metrics)
     folds = sorted(int(fold) for fold in predictions["fold"].unique())

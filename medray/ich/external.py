@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
-from medray.ich.labels import Level, from_long, from_wide, is_long, read_bytes
+from medray.ich.labels import Level, from_long, from_wide, is_long
 from medray.ich.scores import class_statistics, interval_text, mean_of, sensitivities
 from medray.ich.study import study_table
 from medray.metrics.binary import Ranking, calibration_bins, log_losses
 from medray.metrics.bootstrap import interval_over_groups
+from medray.shards.packed import read_unpacked
 
 Figure = dict[str, float | None]
 """value, and low and high of its 95% interval; None where undefined."""
@@ -42,7 +43,7 @@ def read_truth(uri: str) -> Truth:
     Raises:
         ValueError: one line that names the file, what is wrong in it and the way out.
     """
-    data, shown = read_bytes(uri)
+    data, shown = read_unpacked(uri)
     level: Level
     level, labels = ("slice", from_long(data, shown)) if is_long(data) else from_wide(data, shown)
     table, conflicts = labels.table.copy(), set(labels.conflicts)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import io
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from medray.ich.classes import CLASSES
-from medray.shards.store import Store, read_file, reason
+from medray.shards.packed import read_unpacked
 
 Level = Literal["slice", "study"]
 
@@ -27,9 +25,6 @@ ID_COLUMNS: dict[str, Level] = {
     "StudyInstanceUID": "study",
 }
 """Names of the column of ids in a table, and what it numbers; the first that a table has is taken."""
-
-
-_GZIP = b"\x1f\x8b"  # how every such file begins, whatever its name
 
 
 @dataclass(frozen=True)
@@ -50,27 +45,12 @@ def read_labels(uri: str) -> Labels:
     Raises:
         ValueError: another header, a label that is not 0 or 1, an ID without a known class, no such file.
     """
-    data, shown = read_bytes(uri)
+    data, shown = read_unpacked(uri)
     if not is_long(data):
         raise ValueError(
             f'--labels {shown}: the header is "{_header(data)[:80]}", expected "ID,Label" (the challenge\'s long CSV)'
         )
     return from_long(data, shown)
-
-
-def read_bytes(uri: str) -> tuple[bytes, str]:
-    """The content of a label file, unpacked if it is gzip, and its name as it may be shown. Raises ValueError with one line."""
-    shown = Store(uri).uri
-    try:
-        data = read_file(uri)
-    except OSError as error:
-        raise ValueError(f"--labels {shown}: {reason(error)}") from None
-    if not data.startswith(_GZIP):
-        return data, shown
-    try:
-        return gzip.decompress(data), shown
-    except (OSError, EOFError, zlib.error):
-        raise ValueError(f"--labels {shown}: a damaged gzip file; unpack or fetch it again") from None
 
 
 def is_long(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Stored values of CT pixels: native ones are a view of the file, compressed ones are decoded by pydicom.
+"""Stored values of pixels: native ones are a view of the file, compressed ones are decoded by pydicom.
 
 Pixel data: PS3.5 8 and A.4.
 """
@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydicom.pixels import get_decoder
@@ -26,13 +26,22 @@ from medray.imaging.tags import (
     PIXELS,
     REPRESENTATION,
 )
-from medray.imaging.types import Header, Unreadable
+from medray.imaging.types import Unreadable
 
 # One plugin a syntax, and GDCM only where there is no other: pydicom would try each in turn, and on a damaged JPEG 2000
 # stream, which OpenJPEG refuses, GDCM ends the whole process.
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "gdcm", "pillow")
 
 _decoding = threading.Lock()
+
+
+class Sized(Protocol):
+    """The header of a slice or of a film."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class PixelLayout:
     shift: int  # empty low bits: 0 but in files of before 1993, which could put the value higher
 
     @staticmethod
-    def of(elements: Elements, header: Header, frames: int) -> PixelLayout:
+    def of(elements: Elements, header: Sized, frames: int) -> PixelLayout:
         allocated, stored, high = (integer(elements, tag) for tag in (BITS_ALLOCATED, BITS_STORED, HIGH_BIT))
         representation = integer(elements, REPRESENTATION)
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:

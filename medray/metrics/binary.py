@@ -70,3 +70,11 @@ class Ranking:
             return float("nan")
         allowed = 1 - false / false[-1] >= specificity - 1e-12
         return float(true[allowed].max() / true[-1]) if allowed.any() else 0.0
+
+    def specificity_at(self, sensitivity: float, weights: np.ndarray | None = None) -> float:
+        """The highest specificity of a threshold with at least this sensitivity; NaN where a class is absent."""
+        true, false = self.curve(weights)
+        if not true[-1] or not false[-1]:
+            return float("nan")
+        found = true / true[-1] >= sensitivity - 1e-12  # the last threshold finds all
+        return float(1 - false[found].min() / false[-1])

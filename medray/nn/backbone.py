@@ -25,20 +25,34 @@ class Backbone(nn.Module):
     ``forward`` takes uint8 images (batch, channels, height, width) and returns (batch, classes);
     ``features`` returns the pooled (batch, feature_count), the input of later stages.
 
+    Args:
+        channels: of the network's input.
+        pretrained: start from timm's weights.
+        dropout: before the last layer.
+        grey: the channels are one grey picture three times, normalised as the pretrained weights saw colours: each
+            channel by its own mean and deviation. ``forward`` then also takes (batch, 1, height, width). Without it a
+            channel is a window and no colour, and all share one mean and deviation.
+
     Raises:
         ValueError: timm does not know ``name`` (near names are given), or the pretrained weights cannot be loaded.
     """
 
-    def __init__(self, name: str, channels: int, classes: int, pretrained: bool, dropout: float = 0.0) -> None:
+    def __init__(
+        self, name: str, channels: int, classes: int, pretrained: bool, dropout: float = 0.0, grey: bool = False
+    ) -> None:
         super().__init__()
         check_backbone(name)
         create = _pretrained if pretrained else timm.create_model
         self.body: Any = create(name, pretrained=pretrained, in_chans=channels, num_classes=0)
         body: Any = self.body
         self.feature_count: int = body.num_features
-        # one grey mean and deviation: a channel is a window here, not a colour
-        self.mean = float(sum(body.pretrained_cfg["mean"]) / 3)
-        self.deviation = float(sum(body.pretrained_cfg["std"]) / 3)
+        mean, deviation = body.pretrained_cfg["mean"], body.pretrained_cfg["std"]
+        self.mean: float | Tensor = float(sum(mean) / 3)
+        self.deviation: float | Tensor = float(sum(deviation) / 3)
+        if grey:  # of the weights, not of a state: a checkpoint is the same with either
+            del self.mean, self.deviation
+            self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+            self.register_buffer("deviation", torch.tensor(deviation).reshape(1, 3, 1, 1), persistent=False)
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.feature_count, classes)
 

@@ -10,7 +10,11 @@ from torch.nn import functional
 
 
 def masked_binary_cross_entropy(
-    logits: Tensor, labels: Tensor, class_weights: Sequence[float], label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Sequence[float],
+    label_smoothing: float = 0.0,
+    positive_weight: float = 1.0,
 ) -> Tensor:
     """Weighted mean of binary cross-entropies, the challenge's weighted log loss for weights 1 1 1 1 1 2.
 
@@ -19,6 +23,7 @@ def masked_binary_cross_entropy(
         labels: (batch, classes) 0, 1 or NaN; a NaN leaves the mean with its weight.
         class_weights: of each column, positives and negatives alike, so that probabilities stay calibrated.
         label_smoothing: e makes 0 into e/2 and 1 into 1 - e/2.
+        positive_weight: factor of the positives' part; other than 1 the probabilities are no longer calibrated.
     Returns:
         Scalar in float32; 0, with a gradient of 0, where no label is known.
     """
@@ -27,5 +32,8 @@ def masked_binary_cross_entropy(
     targets = torch.where(known, labels.float(), torch.zeros_like(logits))
     targets = targets * (1 - label_smoothing) + label_smoothing / 2
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device) * known
-    losses = functional.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="sum")
+    factor = None if positive_weight == 1 else torch.tensor(positive_weight, device=logits.device)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, targets, weight=weights, reduction="sum", pos_weight=factor
+    )
     return losses / weights.sum().clamp(min=1e-12)

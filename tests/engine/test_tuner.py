@@ -129,7 +129,9 @@ def test_the_page_and_the_command_of_the_best(searched: tuple[Sweep, dict[str, f
     (best,) = best_trials(trials, sweep.objectives)
     ended = [t["rungs"][-1]["scores"][FIGURE] for t in trials if t["state"] == "complete"]
     assert best["rungs"][-1]["scores"][FIGURE] == min(ended)
-    lines, artifacts = write_search(trials, sweep, ["cv", "--backbones"], {"test_resnet": sweep.bases["test_resnet"]}, phantom=True)
+    lines, artifacts = write_search(
+        trials, sweep, ["cv", "--backbones"], {"test_resnet": sweep.bases["test_resnet"]}, phantom=True
+    )
     rate = best["values"]["learning_rate"]
     assert f"  cv --backbones test_resnet --learning-rate {rate!r}" in lines
     assert {"history.png", "parallel-coordinates.png", "importances.png", "search.html"} <= set(artifacts)

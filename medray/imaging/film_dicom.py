@@ -1,0 +1,175 @@
+"""Radiographs in DICOM files (CR, DX, RG): PS3.3 C.7.6.3, C.8.11.3 and C.11.
+
+The chain is the standard's (PS3.4 N.2): stored values → modality LUT or rescale → VOI LUT or window → grey, then
+MONOCHROME1 is inverted. In DX that inversion is what Presentation LUT Shape INVERSE says: MONOCHROME1 must carry it and
+MONOCHROME2 must not (C.8.11.3.1.2), so the photometric interpretation alone decides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import BinaryIO
+
+import numpy as np
+
+from medray.imaging.elements import (
+    Elements,
+    Source,
+    integer,
+    numbers,
+    plain,
+    read_elements,
+    required_text,
+    text_of,
+)
+from medray.imaging.film import Film, FilmHeader, check_size, stretched
+from medray.imaging.lut import looked_up
+from medray.imaging.stored import PixelLayout, stored_values
+from medray.imaging.tags import (
+    CENTER,
+    COLUMNS,
+    FRAMES,
+    INTERCEPT,
+    MODALITY,
+    MODALITY_LUTS,
+    PATIENT_AGE,
+    PATIENT_ID,
+    PATIENT_SEX,
+    PHOTOMETRIC,
+    PIXEL_PADDING,
+    PIXELS,
+    ROWS,
+    SAMPLES,
+    SLOPE,
+    SOP_INSTANCE,
+    VIEW_POSITION,
+    VOI_FUNCTION,
+    VOI_LUTS,
+    WIDTH,
+)
+from medray.imaging.types import Unreadable
+from medray.imaging.window import apply_file_window
+
+MODALITIES = ("CR", "DX", "RG")
+_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+
+
+def read_header(stream: BinaryIO) -> FilmHeader:
+    """What the header says. Raises Unreadable."""
+    return _header(read_elements(stream, with_pixels=False))
+
+
+def read(source: Source) -> Film:
+    """Grey of 8 bits. Raises Unreadable."""
+    elements = read_elements(source, with_pixels=True)
+    header = _header(elements)
+    layout = PixelLayout.of(elements, header, 1)
+    if layout.bits_stored > 16:
+        raise Unreadable(f"{layout.bits_stored} bits stored, no radiograph has so many")
+    (stored,) = stored_values(elements, layout, [0])
+    values = _signed(stored, layout)
+    padding = _padding(elements, layout)
+    counted = None if padding is None else values != padding
+    values = _modality(elements, values)
+    grey, note = _presented(elements, values, counted, layout.bits_stored)
+    return Film(255 - grey if header.mode == "MONOCHROME1" else grey, note)
+
+
+def _header(elements: Elements) -> FilmHeader:
+    modality = text_of(elements.get(MODALITY))
+    if modality not in MODALITIES:
+        raise Unreadable(f"modality is {plain(modality)}, not CR or DX" if modality else "no modality")
+    if PIXELS not in elements.index:
+        raise Unreadable("no pixel data")
+    if integer(elements, SAMPLES) != 1:
+        raise Unreadable(f"{integer(elements, SAMPLES)} samples a pixel (colour), not 1")
+    photometric = text_of(elements.get(PHOTOMETRIC))
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Unreadable(f"photometric interpretation is {plain(photometric)}, not monochrome")
+    frames = numbers(elements.get(FRAMES), FRAMES, optional=True)
+    if frames and frames[0] != 1:
+        raise Unreadable(f"{frames[0]:g} frames, not one film")
+    rows, columns = integer(elements, ROWS), integer(elements, COLUMNS)
+    check_size(rows, columns)
+    return FilmHeader(
+        kind="dicom",
+        mode=photometric,
+        rows=rows,
+        columns=columns,
+        image_id=required_text(elements, SOP_INSTANCE),
+        patient_id=text_of(elements.get(PATIENT_ID)) or None,
+        view=text_of(elements.get(VIEW_POSITION)).upper() or None,
+        age_years=_age(text_of(elements.get(PATIENT_AGE))),
+        sex=text_of(elements.get(PATIENT_SEX)).upper()[:1] or None,
+    )
+
+
+def _age(text: str) -> float | None:
+    """PS3.5 6.2, AS: three digits and a unit."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", text)
+    return float(match[1]) * _YEARS[match[2]] if match else None
+
+
+def _signed(stored: np.ndarray, layout: PixelLayout) -> np.ndarray:
+    """Stored values as the numbers they mean: PS3.5 8.1.1, bits above the stored ones are nobody's."""
+    values = stored.astype(np.int64) & ((1 << layout.bits_stored) - 1)
+    if layout.representation:
+        sign = 1 << (layout.bits_stored - 1)
+        values = (values ^ sign) - sign
+    return values.astype(np.int32)
+
+
+def _padding(elements: Elements, layout: PixelLayout) -> int | None:
+    """PS3.3 C.7.5.1.1.2: a value that stands for no image."""
+    if PIXEL_PADDING not in elements.index:
+        return None
+    value = integer(elements, PIXEL_PADDING)
+    return value - (1 << 16) if layout.representation and value >= 1 << 15 else value
+
+
+def _modality(elements: Elements, values: np.ndarray) -> np.ndarray:
+    """PS3.3 C.11.1: a lookup table, or slope and intercept, or neither."""
+    tables = elements.items(MODALITY_LUTS)
+    if tables:
+        return looked_up(tables[0], values)[0]
+    slope = numbers(elements.get(SLOPE), SLOPE, optional=True) or [1.0]
+    intercept = numbers(elements.get(INTERCEPT), INTERCEPT, optional=True) or [0.0]
+    if not slope[0] or max(abs(slope[0]), abs(intercept[0])) > 1e6:
+        raise Unreadable(f"rescale of slope {slope[0]:g} and intercept {intercept[0]:g}")
+    if slope[0] == 1 and intercept[0] == 0:
+        return values
+    return values.astype(np.float64) * slope[0] + intercept[0]
+
+
+def _presented(
+    elements: Elements, values: np.ndarray, counted: np.ndarray | None, bits_stored: int
+) -> tuple[np.ndarray, str | None]:
+    """PS3.3 C.11.2: grey values, and what was assumed. Of several tables or windows the first one is the preferred."""
+    why = "no window in the file"
+    tables = elements.items(VOI_LUTS)
+    centers = numbers(elements.get(CENTER), CENTER, optional=True)
+    widths = numbers(elements.get(WIDTH), WIDTH, optional=True)
+    if tables:
+        found, bits = looked_up(tables[0], values)
+        grey = np.floor(np.clip(found.astype(np.float64) * 255 / ((1 << bits) - 1), 0, 255) + 0.5).astype(np.uint8)
+        if grey.min() != grey.max():
+            return grey, None
+        why = "the file's VOI LUT shows nothing"
+    elif centers and widths:
+        function = text_of(elements.get(VOI_FUNCTION)) or "LINEAR"
+        try:
+            grey = apply_file_window(values, centers[0], widths[0], function)
+        except ValueError:
+            why = (
+                f"the file's window is of width {widths[0]:g}"
+                if math.isfinite(widths[0])
+                else "the file's window is none"
+            )
+        else:
+            if grey.min() != grey.max():
+                return grey, None
+            why = "the file's window shows nothing"
+    elif bits_stored <= 8 and values.min() >= 0 and values.max() <= 255:
+        return values.astype(np.uint8), None  # 8 bits are as they are shown, as in a PNG
+    return stretched(values, counted), f"{why}: stretched between percentiles"
