@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import tyro
-from medray.chest.report import write_report
 
 from medray.chest import recipes
 from medray.chest.classes import FINDINGS
+from medray.chest.report import write_report
 from medray.chest.results import conclude, flat, summary
 from medray.chest.source import Radiograph
 from medray.chest.system import FILMS, FILMS_BY_FOLDS
@@ -81,7 +81,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     data.find()
     resources = spread(len(folds), options.workers, options.gpu, options.threads, options.at_once)
     show_plan(
-        out, data.files, data.shards, {name: task}, folds, options.folds, resources, images=lists.get("train"),
+        out, data.files, data.shards, {name: task}, folds, options.folds, resources, images=min(lists.get("train", len(data.files)), len(data.files)) if lists else None,
         price_per_gpu_hour=options.price_per_gpu_hour,
     )  # fmt: skip
     tracker = options.tracker(name)

@@ -45,9 +45,8 @@ def conclude(
     out.write_json("metrics.json", metrics)
     folds = sorted(int(fold) for fold in predictions["fold"].unique())
     name = out.uri.rstrip("/").rsplit("/", 1)[-1]
-    out.write_json(
-        "method.json", {"task": task.identity(), "runs": name, "folds": folds, "split": split, "thresholds": chosen}
-    )
+    description = {"task": task.identity(), "runs": name, "folds": folds, "split": split, "thresholds": chosen}
+    out.write_json("method.json", description)
     return metrics
 
 

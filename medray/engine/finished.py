@@ -33,6 +33,20 @@ def finished_job(out: Store, results: Store, description: str) -> tuple[dict[str
     return configuration, found
 
 
+def only_folder(out: Store, parent: str, flag: str) -> str:
+    """The one folder below ``parent`` in a job's --out.
+
+    Raises:
+        ValueError: there is none, as in the --out of another kind of job, or ``flag`` has to say which.
+    """
+    found = out.sub(parent).folders()
+    if not found:
+        raise ValueError(f"--run {out.uri}: holds no {parent}/; name the --out of a finished job of this kind")
+    if len(found) > 1:
+        raise ValueError(f"--run {out.uri}: holds {', '.join(found)}; say which with {flag}")
+    return found[0]
+
+
 def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tuple[SomeTask, nn.Module]:
     """The task of a finished run and its network, on the GPU where there is one.
 

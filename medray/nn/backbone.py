@@ -56,16 +56,29 @@ class Backbone(nn.Module):
         self.head_dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.feature_count, classes)
 
-    def features(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Tensor:
+        """The last features before pooling: (batch, feature_count, rows, columns) of a convolutional backbone."""
         images = (images.float() / 255 - self.mean) / self.deviation
-        pooled = self.body.forward_head(self.body.forward_features(images), pre_logits=True)
+        found = self.body.forward_features(images)
+        assert isinstance(found, Tensor)
+        return found
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        pooled = self.body.forward_head(maps, pre_logits=True)
         assert isinstance(pooled, Tensor)
         return pooled
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits = self.head(self.head_dropout(self.features(images)))
-        assert isinstance(logits, torch.Tensor)
+    def features(self, images: Tensor) -> Tensor:
+        return self._pooled(self.maps(images))
+
+    def of_maps(self, maps: Tensor) -> Tensor:
+        """The logits that ``forward`` gives for an image with these ``maps``."""
+        logits = self.head(self.head_dropout(self._pooled(maps)))
+        assert isinstance(logits, Tensor)
         return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.of_maps(self.maps(images))
 
 
 def _pretrained(name: str, **options: Any) -> nn.Module:

@@ -1,0 +1,112 @@
+"""What a finished jobs/chest_cv.py says of new films, and where on them it found it: percentages, Grad-CAM, one page.
+
+    uv run jobs/chest_explain.py film.png --run out/nih
+    uv run jobs/chest_explain.py films other/film.dcm --run out/nih --target Mass Nodule --to explained
+    uv run jobs/chest_explain.py images --run out/nih --boxes BBox_List_2017.csv --to boxes      # localisation.json
+
+Leaves predictions.csv, set_aside.csv, explain.html, and a PNG at the film's own size for each heatmap. The CSV files carry
+the files' own names: they are for whoever owns the films. Run again after a kill, it goes on with the films that are left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+import tyro
+
+from medray.chest.answers import Films, ask_film, read_parts, trained_on, write_answers, write_part
+from medray.chest.explain import check_targets
+from medray.chest.localise import read_boxes
+from medray.chest.source import Radiograph
+from medray.chest.task import FilmTask
+from medray.engine.claim import claim
+from medray.engine.digest import digest
+from medray.engine.finished import finished_job, finished_run, only_folder
+from medray.engine.options import run_job
+from medray.engine.predict import scan_here
+from medray.engine.progress import Progress, say, warn
+from medray.nn.backbone import Backbone
+from medray.shards.store import Store
+
+FILMS_PER_PART = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestExplain:
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Films, or folders of films, by path or URI: PNG, JPEG or DICOM."""
+    run: str
+    """The --out of a finished chest_cv.py."""
+    name: str = ""
+    """Its model, where it has several."""
+    target: tuple[str, ...] = ()
+    """Draw the heatmaps of these; of the most probable ones where none is named."""
+    top: int = 3
+    """How many of the most probable targets are listed, and drawn."""
+    boxes: str | None = None
+    """Boxes to compare the heatmaps with, as BBox_List_2017.csv."""
+    pictures: int = 200
+    """Draw this many films at most; the table has all."""
+    to: str = "explained"
+    """Folder or URI for the results."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("name one or more films, or folders of films")
+        if self.top < 1:
+            raise ValueError(f"--top {self.top}: must be at least 1")
+
+
+def main(job: ChestExplain) -> None:
+    out, to = Store(job.run), Store(job.to)
+    name = job.name or only_folder(out, "models", "--name")
+    results = out.sub("models", name)
+    _, method = finished_job(out, results, "method.json")
+    members = [finished_run(out, method["runs"], fold, FilmTask) for fold in method["folds"]]
+    task, networks = members[0][0], [cast(Backbone, network) for _, network in members]
+    check_targets(task, job.target)
+    boxes = None if job.boxes is None else read_boxes(job.boxes)
+    source = Radiograph().holding(task.shard_needs, ())
+    films = Films.found([Store(image) for image in job.images], source, scan_here)
+    to.check_writable()
+    settings = {
+        "method": digest(method),
+        "files": films.digest,
+        "target": job.target,
+        "top": job.top,
+        "boxes": job.boxes,
+    }
+    claim(to, settings | {"pictures": job.pictures})
+    say(
+        f"{len(films.rows):,} film{'s' * (len(films.rows) != 1)}, {name}: {len(networks)} network{'s' * (len(networks) != 1)}"
+    )
+
+    parts = to.sub("parts")
+    chunks = [films.rows[i : i + FILMS_PER_PART] for i in range(0, len(films.rows), FILMS_PER_PART)]
+    waiting = [i for i in range(len(chunks)) if f"part-{i:05d}.parquet" not in parts.names(".parquet")]
+    done = sum(len(chunk) for i, chunk in enumerate(chunks) if i not in waiting)
+    progress = Progress("films", len(films.rows), "films", done=done)
+    for i in waiting:
+        answers = []
+        for number, row in enumerate(chunks[i], start=i * FILMS_PER_PART + 1):
+            draws = number <= job.pictures
+            answers.append(
+                ask_film(films, source, task, networks, row, number, job.target, job.top, boxes, to if draws else None)
+            )
+            progress.add(1)
+        write_part(parts, f"part-{i:05d}.parquet", answers)
+    progress.close()
+
+    trained = trained_on(out.sub("shards", source.folder), results, len(members))
+    for line in write_answers(to, read_parts(parts, len(chunks)), films, task, trained, boxes):
+        (warn if line.startswith("!") else say)(line.removeprefix("! "))
+    say(f"  {to.uri}/explain.html")
+
+
+def start() -> None:
+    run_job(ChestExplain, main)
+
+
+if __name__ == "__main__":
+    start()

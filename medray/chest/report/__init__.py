@@ -1,0 +1,3 @@
+"""x"""
+
+write_report = None
