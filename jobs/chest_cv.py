@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import tyro
 
@@ -35,6 +35,7 @@ from medray.engine.plan import show_plan
 from medray.engine.progress import say
 from medray.engine.sweep import cross_validation, inner_predictions, out_of_fold
 from medray.engine.tracking import track_run
+from medray.nn.backbone import Backbone
 from medray.shards.store import Store
 
 
@@ -106,20 +107,12 @@ def main(job: ChestCV, task: FilmTask) -> None:
     say("\n".join(f"  {line}" for line in summary(metrics)))
 
     say("\n4. Report")
-    networks = {run.fold: finished_run(out, name, run.fold, FilmTask)[1] for run in runs}
+    networks = {run.fold: cast(Backbone, finished_run(out, name, run.fold, FilmTask)[1]) for run in runs}
     cost = spent({"training": runs}, options.price_per_gpu_hour)
     histories = {run.name: run.history() for run in runs}
     settings = task.identity() | {"cost": cost}
     pictures = write_report(
-        results,
-        task,
-        networks,
-        data.folder,
-        prepared.inventory,
-        prepared.private,
-        source.id_column,
-        histories,
-        settings,
+        results, task, networks, source, data.folder, prepared.inventory, prepared.private, histories, settings
     )
     artifacts = pictures | {file: results.read_bytes(file) for file in ("report.html", "metrics.json")}
     tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)

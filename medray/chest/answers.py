@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from medray import page
 from medray.chest.explain import explain, overlay
 from medray.chest.inventory import assemble
 from medray.chest.localise import Boxes, by_finding, compare
@@ -22,6 +21,7 @@ from medray.chest.source import Radiograph
 from medray.chest.task import FilmTask
 from medray.imaging.radiograph import read_film
 from medray.nn.backbone import Backbone
+from medray.report import page
 from medray.shards.store import Store, reason
 
 _SHOWN = 60  # films on the page

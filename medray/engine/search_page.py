@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from medray import page
 from medray.engine.space import Dimension, differences, flags
 from medray.engine.trial import Sweep
+from medray.report import page
 from medray.system import Direction
 from medray.task import Task
 

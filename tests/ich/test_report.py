@@ -26,7 +26,7 @@ from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSet
 from medray.metrics.binary import Ranking
-from medray.page import render
+from medray.report.page import render
 from medray.shards.inventory import renamed
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store

@@ -10,7 +10,7 @@ import pytest
 from medray.ich.recalibrate import Recalibration
 from medray.ich.report import about_ladder
 from medray.ich.report.published import PRIVATE_BOARD, RESULTS, VALIDATION
-from medray.page import Section, plots, render
+from medray.report.page import Section, plots, render
 
 
 def interval(value: float | None, half: float = 0.002) -> dict[str, float | None]:

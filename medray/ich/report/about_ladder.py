@@ -11,8 +11,8 @@ import pandas as pd
 from medray.ich.classes import CLASSES
 from medray.ich.report import ladder_chart
 from medray.ich.report.published import COMPARABLE, RESULTS, VALIDATION, Published
-from medray.ich.report.words import listed
-from medray.page import Block, Cell, Notice, Picture, Section, Table
+from medray.report.page import Block, Cell, Notice, Picture, Section, Table
+from medray.report.sections import listed
 
 Row = dict[str, Any]
 

@@ -12,10 +12,13 @@ from medray.ich.montage import SHORT
 from medray.ich.report import charts
 from medray.ich.report.pictures import Pictures, Shot
 from medray.ich.report.published import COMPARABLE, EXTERNAL_AUC, FIRST_PLACE_AUC, RESULTS
-from medray.ich.report.words import listed, tile
+from medray.ich.report.words import tile
 from medray.ich.scores import SPECIFICITIES
 from medray.metrics.binary import Ranking
-from medray.page import Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
+from medray.report.charts import calibration as calibration_chart
+from medray.report.charts import roc_and_precision
+from medray.report.page import Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
+from medray.report.sections import listed
 
 _STUDIES_SHOWN = 10
 _SHORT_NAMES = {name: short.upper() if name != "any" else short for name, short in zip(CLASSES, SHORT, strict=True)}
@@ -88,7 +91,7 @@ def curves(oof: pd.DataFrame) -> Section:
     text = "Slices of all held-out folds together."
     undefined = [name for name in CLASSES if oof[name].nunique() < 2]
     more = tuple(Notice(f"No curve of {name}: its held-out slices are all alike.") for name in undefined)
-    return Section("ROC and precision-recall", text, charts.roc_and_precision(oof), more=more)
+    return Section("ROC and precision-recall", text, roc_and_precision(oof, charts.COLOURS, "any"), more=more)
 
 
 def calibration(metrics: dict[str, Any], oof: pd.DataFrame) -> Section:
@@ -102,7 +105,7 @@ def calibration(metrics: dict[str, Any], oof: pd.DataFrame) -> Section:
     table = pd.DataFrame(rows, columns=["class", "mean probability", "observed rate", "ratio"])
     text = "A probability of 10% should come true on one slice in ten. Above the diagonal the model underestimates, below it overestimates."
     caption = "Bins of equal count; the axes are drawn by the root, since most rates are small. Bars: 95% (Wilson), as if slices were independent, so rather too short."
-    chart = Picture(charts.calibration(oof), caption)
+    chart = Picture(calibration_chart(oof, charts.COLOURS), caption)
     return Section("Calibration", text, more=(chart, Table(table, "Mean prediction against observed rate, all held-out slices. A ratio of 1 is right on average.")))  # fmt: skip
 
 

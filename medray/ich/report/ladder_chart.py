@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medray.page import ACCENT, FAINT, WARNING, chart, name_axes
+from medray.report.page import ACCENT, FAINT, WARNING, chart, name_axes
 
 _NAME_WIDTH = 34  # characters of a line
 

@@ -9,7 +9,9 @@ import pandas as pd
 
 from medray.ich.report import about_data, about_ladder, about_predictions
 from medray.ich.report.pictures import Pictures
-from medray.page import PHANTOM_WARNING, Block, Notice, Section
+from medray.report.page import PHANTOM_WARNING, Block, Notice, Section
+from medray.report.sections import files, learning
+from medray.report.sections import settings as made
 
 
 def report_sections(
@@ -43,14 +45,14 @@ def report_sections(
         about_data.classes(labels),
         about_data.windows(pictures),
         about_data.head_mask(pictures),
-        about_data.learning(histories),
+        learning(histories, "weighted log loss", "whole slices", "AUC of any"),
         about_predictions.curves(oof),
         about_predictions.calibration(metrics, oof),
         about_predictions.hardest(pictures, oof),
         about_predictions.examples(pictures, oof),
         about_predictions.studies(metrics, studies, oof),
-        about_data.files(inventory),
-        *([about_data.settings(settings, list(metrics.get("recalibration", {})), of_folds)] if settings else []),
+        files(inventory, "slice_id"),
+        *([made(settings, list(metrics.get("recalibration", {})), of_folds)] if settings else []),
     ]
 
 

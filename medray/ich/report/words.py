@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from medray.ich.report.pictures import Shot
-from medray.page import Tile
-
-
-def listed(values: Sequence[Any]) -> str:
-    """Values as a text, with commas."""
-    return ", ".join(str(value) for value in values)
+from medray.report.page import Tile
 
 
 def tile(shot: Shot, title: str, lines: tuple[str, ...], chips: tuple[tuple[str, bool], ...] = ()) -> Tile:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from medray import page
 from medray.ich.report.pictures import collect_pictures
 from medray.ich.report.sections import report_sections
 from medray.ich.source import HeadCT
+from medray.report import page
 from medray.shards.store import Store
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medray.page import (
+from medray.report.page import (
     FAINT,
     GRID,
     INK,

@@ -1,0 +1,1 @@
+"""A job's page: how it is made, and the charts and sections that every system's has."""
