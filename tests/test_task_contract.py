@@ -62,11 +62,9 @@ def films(recipe: FilmTask) -> Case:
 
 CASES: dict[str, Callable[[], Case]] = {
     **{f"ich-{name}": partial(lambda r: slices(r()), r) for name, r in {**ich.RECIPES, "phantom": ich.phantom}.items()},
-    **{
-        f"chest-{name}-{targets}": partial(lambda r, t: films(r(t)), r, targets)
-        for name, r in chest.RECIPES.items()
-        for targets in (chest.TARGETS if name == "small" else ("findings",))
-    },
+    "chest-chexnet": lambda: films(chest.chexnet()),
+    "chest-sgd-source": lambda: films(chest.sgd("source")),
+    "chest-small-abnormal": lambda: films(chest.small("abnormal")),
 }
 
 
