@@ -218,7 +218,7 @@ def _moved(image: np.ndarray, task: FilmTask, rng: np.random.Generator) -> np.nd
 
     rows, columns = image.shape
     degrees = rng.uniform(-task.rotate_deg, task.rotate_deg)
-    matrix = cv2.getRotationMatrix2D(
+    matrix: Any = cv2.getRotationMatrix2D(
         ((columns - 1) / 2, (rows - 1) / 2), degrees, 1 + rng.uniform(-task.zoom, task.zoom)
     )
     matrix[:, 2] += rng.uniform(-task.shift, task.shift, 2) * np.array([columns, rows], dtype=np.float64)
