@@ -112,8 +112,9 @@ def _join(table: pd.DataFrame, keys: pd.Series, labels: Labels) -> list[str]:
     table["age_years"] = joined["age_years"].fillna(table["age_years"].astype(float))
     table["split"] = _first_known(joined["split"], table["split"])
 
-    for key, reason in labels.conflicts.items():
-        _set_aside(table, ok & keys.eq(key), "unlabelled", reason)
+    contradicted = ok & keys.isin(list(labels.conflicts))
+    table.loc[contradicted, "status"] = "unlabelled"
+    table.loc[contradicted, "reason"] = keys[contradicted].map(labels.conflicts)
     _set_aside(table, ok & ~known, "unlabelled", "not in the label file")
     blank = table["status"].eq("ok") & table[list(FINDINGS)].isna().all(axis=1)
     _set_aside(table, blank, "unlabelled", "the label file knows no finding of it")

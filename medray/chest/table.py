@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 
 import numpy as np
@@ -38,19 +39,28 @@ def image_keys(names: pd.Series) -> pd.Series:
 
 
 def read_rows(data: bytes, shown: str, flag: str = "--labels") -> pd.DataFrame:
-    """The cells of a CSV as text. Raises ValueError: no CSV, no row, a column twice."""
+    """The cells of a CSV as text, by the number of their line.
+
+    Raises:
+        ValueError: no CSV, no row, a row of another length than the header, a column twice.
+    """
     try:
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' errors are ValueErrors
-        line = " ".join(str(error).split())[:120]
-        raise ValueError(f"{flag} {shown}: not a CSV file in UTF-8 ({line}); save it as one") from None
-    if not len(table):
+        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        header = [" ".join(name.split()) for name in next(lines, [])]
+        rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError(f"{flag} {shown}: not a CSV file in UTF-8; save it as one") from None
+    if not rows:
         raise ValueError(f"{flag} {shown}: there is no row in it")
-    names = [plain_name(name) for name in table.columns]
+    names = [plain_name(name) for name in header]
     for name in _KNOWN | {plain_name(finding) for finding in FINDINGS}:
         if names.count(name) > 1:
             raise ValueError(f"{flag} {shown}: {names.count(name)} columns are named {name}; keep one")
-    return table.fillna("")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{flag} {shown}: line {line} has {len(row)} cells, the header has {len(header)}")
+    unique = [name if name and header.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(header)]
+    return pd.DataFrame([row for _, row in rows], columns=unique, index=[line for line, _ in rows], dtype="str")
 
 
 def films_of(table: pd.DataFrame, shown: str) -> pd.DataFrame:
@@ -73,7 +83,7 @@ def films_of(table: pd.DataFrame, shown: str) -> pd.DataFrame:
         raise ValueError(f"--labels {shown}: no column {what}; its columns are {', '.join(table.columns)[:160]}{why}")
     empty = table[image].str.strip().eq("") | table[patient].str.strip().eq("")
     if empty.any():
-        line = int(np.flatnonzero(empty)[0]) + 2
+        line = table.index[empty][0]
         raise ValueError(f"--labels {shown}: line {line}: image or patient is empty; fill it in or drop the line")
     films = pd.DataFrame({"key": image_keys(table[image]), "patient_id": table[patient].str.strip()})
     films["age_years"] = _ages(table)
@@ -105,7 +115,7 @@ def label_values(cells: pd.Series, shown: str, flag: str = "--labels") -> np.nda
     texts = [str(text).strip().lower() for text in distinct]
     for code, text in enumerate(texts):
         if text not in _VALUES and text not in _UNKNOWN:
-            line = int(np.flatnonzero(codes == code)[0]) + 2
+            line = cells.index[codes == code][0]
             raise ValueError(
                 f'{flag} {shown}: line {line}: {cells.name} is "{text[:40]}", neither 0 nor 1; leave the cell empty (or '
                 "-1) where it is unknown"
@@ -123,7 +133,9 @@ def _from_columns(table: pd.DataFrame, shown: str) -> pd.DataFrame:
     if not columns:
         raise ValueError(f"--labels {shown}: no column is named like a finding ({', '.join(FINDINGS)}); rename yours")
     empty = np.full(len(table), np.nan)
-    labels = pd.DataFrame({f: label_values(table[columns[f]], shown) if f in columns else empty for f in FINDINGS})
+    labels = pd.DataFrame(
+        {f: label_values(table[columns[f]], shown) if f in columns else empty for f in FINDINGS}, index=table.index
+    )
     none = column_of(table, _NO_FINDING)
     labels["no_finding"] = empty if none is None else label_values(table[none], shown)
     return labels
@@ -142,12 +154,12 @@ def _from_strings(cells: pd.Series, shown: str) -> pd.DataFrame:
         names = [name.strip() for name in str(text).split("|")]
         unknown = [n for n in names if finding_named(n) is None and plain_name(n) not in _NO_FINDING]
         if unknown:
-            line = int(np.flatnonzero(codes == place)[0]) + 2
+            line = cells.index[codes == place][0]
             raise ValueError(f"--labels {shown}: line {line}: {unknown_findings(unknown)}, and {NO_FINDING}")
         for name in names:
             found = finding_named(name)
             rows[place, -1 if found is None else FINDINGS.index(found)] = 1
-    return pd.DataFrame(rows[codes], columns=[*FINDINGS, "no_finding"])
+    return pd.DataFrame(rows[codes], columns=[*FINDINGS, "no_finding"], index=cells.index)
 
 
 def _ages(table: pd.DataFrame) -> pd.Series | float:
@@ -180,7 +192,7 @@ def _splits(table: pd.DataFrame, shown: str) -> pd.Series | None:
     plain = table[column].str.strip().str.lower()
     wrong = ~plain.isin([*_SPLITS, ""])
     if wrong.any():
-        line = int(np.flatnonzero(wrong)[0]) + 2
+        line = table.index[wrong][0]
         raise ValueError(
             f'--labels {shown}: line {line}: split "{plain[wrong].iloc[0][:40]}" is not train, val or test'
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -113,9 +112,7 @@ class FilmTask(Task):
         return super().identity() | {"weights": place(self._weights_uri)}  # without keys
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
-        transform = _transform(self)
-        transform.set_random_seed(int(rng.integers(2**31)))
-        return self._example(row, transform(image=resized(_image(row), self.resize_px))["image"])
+        return self._example(row, _augmented(resized(_image(row), self.resize_px), self, rng))
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """The central crop; for ten views the central square that they are cut from."""
@@ -203,16 +200,26 @@ def _middle(images: Tensor, side_px: int) -> Tensor:
     return images[..., top : top + side_px, left : left + side_px]
 
 
-@functools.lru_cache(maxsize=4)
-def _transform(task: FilmTask) -> Any:
-    """The augmentation of a task, built once a process."""
-    import albumentations as A
-
-    steps: list[Any] = []
+def _augmented(image: np.ndarray, task: FilmTask, rng: np.random.Generator) -> np.ndarray:
+    """(rows, columns) of a resized film → (crop_px, crop_px)."""
     if task.shift or task.zoom or task.rotate_deg:
-        scale, shift, degrees = (1 - task.zoom, 1 + task.zoom), (-task.shift, task.shift), task.rotate_deg
-        steps.append(A.Affine(scale=scale, translate_percent=shift, rotate=(-degrees, degrees), p=0.9))
-    crop = A.RandomCrop if task.random_crop else A.CenterCrop
-    steps.append(crop(task.crop_px, task.crop_px))
-    steps += [A.HorizontalFlip(p=0.5)] if task.flip else []
-    return A.Compose(steps)
+        image = _moved(image, task, rng)
+    if task.random_crop:
+        top, left = (int(rng.integers(0, side - task.crop_px + 1)) for side in image.shape)
+        image = image[top : top + task.crop_px, left : left + task.crop_px]
+    else:
+        image = centre(image, task.crop_px)
+    return image[:, ::-1] if task.flip and rng.random() < 0.5 else image
+
+
+def _moved(image: np.ndarray, task: FilmTask, rng: np.random.Generator) -> np.ndarray:
+    """Turned, scaled and shifted about its middle; black comes in at the edges, as outside the collimator."""
+    import cv2
+
+    rows, columns = image.shape
+    degrees = rng.uniform(-task.rotate_deg, task.rotate_deg)
+    matrix: Any = cv2.getRotationMatrix2D(
+        ((columns - 1) / 2, (rows - 1) / 2), degrees, 1 + rng.uniform(-task.zoom, task.zoom)
+    )
+    matrix[:, 2] += rng.uniform(-task.shift, task.shift, 2) * np.array([columns, rows], dtype=np.float64)
+    return cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR)

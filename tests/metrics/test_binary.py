@@ -62,3 +62,20 @@ def test_calibration_bins_hold_every_row_once() -> None:
     bins = calibration_bins(np.linspace(0, 1, 25), np.ones(25), bins=10)
     assert bins[:, 2].sum() == 25
     assert np.all(np.diff(bins[:, 0]) > 0)
+
+
+def test_specificity_is_that_of_the_best_threshold_that_finds_enough() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    labels = np.array([1, 1, 0, 1, 0, 1, 0, 0])
+    ranking = Ranking(scores, labels)
+    assert ranking.specificity_at(0.5) == 1.0
+    assert ranking.specificity_at(0.75) == 0.75
+    assert ranking.specificity_at(0.95) == 0.5
+    assert ranking.specificity_at(0.0) == 1.0
+    assert np.isnan(Ranking(scores, np.zeros(8)).specificity_at(0.95))
+    doubled = ranking.specificity_at(0.95, np.array([1, 1, 3, 1, 0, 1, 1, 0]))
+    assert doubled == pytest.approx(1 / 4)
+
+
+def test_a_tied_negative_is_not_told_from_a_positive() -> None:
+    assert Ranking(np.array([0.5, 0.5, 0.1]), np.array([1, 0, 0])).specificity_at(1.0) == 0.5
