@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -138,7 +139,8 @@ class SliceTask(Task):
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         transform = _transform(self)
-        transform.set_random_seed(int(rng.integers(2**31)))
+        # one stream for all steps: with a seed each step would draw the same numbers, and flips would go together
+        transform.set_random_state(rng, random.Random(int(rng.integers(2**31))))
         return self._example(row, transform(image=_image(row, self))["image"])
 
     def example(self, row: Mapping[str, Any]) -> Example:

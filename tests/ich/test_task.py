@@ -406,3 +406,18 @@ def test_the_ladder_trains_nothing_twice(neighbours: bool) -> None:
     assert list(steps) == ["no-remedy", "repeat-only"]
     assert lead not in steps.values()
     assert ladder(steps["no-remedy"]) == {}
+
+
+def test_every_orientation_occurs_when_all_flips_are_on() -> None:
+    task = SliceTask(
+        pretrained=False, windows=("brain",), stored=("brain",), size_px=32, flip=True, flip_vertical=True, transpose=True,
+        shift=0, zoom=0, rotate_deg=0, brightness=0,
+    )  # fmt: skip
+    image = np.arange(32 * 32, dtype=np.uint32).astype(np.uint8).reshape(32, 32, 1)
+    image[0, :7], image[1, 0] = 200, 100  # unlike all of its mirror images
+    row = {name: "x" for name in task.columns} | dict.fromkeys(CLASSES, 0)
+    row |= {"rows": 32, "columns": 32, "image": image.tobytes(), "index": 0, "position_mm": 0.0}
+    seen = [task.train_example(row, np.random.default_rng(seed))["image"].tobytes() for seed in range(300)]
+    counts = sorted(seen.count(one) for one in set(seen))
+    assert len(counts) == 8
+    assert counts[0] > 15
