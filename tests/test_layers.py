@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SYSTEMS = {"ich", "chest", "lesion", "boneage", "headneck", "fewlabel"}
+SHARED = {"engine", "imaging", "metrics", "nn", "report", "shards"}
+SYSTEMS = {path.name for path in (ROOT / "medray").iterdir() if path.is_dir()} - SHARED - {"__pycache__"}
 FILES = sorted((ROOT / "medray").rglob("*.py"))
+
+
+def test_there_are_systems() -> None:
+    assert {"ich", "chest"} <= SYSTEMS
+    assert all((ROOT / "medray" / name / "task.py").exists() for name in SYSTEMS)
 
 
 def imports(path: Path) -> set[str]:

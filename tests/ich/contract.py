@@ -1,0 +1,37 @@
+"""The contract suite's cases of hemorrhage: every recipe of the backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from contract_case import Case, Row
+
+from medray.ich import recipes
+from medray.ich.classes import CLASSES
+from medray.ich.task import SliceTask
+
+
+def slice_row(task: SliceTask, number: int) -> Row:
+    rng = np.random.default_rng(number)
+    image = rng.integers(0, 255, (48, 40, task.channels), dtype=np.uint8)
+    labels = {name: int((number >> i) & 1) for i, name in enumerate(CLASSES)}
+    ids = {name: f"{name}{number}" for name in ("slice_id", "patient_id", "study_id", "series_id")}
+    return {**ids, "index": number, "position_mm": 1.0, "rows": 48, "columns": 40, "image": image.tobytes(), **labels}
+
+
+def slices(recipe: Callable[[], SliceTask]) -> Case:
+    """On noise, which has no head."""
+    task = recipe()
+    task = replace(
+        task, pretrained=False, size_px=64, backbone="resnet10t", batch_size=4, stored=task.windows, head_crop=False
+    )
+    rows = [slice_row(task, number) for number in (1, 2, 4, 40)]
+    expected: Callable[[Row], list[float]] = lambda row: [row[c] for c in CLASSES]  # type: ignore[misc] # noqa: E731
+    # smoothed labels cannot be fitted below their own entropy
+    return Case(task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing)
+
+
+CASES = {name: partial(slices, recipe) for name, recipe in {**recipes.RECIPES, "phantom": recipes.phantom}.items()}
