@@ -26,6 +26,11 @@ from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
 from medray.engine.stream import stream
 
+ASK_SECONDS = 5.0
+"""Between questions whether a node is about to be taken; Ray itself looks every 5 s."""
+NOTICE_SECONDS = 10.0
+"""Between checkpoints once it is: what was trained after the last one is lost with the node."""
+
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train the run to its last epoch, predict its held-out rows, and leave its folder finished."""
@@ -60,7 +65,10 @@ class Worker:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": -1, "value": float("inf")}
         self.epoch, self.step, self.sums = 0, 0, {}  # type: int, int, dict[str, float]
+        self.worlds: list[int] = []  # numbers of workers that have trained this epoch
+        self.asked, self.notice = time.monotonic(), False  # whether a node of this run is about to be taken
         self._resume()
+        self.worlds += [self.world] * (self.worlds[-1:] != [self.world])
 
     # ------------------------------------------------------------ the run
 
@@ -73,7 +81,7 @@ class Worker:
         while self.epoch < self.run.last_epoch:
             self._train_epoch(batches, plan.steps_per_epoch)
             self._monitor()
-            self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+            self.epoch, self.step, self.sums, self.worlds = self.epoch + 1, 0, {}, [self.world]
             self._save()
             ray.train.report({"epoch": self.epoch, **self.history[-1]["metrics"]})
         self._finish()
@@ -103,7 +111,7 @@ class Worker:
                     "loss": float(loss),
                 }
                 self.run.store.write_json("progress.json", entry)
-            if self._due(now - saved, steps):
+            if self._due(saved, steps):
                 self._check_finite(pending)
                 self._save()
                 saved = time.monotonic()
@@ -146,14 +154,22 @@ class Worker:
                 "try a lower --learning-rate, --clip-norm 1 or --precision fp32"
             )
 
-    def _due(self, seconds: float, steps: int) -> bool:
-        """A checkpoint within an epoch: at window boundaries, by rank 0's clock, only where it begins a whole step."""
+    def _due(self, saved: float, steps: int) -> bool:
+        """A checkpoint within an epoch: at window boundaries, by rank 0's clock, only where it begins a whole step.
+
+        At once when a node of the run gets notice that it will be taken, and every few seconds from then on.
+        """
         if self.step % (WINDOW_BATCHES * self.task.accumulate) or self.step >= steps:
             return False
-        due = torch.tensor(float(seconds > 60 * self.run.checkpoint_minutes), device=self.device)
+        now, before = time.monotonic(), self.notice
+        clock = torch.tensor([now - saved, now - self.asked], dtype=torch.float64, device=self.device)
         if self.world > 1:
-            dist.broadcast(due, 0)
-        return bool(due)
+            dist.broadcast(clock, 0)
+        since_saved, since_asked = clock.tolist()
+        if dist.is_initialized() and since_asked > ASK_SECONDS:  # all workers ask: Ray's answer is a barrier
+            self.asked, self.notice = now, ray.train.get_preemption_info() is not None
+        limit = NOTICE_SECONDS if self.notice else 60 * self.run.checkpoint_minutes
+        return self.notice > before or bool(since_saved > limit)
 
     def _monitor(self) -> None:
         """Score the monitored rows, and write this epoch into the history."""
@@ -180,6 +196,7 @@ class Worker:
         self.history.append(
             {
                 "epoch": self.epoch + 1,
+                "workers": self.worlds,
                 "metrics": metrics,
                 "system": system_metrics(self.seconds, self.rate, self.device),
             }
@@ -244,7 +261,7 @@ class Worker:
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch, "step": self.step, "sums": sums, "history": self.history, "best": self.best,
+            "epoch": self.epoch, "step": self.step, "sums": sums, "worlds": self.worlds, "history": self.history, "best": self.best,
             "identity": json.dumps(self.task.identity()),
         }  # fmt: skip
         checkpoint.save(self.run.store.sub("checkpoints"), self.epoch, self.step, state)
@@ -266,6 +283,7 @@ class Worker:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
+        self.worlds = state.get("worlds", []) if self.step else []
         self.history, self.best = state["history"], state["best"]
         if self.rank == 0:
             self.run.store.write_json("history.json", self.history)

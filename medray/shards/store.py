@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,7 @@ class Store:
         Args:
             patience: seconds to wait before each further attempt.
         """
-        for seconds in patience:
-            try:
-                return self._write(name, data)
-            except OSError as error:
-                if error.errno in _FINAL or any(word in str(error) for word in _FINAL_OF_S3):
-                    raise
-                time.sleep(seconds)
-        return self._write(name, data)
+        _patiently(lambda: self._write(name, data), patience)
 
     def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         path = self.path(name)
@@ -145,7 +138,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         if self.exists(name):
-            self.filesystem.delete_file(self.path(name))
+            _patiently(lambda: self.filesystem.delete_file(self.path(name)), PATIENCE)
 
     def read_json(self, name: str, default: Any = None) -> Any:
         return json.loads(self.read_bytes(name)) if self.exists(name) else default
@@ -171,6 +164,17 @@ class Store:
         except OSError as error:
             reason = _first_line(error)
             raise ValueError(f"{self.uri}: cannot be written ({reason}); choose another --out") from None
+
+
+def _patiently(change: Callable[[], None], patience: Sequence[float]) -> None:
+    for seconds in patience:
+        try:
+            return change()
+        except OSError as error:
+            if error.errno in _FINAL or any(word in str(error) for word in _FINAL_OF_S3):
+                raise
+            time.sleep(seconds)
+    return change()
 
 
 def place(uri: str | None) -> str | None:
