@@ -13,7 +13,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,9 @@ import psutil
 import ray
 from ray._private.state import state
 from ray.cluster_utils import Cluster
-from ray.core.generated import autoscaler_pb2
 from ray.util import placement_group_table
 
+from medray.engine import notice
 from medray.engine.cluster import Resources, connect
 from medray.engine.fit import fit
 from medray.engine.options import Options
@@ -215,13 +218,8 @@ def a_notice_comes(run: Run, nodes: Nodes) -> dict[str, Any]:
     on = sorted(map(sorted, nodes.on_each()))
     (node,) = nodes.find(only_a_worker)
     began, after = time.monotonic(), len(run.history())
-    accepted, why = ray._private.worker.global_worker.gcs_client.drain_node(
-        node.node_id,
-        autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
-        "a spot notice",
-        int((time.time() + DEADLINE_SECONDS) * 1000),
-    )
-    assert accepted, why
+    with ec2_that_takes_an_instance(DEADLINE_SECONDS):
+        notice.watch(os.environ["RAY_ADDRESS"], node.node_id)
     assert node.node_id in wait_for(state.get_draining_nodes)
     within = set()  # checkpoints within an epoch: without notice there is one in 10 minutes
     while time.monotonic() - began < DEADLINE_SECONDS:
@@ -230,6 +228,38 @@ def a_notice_comes(run: Run, nodes: Nodes) -> dict[str, Any]:
     at_deadline = len(run.history())
     nodes.kill(node)
     return {"nodes": on, "after": after, "at_deadline": at_deadline, "within": sorted(within)}
+
+
+@contextmanager
+def ec2_that_takes_an_instance(seconds: float) -> Iterator[None]:
+    """What an instance sees at EC2's address of metadata: a notice at the second question."""
+    asked: list[str] = []
+
+    class Metadata(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self._answer(200, "a-token")
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            assert self.headers["X-aws-ec2-metadata-token"] == "a-token"
+            until = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._answer(*((200, until) if len(asked) > 1 else (404, "")))
+
+        def _answer(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    there, notice.EC2 = notice.EC2, f"http://127.0.0.1:{server.server_port}/latest"
+    yield
+    notice.EC2 = there
+    server.shutdown()
+    assert set(asked) == {"/latest/meta-data/spot/termination-time"}
 
 
 def only_a_worker(kinds: set[str]) -> bool:

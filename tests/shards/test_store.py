@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 
 from medray.shards.store import Store, reason
@@ -44,6 +45,30 @@ def test_storage_that_refuses_for_a_moment_is_asked_again(tmp_path: Path, monkey
         store.write_bytes("a.bin", b"other")
     assert sum(waited[3:]) > 10  # ten seconds of refusal are outlived
     assert store.read_bytes("a.bin") == b"whole"
+
+
+def test_a_refused_deletion_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        """A filesystem that refuses its first deletions."""
+
+        refusals = 2
+
+        def delete_file(self, path: str) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError("When deleting: AWS Error SLOW_DOWN")
+            os.unlink(path)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(pafs.LocalFileSystem(), name)
+
+    store, waited = Store(tmp_path), []
+    store.write_bytes("a.bin", b"")
+    store.filesystem = Refusing()
+    monkeypatch.setattr("time.sleep", waited.append)
+    store.delete("a.bin")
+    assert waited == [0.5, 1.0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_waiting_does_not_change_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
