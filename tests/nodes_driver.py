@@ -61,11 +61,21 @@ def main(settings: dict[str, Any]) -> None:
         workers=settings["workers"], gpu=False, side_by_side=1, threads=1, cpus_per_worker=0.6, data_cpus=0.3,
         min_workers=settings.get("min_workers"),
     )  # fmt: skip
-    task = SliceTask(backbone="test_resnet", pretrained=False, size_px=32, batch_size=8, **settings["task"])
+    task = SliceTask(
+        **{"backbone": "test_resnet", "pretrained": False, "size_px": 32, "batch_size": 8} | settings["task"]
+    )
     for name in settings["cases"]:
         out = Store(folder / name)
         (run,) = cross_validation(
-            "model", task, prepared.rows, prepared.index, CLASSES, (0,), out, resources, Options(out=out.uri, folds=3)
+            "model",
+            task,
+            prepared.rows,
+            prepared.index,
+            CLASSES,
+            (0,),
+            out,
+            resources,
+            Options(out=out.uri, folds=3, monitor_every=settings.get("monitor_every", 1)),
         )
         before, started = nodes.free(), time.monotonic()
         ending = Ending(run)
@@ -166,7 +176,7 @@ def kinds_on(node: Any) -> set[str]:
 
 def retried() -> list[str]:
     """What Ray Train's controllers have said to be the reason of each new start, so far on this cluster."""
-    logs = Path(os.environ["RAY_TMPDIR"]).glob("ray/session_2*/logs/train/*controller*.log")
+    logs = Path(os.environ["RAY_TMPDIR"]).glob("ray/session_2*/logs/train/*sys-controller*.log")
     return [cause for log in logs for cause in re.findall(r"Source: ([a-z]+(?: group)?)", log.read_text())]
 
 
@@ -217,12 +227,12 @@ def a_notice_comes(run: Run, nodes: Nodes) -> dict[str, Any]:
     wait_for(run.history)
     on = sorted(map(sorted, nodes.on_each()))
     (node,) = nodes.find(only_a_worker)
-    began, after = time.monotonic(), len(run.history())
-    with ec2_that_takes_an_instance(DEADLINE_SECONDS):
+    after = len(run.history())
+    with ec2_that_takes_an_instance(DEADLINE_SECONDS) as until:
         notice.watch(os.environ["RAY_ADDRESS"], node.node_id)
     assert node.node_id in wait_for(state.get_draining_nodes)
     within = set()  # checkpoints within an epoch: without notice there is one in 10 minutes
-    while time.monotonic() - began < DEADLINE_SECONDS:
+    while time.time() < until[0]:
         within |= {n for n in run.store.sub("checkpoints").names(".pt") if "step00000000" not in n}
         time.sleep(0.01)
     at_deadline = len(run.history())
@@ -231,9 +241,10 @@ def a_notice_comes(run: Run, nodes: Nodes) -> dict[str, Any]:
 
 
 @contextmanager
-def ec2_that_takes_an_instance(seconds: float) -> Iterator[None]:
-    """What an instance sees at EC2's address of metadata: a notice at the second question."""
+def ec2_that_takes_an_instance(seconds: int) -> Iterator[list[float]]:
+    """What an instance sees at EC2's address of metadata: a notice at the second question. Gives when it will be taken."""
     asked: list[str] = []
+    until: list[float] = []
 
     class Metadata(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -242,8 +253,10 @@ def ec2_that_takes_an_instance(seconds: float) -> Iterator[None]:
         def do_GET(self) -> None:
             asked.append(self.path)
             assert self.headers["X-aws-ec2-metadata-token"] == "a-token"
-            until = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            self._answer(*((200, until) if len(asked) > 1 else (404, "")))
+            if len(asked) > 1:
+                until.append(int(time.time()) + seconds)
+            text = "".join(datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for at in until)
+            self._answer(200 if until else 404, text)
 
         def _answer(self, status: int, text: str) -> None:
             self.send_response(status)
@@ -256,7 +269,7 @@ def ec2_that_takes_an_instance(seconds: float) -> Iterator[None]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     there, notice.EC2 = notice.EC2, f"http://127.0.0.1:{server.server_port}/latest"
-    yield
+    yield until
     notice.EC2 = there
     server.shutdown()
     assert set(asked) == {"/latest/meta-data/spot/termination-time"}

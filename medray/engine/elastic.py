@@ -11,7 +11,7 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-RESIZE_SECONDS = 30.0
+RESIZE_SECONDS = 10.0
 """A run with fewer workers looks this often for room. Growing starts its workers anew, from the last checkpoint."""
 
 

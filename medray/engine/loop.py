@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ class Worker:
         torch.manual_seed(self.task.seed)
         self.network = self.task.without_weights().network().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: nn.Module = self.network
+        if run.resources.gpu and run.resources.min_workers is not None:
+            # the batch's statistics must not depend on how many workers share it; torch has this for GPUs only
+            self.network = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         if self.world > 1:
             self.model = DistributedDataParallel(self.network, [self.device] if run.resources.gpu else None)
         self.optimizer = self.task.make_optimizer(self.network)
@@ -75,7 +79,7 @@ class Worker:
     def work(self) -> None:
         plan = TrainingPlan(
             self.run.train, self.task.batch_size, self.run.last_epoch, self.task.seed, self.world, self.rank,
-            self.epoch, self.step,
+            self.epoch, self.step, math.lcm(*self.run.resources.world_sizes(self.task.batch_size)),
         )  # fmt: skip
         batches = stream(self.task, plan, self.run.resources.data_cpus)
         while self.epoch < self.run.last_epoch:

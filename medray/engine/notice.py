@@ -17,6 +17,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated import autoscaler_pb2
 
 ASK_SECONDS = 5.0
+MARGIN_SECONDS = 5.0
+"""Ray is told an earlier moment: its runs then leave by themselves. Cut off, they would count it as a failure of theirs."""
 GCP_SECONDS = 30.0
 EC2, GCP = "http://169.254.169.254/latest", "http://metadata.google.internal/computeMetadata/v1"
 
@@ -59,7 +61,7 @@ def watch(address: str, node_id: str) -> None:
     while (until := deadline()) is None:
         time.sleep(ASK_SECONDS)
     print(f"node {node_id} will be taken in {until - time.time():.0f} s", flush=True)
-    drain(address, node_id, until)
+    drain(address, node_id, until - MARGIN_SECONDS)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,20 @@ from lost_nodes import Survived, disturbed
 from medray.imaging.phantom import PhantomSet
 
 pytestmark = pytest.mark.on_demand
-EPOCHS = 60
+EPOCHS = 40
 LOG_LOSS = "held_out_weighted_log_loss"
 
 
 @pytest.fixture(scope="module")
 def survived(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survived]:
-    # the mean and variance of batch normalization are each worker's own, and so is dropout: four workers are not two to
-    # the bit, and a rate of learning that jumps about would not be within 1e-3
-    task = {"epochs": EPOCHS, "learning_rate": 1e-4, "dropout": 0.0}
+    # whatever the number of workers, the batches are the same. What is each CPU worker's own is dropout, and the mean and
+    # variance of batch normalization: with it, and two samples a worker, the log loss ended .006 away
+    task = {"backbone": "test_efficientnet_gn", "epochs": EPOCHS, "learning_rate": 1e-4, "dropout": 0.0}
     folder = tmp_path_factory.mktemp("elastic")
     cases = ["undisturbed", "elastic"]
-    with disturbed(phantoms, folder, 600, nodes=4, workers=4, min_workers=2, task=task, cases=cases) as survived:
+    with disturbed(
+        phantoms, folder, 600, nodes=4, workers=4, min_workers=2, task=task, cases=cases, monitor_every=EPOCHS
+    ) as survived:
         yield survived
 
 

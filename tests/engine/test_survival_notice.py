@@ -11,7 +11,7 @@ from lost_nodes import Survived, disturbed
 from medray.imaging.phantom import PhantomSet
 
 pytestmark = pytest.mark.on_demand
-EPOCHS = 60
+EPOCHS = 40
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def survived(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> 
     task = {"epochs": EPOCHS, "learning_rate": 3e-3, "dropout": 0.2}
     folder = tmp_path_factory.mktemp("notice")
     cases = ["undisturbed", "notice"]  # two workers, and a node to spare
-    with disturbed(phantoms, folder, 500, nodes=3, workers=2, task=task, cases=cases) as survived:
+    with disturbed(phantoms, folder, 500, nodes=3, workers=2, task=task, cases=cases, monitor_every=EPOCHS) as survived:
         yield survived
 
 
