@@ -40,13 +40,17 @@ class Store:
 
     def __init__(self, uri: str | Path) -> None:
         self.uri = re.sub(r"//[^/@]*@", "//", str(uri).split("?")[0]).rstrip("/")  # to be shown: no keys, no options
+        given = str(uri)
+        if self.uri.startswith("s3://") and "allow_delayed_open" not in given:
+            # a file of less than 5 MB in one request, not three: none is left half uploaded when storage refuses the last
+            given += f"{'&' if '?' in given else '?'}allow_delayed_open=true"
         try:
             if "://" in self.uri:
-                self.filesystem, self.root = pafs.FileSystem.from_uri(str(uri))
+                self.filesystem, self.root = pafs.FileSystem.from_uri(given)
             else:
                 self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            why = _first_line(error).replace(str(uri), self.uri)  # pyarrow repeats the URI, keys included
+            why = _first_line(error).replace(given, self.uri)  # pyarrow repeats the URI, keys included
             raise ValueError(f"{self.uri}: not a folder or URI that pyarrow opens ({why})") from None
         self.root = self.root.rstrip("/")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from medray.shards.store import Store
 
 pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 12
+EPOCHS = 24
 RUNS = ("test_resnet/fold0", "test_resnet/fold1")
 REFUSED_SECONDS = 10
+DEAD_SECONDS = 3  # and then the seconds that MLflow's server takes to start
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Ended:
     bucket: Bucket
     logs: dict[str, str]
     tracked: Path  # of MLflow
-    reached: list[int]  # epochs of each run: when the failures began, when they were over, and when it had ended
+    reached: list[list[int]]  # epochs of each run when the failures began, and when MLflow was back
 
     def out(self, name: str) -> Store:
         return Store(self.bucket.uri(name))
@@ -73,10 +75,10 @@ def ended(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Ite
             assert job.poll() is None, job.communicate()[0]
             time.sleep(0.1)
         reached.append(epochs(out))
-    bucket.shut = True  # and MLflow's server is dead
-    time.sleep(REFUSED_SECONDS)
-    reached.append(epochs(out))
-    bucket.shut = False
+        bucket.shut = True
+        opening = threading.Timer(REFUSED_SECONDS, setattr, (bucket, "shut", False))
+        opening.start()
+    time.sleep(DEAD_SECONDS)
     with mlflow_server(folder, port):
         reached.append(epochs(out))
         logs["disturbed"] = finish(job)
