@@ -145,7 +145,14 @@ class Store:
             _patiently(lambda: self.filesystem.delete_file(self.path(name)), PATIENCE)
 
     def read_json(self, name: str, default: Any = None) -> Any:
-        return json.loads(self.read_bytes(name)) if self.exists(name) else default
+        """An object that is replaced by a longer one while it is read comes cut off (pyarrow asks for its size, then for as
+        many bytes): it is read again."""
+        for seconds in PATIENCE[:3]:
+            try:
+                return json.loads(self.read_bytes(name)) if self.exists(name) else default
+            except json.JSONDecodeError:
+                time.sleep(seconds)
+        return json.loads(self.read_bytes(name))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

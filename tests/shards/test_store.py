@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -103,6 +104,19 @@ def test_tables_and_json_come_back(tmp_path: Path) -> None:
     store.write_json("j.json", {"a": [1]})
     assert store.read_json("j.json") == {"a": [1]}
     assert store.read_json("none.json", 7) == 7
+
+
+def test_json_that_comes_cut_off_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = b'[{"epoch": 1}, {"epoch": 2}]', [12, 20]
+    Store(tmp_path).write_bytes("j.json", whole)
+    monkeypatch.setattr(Store, "read_bytes", lambda store, name: whole[: cut.pop()] if cut else whole)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert Store(tmp_path).read_json("j.json") == [{"epoch": 1}, {"epoch": 2}]
+    assert waited == [0.5, 1.0]
+    monkeypatch.setattr(Store, "read_bytes", lambda store, name: whole[:12])
+    with pytest.raises(json.JSONDecodeError):
+        Store(tmp_path).read_json("j.json")
 
 
 def test_json_refuses_nan_which_no_other_reader_knows(tmp_path: Path) -> None:
