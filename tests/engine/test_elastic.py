@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.train.v2.api.config import ScalingConfig
 
-from medray.engine.cluster import Resources
+from medray.engine.cluster import Resources, spread
 from medray.engine.elastic import SizesThatDivide, fitting
 
 RANGE = Resources(workers=6, gpu=False, side_by_side=1, threads=1, cpus_per_worker=0.6, data_cpus=0.3, min_workers=2)
@@ -50,3 +50,18 @@ def test_fractions_of_a_cpu_are_counted_whole() -> None:
     assert fitting({"CPU": 0.6 + 0.6 + 0.6}, {"CPU": 0.6}) == 3
     assert fitting({"CPU": 4.0, "GPU": 3.0}, {"CPU": 1.0, "GPU": 1}) == 3
     assert fitting({"CPU": 4.0}, {"CPU": 1.0, "GPU": 1}) == 0
+
+
+def test_the_range_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}] * 3)
+    found = spread(runs=2, workers=4, gpu=False, min_workers=2)  # three CPUs now: it begins with fewer
+    assert (found.workers, found.min_workers) == (4, 2)
+    assert str(found).startswith("2 to 4 workers a run")
+    assert found.for_small_runs().min_workers is None
+    for workers, smallest in ((4, 5), (4, 0), (None, 1)):
+        with pytest.raises(
+            ValueError, match=f"--min-workers {smallest}: may be 1 to --workers, which is {workers or 0}"
+        ):
+            spread(runs=2, workers=workers, gpu=False, min_workers=smallest)
+    with pytest.raises(ValueError, match="--workers 8: the cluster has 3 CPUs"):
+        spread(runs=2, workers=8, gpu=False, min_workers=4)
