@@ -78,8 +78,8 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         write_initial(task, out.sub("runs", places[name]))  # weights that cannot be had end it before anything is spent
     data.find()
     resources = spread(
-        len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads, options.at_once
-    )
+        len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads, options.at_once, options.min_workers
+    )  # fmt: skip
     for line in planned.notices():
         say(line)
     show_plan(

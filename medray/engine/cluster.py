@@ -11,6 +11,8 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report wa
 # of a Ray that is started here: reading tasks come and go, and a fresh worker imports for seconds before it reads
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 os.environ.setdefault("RAY_task_oom_retries", "3")  # else a run that does not fit into memory is started for ever
+# of a node that was lost a moment ago: a run with a range of workers then counts again
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
@@ -31,9 +33,12 @@ class Resources:
     threads: int  # of torch in each worker
     cpus_per_worker: float
     data_cpus: float  # a Ray Data task reserves this much
+    min_workers: int | None = None  # a run goes on with as few when nodes are lost, and grows again; None: it waits
 
     def __str__(self) -> str:
         each = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "one local process"
+        if self.min_workers is not None:
+            each = f"{self.min_workers} to {each}"
         device = "GPU each" if self.gpu else f"CPU, {self.threads} thread{'s' * (self.threads != 1)} each"
         return f"{each} a run ({device}), {self.side_by_side} run{'s' * (self.side_by_side != 1)} side by side"
 
@@ -41,7 +46,24 @@ class Resources:
         """One worker a run, and as many side by side as there were workers: a small network gains nothing from more."""
         if self.workers <= 1:
             return self
-        return replace(self, workers=1, side_by_side=self.side_by_side * self.workers)
+        return replace(self, workers=1, min_workers=None, side_by_side=self.side_by_side * self.workers)
+
+    def world_sizes(self, batch_size: int) -> tuple[int, ...]:
+        """Numbers of workers that a run of this batch may have; each worker takes an equal part of every batch.
+
+        Raises:
+            ValueError: a bound of the range does not divide the batch.
+        """
+        largest = max(1, self.workers)
+        smallest = largest if self.min_workers is None else self.min_workers
+        divide = [n for n in range(1, largest + 1) if batch_size % n == 0]
+        for workers, flag in ((largest, "--workers"), (smallest, "--min-workers")):
+            if workers not in divide:
+                others = ", ".join(map(str, divide))
+                raise ValueError(
+                    f"--batch-size {batch_size}: not a multiple of {workers} workers; {flag} may be {others}"
+                )
+        return tuple(n for n in divide if n >= smallest)
 
 
 def connect() -> None:
@@ -75,17 +97,22 @@ def quiet_data() -> None:
 
 
 def spread(
-    runs: int, workers: int | None, gpu: bool | None, threads: int | None = None, at_once: int | None = None
+    runs: int,
+    workers: int | None,
+    gpu: bool | None,
+    threads: int | None = None,
+    at_once: int | None = None,
+    min_workers: int | None = None,
 ) -> Resources:
     """Fit ``runs`` training runs to the cluster; what is None is chosen here.
 
     With GPUs, a run takes the GPUs of one node: gradients then never cross the network, and the other nodes take
     other folds. On CPUs a run is one local process, since a worker group costs half a minute to start.
     ``at_once`` runs are started side by side even if the cluster has no room for them yet: an autoscaling one that
-    has not grown shows nothing of what it can have.
+    has not grown shows nothing of what it can have. With ``min_workers`` a run goes on with as few when nodes are lost.
 
     Raises:
-        ValueError: more workers than the cluster has room for.
+        ValueError: more workers than the cluster has room for, or a range of them that is none.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -94,17 +121,26 @@ def spread(
     if gpu:
         largest = max([int(node.get("GPU", 0)) for node in nodes] or [0])
         workers = max(1, largest) if workers is None else workers
-        if gpus and not at_once and max(1, workers) > gpus:
+        _check_range(workers, min_workers)
+        if gpus and not at_once and max(1, min_workers or workers) > gpus:
             raise ValueError(f"--workers {workers}: the cluster has {gpus} GPUs")
         side_by_side = max(1, min(runs, at_once or gpus // max(1, workers)))
-        return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0)
+        return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0, min_workers)
     workers = 0 if workers is None else workers
-    if workers > cpus and not at_once:
+    _check_range(workers, min_workers)
+    if (min_workers or workers) > cpus and not at_once:
         raise ValueError(f"--workers {workers}: the cluster has {cpus:.0f} CPUs")
     side_by_side = max(1, min(runs, at_once or (int(cpus) if workers == 0 else 1)))
     share = cpus / side_by_side / max(1, workers)
     # half of the CPUs are reserved for Ray Data; the threads may use all, since Data's share is mostly idle
-    return Resources(workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4))
+    return Resources(
+        workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4), min_workers
+    )
+
+
+def _check_range(workers: int, min_workers: int | None) -> None:
+    if min_workers is not None and not 1 <= min_workers <= workers:
+        raise ValueError(f"--min-workers {min_workers}: may be 1 to --workers, which is {workers}")
 
 
 def what_happened(error: BaseException) -> str:

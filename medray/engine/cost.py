@@ -11,7 +11,9 @@ from medray.engine.run import Run
 def gpu_hours(runs: Sequence[Run]) -> float:
     """Of finished epochs, all workers together; what a kill threw away and the start-up are not in it."""
     seconds = sum(
-        entry["system"]["epoch_seconds"] * max(1, run.resources.workers) for run in runs for entry in run.history()
+        entry["system"]["epoch_seconds"] * entry.get("workers", [max(1, run.resources.workers)])[-1]
+        for run in runs
+        for entry in run.history()
     )
     return float(seconds) / 3600
 

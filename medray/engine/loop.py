@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,11 @@ from medray.engine.predict import channels_last, evaluate, to_device
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
 from medray.engine.stream import stream
+
+ASK_SECONDS = 5.0
+"""Between questions whether a node is about to be taken; Ray itself looks every 5 s."""
+NOTICE_SECONDS = 10.0
+"""Between checkpoints once it is: what was trained after the last one is lost with the node."""
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -51,6 +57,9 @@ class Worker:
         torch.manual_seed(self.task.seed)
         self.network = channels_last(self.task.without_weights().network().to(self.device))
         self.model: nn.Module = self.network
+        if run.resources.gpu and run.resources.min_workers is not None:
+            # the batch's statistics must not depend on how many workers share it; torch has this for GPUs only
+            self.network = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         if self.world > 1:
             # in a turn of several, the parameters of the others get no gradient
             several = len(self.task.optimizers(self.network)) > 1
@@ -66,20 +75,23 @@ class Worker:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": -1, "value": float("inf")}
         self.epoch, self.step, self.sums = 0, 0, {}  # type: int, int, dict[str, float]
+        self.worlds: list[int] = []  # numbers of workers that have trained this epoch
+        self.asked, self.notice = time.monotonic(), False  # whether a node of this run is about to be taken
         self._resume()
+        self.worlds += [self.world] * (self.worlds[-1:] != [self.world])
 
     # ------------------------------------------------------------ the run
 
     def work(self) -> None:
         plan = TrainingPlan(
             self.run.train, self.task.batch_size, self.run.last_epoch, self.task.seed, self.world, self.rank,
-            self.epoch, self.step,
+            self.epoch, self.step, math.lcm(*self.run.resources.world_sizes(self.task.batch_size)),
         )  # fmt: skip
         batches = stream(self.task, plan, self.run.resources.data_cpus)
         while self.epoch < self.run.last_epoch:
             self._train_epoch(batches, plan.steps_per_epoch)
             self._monitor()
-            self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+            self.epoch, self.step, self.sums, self.worlds = self.epoch + 1, 0, {}, [self.world]
             self._save()
             ray.train.report({"epoch": self.epoch, **self.history[-1]["metrics"]})
         self._finish()
@@ -109,7 +121,7 @@ class Worker:
                     "loss": float(loss),
                 }
                 self.run.store.write_json("progress.json", entry)
-            if self._due(now - saved, steps):
+            if self._due(saved, steps):
                 self._check_finite(pending)
                 self._save()
                 saved = time.monotonic()
@@ -160,14 +172,22 @@ class Worker:
                 "try a lower --learning-rate, --clip-norm 1 or --precision fp32"
             )
 
-    def _due(self, seconds: float, steps: int) -> bool:
-        """A checkpoint within an epoch: at window boundaries, by rank 0's clock, only where it begins a whole step."""
+    def _due(self, saved: float, steps: int) -> bool:
+        """A checkpoint within an epoch: at window boundaries, by rank 0's clock, only where it begins a whole step.
+
+        At once when a node of the run gets notice that it will be taken, and every few seconds from then on.
+        """
         if self.step % (WINDOW_BATCHES * self.task.accumulate) or self.step >= steps:
             return False
-        due = torch.tensor(float(seconds > 60 * self.run.checkpoint_minutes), device=self.device)
+        now, before = time.monotonic(), self.notice
+        clock = torch.tensor([now - saved, now - self.asked], dtype=torch.float64, device=self.device)
         if self.world > 1:
-            dist.broadcast(due, 0)
-        return bool(due)
+            dist.broadcast(clock, 0)
+        since_saved, since_asked = clock.tolist()
+        if dist.is_initialized() and since_asked > ASK_SECONDS:  # all workers ask: Ray's answer is a barrier
+            self.asked, self.notice = now, ray.train.get_preemption_info() is not None
+        limit = NOTICE_SECONDS if self.notice else 60 * self.run.checkpoint_minutes
+        return self.notice > before or bool(since_saved > limit)
 
     def _monitor(self) -> None:
         """Score the monitored rows, and write this epoch into the history."""
@@ -194,6 +214,7 @@ class Worker:
         self.history.append(
             {
                 "epoch": self.epoch + 1,
+                "workers": self.worlds,
                 "metrics": metrics,
                 "system": system_metrics(self.seconds, self.rate, self.device),
             }
@@ -258,7 +279,7 @@ class Worker:
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimizers": {turn: optimizer.state_dict() for turn, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch, "step": self.step, "sums": sums, "history": self.history, "best": self.best,
+            "epoch": self.epoch, "step": self.step, "sums": sums, "worlds": self.worlds, "history": self.history, "best": self.best,
             "identity": json.dumps(self.task.identity()),
         }  # fmt: skip
         checkpoint.save(self.run.store.sub("checkpoints"), self.epoch, self.step, state)
@@ -281,6 +302,7 @@ class Worker:
             optimizer.load_state_dict(state["optimizers"][turn])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
+        self.worlds = state.get("worlds", []) if self.step else []
         self.history, self.best = state["history"], state["best"]
         if self.rank == 0:
             self.run.store.write_json("history.json", self.history)

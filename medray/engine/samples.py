@@ -65,10 +65,13 @@ def read_index(store: Store, columns: list[str], names: Sequence[str] | None = N
 class TrainingPlan:
     """The samples of every batch of every epoch, for one of ``world`` workers.
 
-    Files are permuted for each epoch, and the row groups of every ``FILES_TOGETHER`` of them. Of the resulting sequence, ``WINDOW_BATCHES`` batches form a window that
-    is cut among the workers and shuffled: any number of workers sees the same samples window by window, and each
-    reads only its part of the row groups. An epoch that is not a whole number of batches drops its rest, another
-    one each time.
+    Files are permuted for each epoch, and the row groups of every ``FILES_TOGETHER`` of them. Of the resulting sequence,
+    ``WINDOW_BATCHES`` batches form a window that is cut among the workers and shuffled: any number of workers sees the same
+    samples window by window, and each reads only its part of the row groups. An epoch that is not a whole number of batches
+    drops its rest, another one each time.
+
+    With the same ``lanes``, a multiple of its workers, any number of them even sees the same batches: a window is cut into
+    lanes, every batch takes as much from each, and a worker has some of the lanes.
     """
 
     rows: Rows
@@ -79,6 +82,7 @@ class TrainingPlan:
     rank: int = 0
     first_epoch: int = 0
     first_step: int = 0
+    lanes: int | None = None  # as many as workers, where not given
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -100,8 +104,18 @@ class TrainingPlan:
         stop = min(step + WINDOW_BATCHES, self.steps_per_epoch) * self.batch_size
         position = np.arange(step * self.batch_size, stop)
         # fewer rows than a batch: they repeat
-        share = np.array_split(position, self.world)[self.rank]
-        share = np.random.default_rng((self.seed, epoch, step, self.rank, self.world)).permutation(share)
+        lanes = self.lanes or self.world
+        each, mine = (
+            len(position) // lanes,
+            range(self.rank * lanes // self.world, (self.rank + 1) * lanes // self.world),
+        )
+        shuffled = [
+            np.random.default_rng((self.seed, epoch, step, lane, lanes)).permutation(
+                position[lane * each : (lane + 1) * each]
+            )
+            for lane in mine
+        ]
+        share = np.concatenate([part.reshape(-1, self.batch_size // lanes) for part in shuffled], axis=1).ravel()
         order = self._order(epoch)
         return order[share % len(order)], share
 

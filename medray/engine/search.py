@@ -60,7 +60,9 @@ class Search:
         """Trials beside each other rather than workers on one: many small runs keep every GPU busy, and nothing is
         spent on gradients between them."""
         workers = 0 if options.workers is None else options.workers
-        return spread(self.trials * len(folds), workers, options.gpu, options.threads, options.at_once)
+        return spread(
+            self.trials * len(folds), workers, options.gpu, options.threads, options.at_once, options.min_workers
+        )
 
     def expected_epochs(self, rungs: tuple[int, ...]) -> float:
         """Epochs that all trials come to, if one in ``reduction`` is kept at each rung."""

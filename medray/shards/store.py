@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,17 @@ class Store:
 
     def __init__(self, uri: str | Path) -> None:
         self.uri = re.sub(r"//[^/@]*@", "//", str(uri).split("?")[0]).rstrip("/")  # to be shown: no keys, no options
+        given = str(uri)
+        if self.uri.startswith("s3://") and "allow_delayed_open" not in given:
+            # a file of less than 5 MB in one request, not three: none is left half uploaded when storage refuses the last
+            given += f"{'&' if '?' in given else '?'}allow_delayed_open=true"
         try:
             if "://" in self.uri:
-                self.filesystem, self.root = pafs.FileSystem.from_uri(str(uri))
+                self.filesystem, self.root = pafs.FileSystem.from_uri(given)
             else:
                 self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            why = _first_line(error).replace(str(uri), self.uri)  # pyarrow repeats the URI, keys included
+            why = _first_line(error).replace(given, self.uri)  # pyarrow repeats the URI, keys included
             raise ValueError(f"{self.uri}: not a folder or URI that pyarrow opens ({why})") from None
         self.root = self.root.rstrip("/")
 
@@ -115,14 +119,7 @@ class Store:
         Args:
             patience: seconds to wait before each further attempt.
         """
-        for seconds in patience:
-            try:
-                return self._write(name, data)
-            except OSError as error:
-                if error.errno in _FINAL or any(word in str(error) for word in _FINAL_OF_S3):
-                    raise
-                time.sleep(seconds)
-        return self._write(name, data)
+        _patiently(lambda: self._write(name, data), patience)
 
     def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         path = self.path(name)
@@ -145,10 +142,17 @@ class Store:
 
     def delete(self, name: str) -> None:
         if self.exists(name):
-            self.filesystem.delete_file(self.path(name))
+            _patiently(lambda: self.filesystem.delete_file(self.path(name)), PATIENCE)
 
     def read_json(self, name: str, default: Any = None) -> Any:
-        return json.loads(self.read_bytes(name)) if self.exists(name) else default
+        """An object that is replaced by a longer one while it is read comes cut off (pyarrow asks for its size, then for as
+        many bytes): it is read again."""
+        for seconds in PATIENCE[:3]:
+            try:
+                return json.loads(self.read_bytes(name)) if self.exists(name) else default
+            except json.JSONDecodeError:
+                time.sleep(seconds)
+        return json.loads(self.read_bytes(name))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
@@ -171,6 +175,17 @@ class Store:
         except OSError as error:
             reason = _first_line(error)
             raise ValueError(f"{self.uri}: cannot be written ({reason}); choose another --out") from None
+
+
+def _patiently(change: Callable[[], None], patience: Sequence[float]) -> None:
+    for seconds in patience:
+        try:
+            return change()
+        except OSError as error:
+            if error.errno in _FINAL or any(word in str(error) for word in _FINAL_OF_S3):
+                raise
+            time.sleep(seconds)
+    return change()
 
 
 def place(uri: str | None) -> str | None:

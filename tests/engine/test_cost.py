@@ -35,6 +35,13 @@ def test_hours_are_those_of_every_gpu(tmp_path: Path) -> None:
     assert "at 3" not in spent(stages, None)
 
 
+def test_an_epoch_by_fewer_workers_costs_less(tmp_path: Path) -> None:
+    run = run_in(Store(tmp_path), "net/fold0", replace(GPUS, min_workers=2))
+    epochs = [{"epoch": 1, "workers": [4]}, {"epoch": 2, "workers": [4, 2]}, {"epoch": 3, "workers": [2]}]
+    run.store.write_json("history.json", [epoch | {"system": {"epoch_seconds": 1800}} for epoch in epochs])
+    assert gpu_hours([run]) == pytest.approx(2 + 1 + 1)
+
+
 def test_cpus_have_no_price(tmp_path: Path) -> None:
     here = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
     stages = {"backbones": [run_in(Store(tmp_path), "net/fold0", here, 36)], "sequence": []}

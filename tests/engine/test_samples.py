@@ -45,6 +45,24 @@ def test_any_number_of_workers_sees_the_same_rows_window_by_window_in_equal_shar
         assert sorted(np.concatenate(shares)) == sorted(alone.samples(*unit)[0])
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 6])
+def test_with_the_same_lanes_any_number_of_workers_sees_the_same_batches(world: int) -> None:
+    def batches(world: int, unit: tuple[int, int]) -> list[list[int]]:
+        """Of each step, the rows of all workers with the numbers that seed their augmentation."""
+        plans = [TrainingPlan(rows(400), 24, 1, seed=0, world=world, rank=rank, lanes=12) for rank in range(world)]
+        parts = [np.stack(plan.samples(*unit), axis=1).reshape(-1, 24 // world, 2) for plan in plans]
+        return [sorted(map(tuple, step)) for step in np.concatenate(parts, axis=1).tolist()]
+
+    for unit in TrainingPlan(rows(400), 24, 1, seed=0).units():
+        assert batches(world, unit) == batches(12, unit)
+
+
+def test_a_worker_reads_its_part_of_the_row_groups_alone() -> None:
+    plans = [TrainingPlan(rows(256), 32, 1, seed=0, world=2, rank=rank, lanes=4) for rank in range(2)]
+    groups = [{int(i) // 8 for i in plan.samples(0, 0)[0]} for plan in plans]
+    assert not groups[0] & groups[1]
+
+
 def test_a_resumed_plan_is_the_rest_of_the_whole_one() -> None:
     whole = TrainingPlan(rows(400), 8, 2, seed=0)
     rest = TrainingPlan(rows(400), 8, 2, seed=0, first_epoch=1, first_step=WINDOW_BATCHES)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
+from ray_processes import free_port
+from servers import mlflow_server
 
 from medray.engine import tracking
 from medray.engine.tracking import Tracker
@@ -49,34 +47,6 @@ def test_a_restarted_job_continues_its_runs(tmp_path: Path) -> None:
     assert runs["fold0"].info.status == "FINISHED"
 
 
-@contextmanager
-def server(folder: Path, port: int) -> Iterator[str]:
-    words = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/s.db",
-             "--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]  # fmt: skip
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        import psutil
-
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_server_that_never_answers_costs_ten_seconds_at_most(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +67,7 @@ def test_a_server_that_never_answers_costs_ten_seconds_at_most(
 def test_points_of_an_outage_are_there_when_the_server_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "RETRY_SECONDS", 1.0)
     port = free_port()
-    with server(tmp_path, port) as uri:
+    with mlflow_server(tmp_path, port) as uri:
         tracker = Tracker(uri, "e", None, "job")
         tracker.want("", "job", history=history(2))
         deadline = time.monotonic() + 60
@@ -105,7 +75,7 @@ def test_points_of_an_outage_are_there_when_the_server_is_back(tmp_path: Path, m
             time.sleep(0.1)
     tracker.want("", "job", history=history(4))  # two epochs while nobody listens
     time.sleep(3)
-    with server(tmp_path, port) as uri:
+    with mlflow_server(tmp_path, port) as uri:
         tracker.want("", "job", history=history(5), finished=True)
         assert tracker.close()
         assert steps(uri, "job") == [1, 2, 3, 4, 5]

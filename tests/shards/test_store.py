@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 
 from medray.shards.store import Store, reason
@@ -46,6 +48,30 @@ def test_storage_that_refuses_for_a_moment_is_asked_again(tmp_path: Path, monkey
     assert store.read_bytes("a.bin") == b"whole"
 
 
+def test_a_refused_deletion_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        """A filesystem that refuses its first deletions."""
+
+        refusals = 2
+
+        def delete_file(self, path: str) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError("When deleting: AWS Error SLOW_DOWN")
+            os.unlink(path)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(pafs.LocalFileSystem(), name)
+
+    store, waited = Store(tmp_path), []
+    store.write_bytes("a.bin", b"")
+    store.filesystem = Refusing()
+    monkeypatch.setattr("time.sleep", waited.append)
+    store.delete("a.bin")
+    assert waited == [0.5, 1.0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_waiting_does_not_change_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
@@ -78,6 +104,19 @@ def test_tables_and_json_come_back(tmp_path: Path) -> None:
     store.write_json("j.json", {"a": [1]})
     assert store.read_json("j.json") == {"a": [1]}
     assert store.read_json("none.json", 7) == 7
+
+
+def test_json_that_comes_cut_off_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = b'[{"epoch": 1}, {"epoch": 2}]', [12, 20]
+    Store(tmp_path).write_bytes("j.json", whole)
+    monkeypatch.setattr(Store, "read_bytes", lambda store, name: whole[: cut.pop()] if cut else whole)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert Store(tmp_path).read_json("j.json") == [{"epoch": 1}, {"epoch": 2}]
+    assert waited == [0.5, 1.0]
+    monkeypatch.setattr(Store, "read_bytes", lambda store, name: whole[:12])
+    with pytest.raises(json.JSONDecodeError):
+        Store(tmp_path).read_json("j.json")
 
 
 def test_json_refuses_nan_which_no_other_reader_knows(tmp_path: Path) -> None:
