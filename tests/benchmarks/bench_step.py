@@ -90,6 +90,7 @@ def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
     engine = Worker(run)
     # images per second count the batch of all workers
     engine.task = replace(task, batch_size=flags.batch_size * world)
+    engine._due = lambda saved, steps: False  # type: ignore[method-assign]  # there is no Ray here to ask for notices
     bare = channels_last(task.network().to(engine.device))
     bare.train()
     model: nn.Module = bare
