@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from medray.engine.claim import claim
 from medray.engine.cluster import Resources, spread
 from medray.engine.options import Options
-from medray.engine.progress import say
+from medray.engine.progress import say, warn
 from medray.engine.space import Dimension
 from medray.shards.store import Store
 from medray.system import Direction
@@ -108,6 +109,7 @@ def show_search(
     images: int,
     options: Options,
     resources: Resources,
+    schedule: str = "",
 ) -> None:
     """The plan, before anything is spent. Images are at most what the files can give."""
     folds = options.fold_list()
@@ -123,3 +125,8 @@ def show_search(
         f"  training  about {trained:.0f} epochs × {of_epoch:,} images = {trained * of_epoch:,.0f}, {most} epochs at most"
     )
     say(f"  cluster   {resources}\n")
+    if schedule == "one-cycle" and rungs[0] < 0.3 * rungs[-1]:
+        warn(
+            f"after {rungs[0]} of {rungs[-1]} epochs a one-cycle rate still rises: who is behind there may lead at the end; "
+            f"--schedule cosine, --first-rung {math.ceil(0.4 * rungs[-1])} or --no-prune"
+        )

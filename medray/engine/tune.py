@@ -89,7 +89,7 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     data.find()
     resources = search.spread(options, folds)
     rungs = search.rungs(next(iter(bases.values())).epochs)
-    show_search(search, space, rungs, len(data.files), options, resources)
+    show_search(search, space, rungs, len(data.files), options, resources, next(iter(bases.values())).schedule)
     tracker = options.tracker(search.name)
     tracker.want("", f"search {search.name}", params={d.field: str(d) for d in space} | {"objective": job.objective})
     prepared = data.prepare()
