@@ -72,7 +72,7 @@ def test_figures_are_scikit_learns_with_intervals_around_them() -> None:
 def test_too_few_positives_say_so() -> None:
     hernia = score(predictions(), TARGETS, samples=5)["targets"]["Hernia"]
     for name in ("auc", "average_precision", "specificity_at_95_sensitivity"):
-        assert hernia[name] == {"value": None, "low": None, "high": None, "reason": "3 positive films, fewer than 5"}
+        assert hernia[name] == {"value": None, "low": None, "high": None, "reason": "3 positive films, fewer than 10"}
     assert hernia["log_loss"] is not None
 
 
