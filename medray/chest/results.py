@@ -54,10 +54,10 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
     lines = [f"{metrics['films']:,} held-out films of {metrics['patients']:,} patients; split: {metrics['split']}"]
     lines += [
-        f"mean AUC            {figure_text(metrics['mean_auc'])}  over {len(metrics['mean_auc']['over'])} targets"
+        f"mean AUC                {figure_text(metrics['mean_auc'])}  over {len(metrics['mean_auc']['over'])} targets"
     ]
     for name, of_target in metrics["targets"].items():
-        lines.append(f"AUC {name:<16}{figure_text(of_target['auc'])}  ({of_target['positives']:,} positive)")
+        lines.append(f"AUC {name:<20}{figure_text(of_target['auc'])}  ({of_target['positives']:,} positive)")
     return lines
 
 

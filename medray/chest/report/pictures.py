@@ -71,7 +71,7 @@ def collect(
     out = []
     for target, kind, at in choose(oof, task.names, most):
         held = oof.iloc[at]
-        row = private.iloc[places[held["image_id"]]].to_dict()
+        row = private.iloc[places[held["image_id"]]].to_dict() | {"image_id": held["image_id"]}
         image, problem = None, ""
         try:
             with folder.filesystem.open_input_file(row["path"]) as stream:
