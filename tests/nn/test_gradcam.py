@@ -18,7 +18,9 @@ def network(name: str, classes: int = 3) -> Backbone:
 
 
 def films(side_px: int = 96) -> Tensor:
-    return torch.randint(0, 256, (2, 1, side_px, side_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (2, 1, side_px, side_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "densenet121"])
@@ -88,5 +90,7 @@ def test_channels_that_come_last_are_no_rows() -> None:
 def test_tokens_are_refused_in_one_line(name: str) -> None:
     made = network(name)
     side_px = made.body.pretrained_cfg["input_size"][-1]
-    with pytest.raises(ValueError, match=r"^the backbone's last features are \d+ × \d+, no maps in space.*densenet121$"):
+    with pytest.raises(
+        ValueError, match=r"^the backbone's last features are \d+ × \d+, no maps in space.*densenet121$"
+    ):
         grad_cam(made, films(side_px)[:1], [0])

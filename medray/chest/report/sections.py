@@ -123,11 +123,41 @@ def _decisions(metrics: Mapping[str, Any]) -> Section:
         rows.append(
             {"target": _shown(name), **{k: None if found[k] is None else f"{found[k]:.3f}" for k in ("threshold", "f1", "sensitivity", "specificity")}}
         )  # fmt: skip
-    if not rows:
-        return Section("Decisions", "No threshold: there are no validation films, or too few of a class among them.")
+    without = [_shown(name) for name in metrics["targets"] if _shown(name) not in {row["target"] for row in rows}]
     kappas = ", ".join(f"{name} {value}" for name, value in SOURCE_KAPPA.items())
     text = f"At the threshold of the highest F1 on the validation films, never on these. Context: the source reports F1 {SOURCE_F1} and Cohen's kappa {kappas} against senior radiologists, without saying on how many films or at which threshold."
-    return Section("Decisions", text, table=pd.DataFrame(rows))
+    if not rows:
+        text = "No threshold: there are no validation films, or too few of a class among them."
+    elif without:
+        text += (
+            f"\nNo threshold, since too few of the validation films are positive (or negative): {', '.join(without)}."
+        )
+    more: list[Block] = [Table(pd.DataFrame(rows).rename(columns={"f1": "F1"}))] if rows else []
+    return Section("Decisions", text, more=(*more, *_agreement(metrics["agreement"])))
+
+
+def _agreement(pairs: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Cohen's kappa by target, over all films and of each View Position."""
+    if not pairs:
+        return []
+    targets = list(dict.fromkeys(name for pair in pairs for name in pair["targets"]))
+    views = sorted({view for pair in pairs for view in pair["by_view"]})
+    rows = []
+    for target in targets:
+        for view in ("", *views):
+            row: dict[str, Any] = {"target": _shown(target), "films": view or "all"}
+            for pair in pairs:
+                found = (pair["by_view"].get(view, {}) if view else pair["targets"]).get(target)
+                row[" – ".join(pair["between"])] = None if found is None else _kappa(found)
+            rows.append(row)
+    text = "Cohen's kappa: agreement beyond what chance gives. 1 is full agreement, 0 none beyond chance. Of the films that both answer; the model answers by the thresholds above."
+    return [text, Table(pd.DataFrame(rows))]
+
+
+def _kappa(found: Mapping[str, Any]) -> Cell:
+    if found["kappa"] is None:
+        return Cell("–", found["reason"])
+    return Cell(f"{found['kappa']:.3f}", f"{found['films']:,} films, {found['agreement']:.1%} alike")
 
 
 def _gallery(pictures: Sequence[Pictured]) -> Section:
