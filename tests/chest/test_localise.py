@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medray.chest.localise import BOX_SPACE_PX, OVERLAPS, Boxes, by_finding, compare, read_boxes
+from medray.chest.localise import BOX_SPACE_PX, OVERLAPS, Boxes, by_finding, compare, read_boxes, with_boxes
 
 HEAD = "Image Index,Finding Label,Bbox [x,y,w,h]\n"
 
@@ -134,3 +134,12 @@ def test_hit_rates_by_finding() -> None:
     assert rates["all"]["pointing"] == pytest.approx(2 / 3)
     assert rates["all"]["iou"]["0.1"] == pytest.approx(2 / 3)
     assert rates["Nodule"]["iobb"]["0.1"] == 1
+
+
+def test_boxes_are_drawn_where_they_lie() -> None:
+    picture = np.zeros((512, 256, 3), np.uint8)
+    drawn = with_boxes(picture, [(256, 512, 512, 256)])
+    rows, columns = np.nonzero(drawn.max(axis=2))
+    assert (rows.min(), rows.max()) == (pytest.approx(256, abs=2), pytest.approx(384, abs=2))
+    assert (columns.min(), columns.max()) == (pytest.approx(64, abs=2), pytest.approx(192, abs=2))
+    assert not drawn[300:340, 100:150].any()
