@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +19,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from chest_films import noise, write_png
+from conftest import load
 
+from medray.chest import answers
 from medray.chest.classes import FINDINGS
 from medray.engine import checkpoint
+from medray.engine.run import Run
+from medray.engine.samples import Rows
+from medray.engine.sweep import cross_validation
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
 
-Run = Callable[..., tuple[int, str]]
+Job = Callable[..., tuple[int, str]]
 NAME = "small-findings"
 SMALL = ("--recipe", "small", "--epochs", 1, "--threads", 1, "--workers", 0, "--rows-per-shard", 64)
 
@@ -67,30 +77,38 @@ def base(films: Path, chest_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     return ["--images", films, "--labels", chest_dir, "--key-dir", private, *SMALL]
 
 
-@pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as context:
-        yield context
+@dataclass
+class Finished:
+    """What one run of the whole job left: its --out, what it printed, and the ids of the films that were learned from."""
+
+    out: Path
+    said: str
+    learned: list[str]
 
 
 @pytest.fixture(scope="module")
 def finished(
-    base: list[object], readers: tuple[Path, Path], local_ray: None, tmp_path_factory: pytest.TempPathFactory,
-    patch: pytest.MonkeyPatch,
-) -> tuple[Path, str]:  # fmt: skip
-    """One run of the whole job, under pseudonyms and with two readers: its --out, and what it printed."""
-    import contextlib
-    import io
-    import sys
+    base: list[object], readers: tuple[Path, Path], local_ray: None, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    """Under pseudonyms, and with two readers."""
+    out, learned = tmp_path_factory.mktemp("finished") / "out", []
+    job = load("chest_cv")
 
-    from conftest import load
+    def seen(name: str, task: Any, rows: Rows, index: pd.DataFrame, *more: Any) -> list[Run]:
+        runs = cross_validation(name, task, rows, index, *more)
+        ids = dict(zip(zip(rows.file, rows.group, rows.row, strict=True), index["image_id"], strict=True))
+        for run in runs:
+            places = zip(run.train.file, run.train.group, run.train.row, strict=True)
+            learned.extend(ids[place] for place in places)
+        return runs
 
-    out = tmp_path_factory.mktemp("finished") / "out"
     words = ["chest_cv.py", *base, "--out", out, "--reader", readers[0], "--reader", readers[1]]
-    patch.setattr(sys, "argv", [str(word) for word in words])
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
-        load("chest_cv").start()
-    return out, said.getvalue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(word) for word in words])
+        patch.setattr(job, "cross_validation", seen)
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+            job.start()
+    return Finished(out, said.getvalue(), learned)
 
 
 def the_error(result: tuple[int, str]) -> str:
@@ -114,27 +132,27 @@ def own_names(base: list[object], out: Path) -> dict[str, str]:
 
 @pytest.mark.real_data
 def test_the_test_list_is_held_out_and_none_of_its_patients_was_learned_from(
-    finished: tuple[Path, str], base: list[object], films: Path, lists: dict[str, set[str]]
+    finished: Finished, base: list[object], films: Path, lists: dict[str, set[str]]
 ) -> None:
-    out, _ = finished
+    out = finished.out
     results = Store(out).sub("models", NAME)
     oof = results.read_table("oof.parquet").to_pandas()
     names = own_names(base, out)
     there = {path.stem for path in films.iterdir()}
     assert {names[image] for image in oof["image_id"]} == there & lists["test"]
-    inner = Store(out).sub("runs", NAME, "fold0").read_table("inner_predictions.parquet").to_pandas()
+    inner = Store(out).sub("runs", NAME, "fold0").read_table("inner.parquet").to_pandas()
     assert {names[image] for image in inner["image_id"]} == there & lists["val"]
+    learned = {names[image] for image in finished.learned}
+    assert learned == there & lists["train"]
+    assert len(finished.learned) == len(learned)
+    assert not {name[:8] for name in learned} & {names[image][:8] for image in oof["image_id"]}
     split = Store(out).read_table("folds.parquet").to_pandas().set_index("patient_id")["split"]
     assert set(split[oof["patient_id"].unique()]) == {"test"}
-    learned = there & lists["train"]
-    assert not {name[:8] for name in learned} & {names[image][:8] for image in oof["image_id"]}
-    run = json.loads((out / "runs" / NAME / "fold0" / "run.json").read_text()) if (out / "runs" / NAME / "fold0" / "run.json").exists() else {}  # fmt: skip
-    assert run.get("train_rows", len(learned)) == len(learned)
 
 
 @pytest.mark.real_data
-def test_what_it_leaves(finished: tuple[Path, str], films: Path) -> None:
-    out, said = finished
+def test_what_it_leaves(finished: Finished, films: Path) -> None:
+    out, said = finished.out, finished.said
     results = out / "models" / NAME
     metrics = json.loads((results / "metrics.json").read_text())
     assert metrics["split"] == "the three lists"
@@ -156,8 +174,8 @@ def test_what_it_leaves(finished: tuple[Path, str], films: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_readers_are_compared_with_the_model_and_each_other(finished: tuple[Path, str]) -> None:
-    out, said = finished
+def test_readers_are_compared_with_the_model_and_each_other(finished: Finished) -> None:
+    out, said = finished.out, finished.said
     results = out / "models" / NAME
     agreement = json.loads((results / "metrics.json").read_text())["agreement"]
     oof = Store(results).read_table("oof.parquet").to_pandas()
@@ -176,8 +194,8 @@ def test_readers_are_compared_with_the_model_and_each_other(finished: tuple[Path
 
 
 @pytest.mark.real_data
-def test_run_again_it_trains_nothing(finished: tuple[Path, str], base: list[object], run_in_process: Run) -> None:
-    out, _ = finished
+def test_run_again_it_trains_nothing(finished: Finished, base: list[object], run_in_process: Job) -> None:
+    out = finished.out
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     metrics = json.loads((out / "models" / NAME / "metrics.json").read_text())
     status, text = run_in_process("chest_cv", *base, "--out", out)
@@ -190,7 +208,7 @@ def test_run_again_it_trains_nothing(finished: tuple[Path, str], base: list[obje
 
 @pytest.mark.real_data
 @pytest.mark.usefixtures("local_ray")
-def test_folds_by_patient(base: list[object], run_in_process: Run, tmp_path: Path) -> None:
+def test_folds_by_patient(base: list[object], run_in_process: Job, tmp_path: Path) -> None:
     flags = ["--split", "folds", "--folds", 2, "--public-ids", "--heads", "source", "--out", tmp_path / "out"]
     status, text = run_in_process("chest_cv", *base, *flags)
     assert status == 0, text
@@ -211,11 +229,10 @@ def test_folds_by_patient(base: list[object], run_in_process: Run, tmp_path: Pat
         (("--name", "../up"), "--name ../up: letters, digits"),
         (("--targets", "Lump"), '"Lump"'),
         (("--reader", "absent.csv"), "--reader absent.csv: "),
-        (("--backbone", "densenet_121"), "densenet121"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_starts(
-    flags: tuple[str, ...], message: str, run_in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: tuple[str, ...], message: str, run_in_process: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, text = run_in_process(
@@ -228,8 +245,8 @@ def test_what_cannot_be_is_said_before_anything_starts(
 
 
 @pytest.mark.real_data
-def test_a_reader_that_cannot_be_read_or_knows_no_film_ends_it_before_training(
-    base: list[object], run_in_process: Run, tmp_path: Path, local_ray: None
+def test_a_reader_or_backbone_that_cannot_be_used_ends_it_before_training(
+    base: list[object], run_in_process: Job, tmp_path: Path, local_ray: None
 ) -> None:
     table = tmp_path / "reader.csv"
     flags = [*base, "--out", tmp_path / "out", "--reader", table]
@@ -237,21 +254,23 @@ def test_a_reader_that_cannot_be_read_or_knows_no_film_ends_it_before_training(
     assert 'Effusion is "perhaps", neither 0 nor 1' in the_error(run_in_process("chest_cv", *flags))
     table.write_text("Image Index,Effusion\nunknown.png,1\n")
     assert "none of its 1 images is one of the 200 films" in the_error(run_in_process("chest_cv", *flags))
+    strange = [*flags[:-2], "--backbone", "densenet_121"]
+    assert "timm has no such model; did you mean densenet121" in the_error(run_in_process("chest_cv", *strange))
     assert not list((tmp_path / "out" / "runs").rglob("history.json"))
 
 
 # ---- chest_explain --------------------------------------------------------------------------------------------------
 
 
-def explain(run: Run, finished: tuple[Path, str], tmp_path: Path, *flags: object) -> tuple[str, pd.DataFrame]:
-    status, text = run("chest_explain", *flags, "--run", finished[0], "--to", tmp_path / "to")
+def explain(run: Job, finished: Finished, tmp_path: Path, *flags: object) -> tuple[str, pd.DataFrame]:
+    status, text = run("chest_explain", *flags, "--run", finished.out, "--to", tmp_path / "to")
     assert status == 0, text
     return text, pd.read_csv(tmp_path / "to" / "predictions.csv")
 
 
 @pytest.mark.real_data
 def test_one_film_has_three_findings_and_three_pictures_of_its_size(
-    finished: tuple[Path, str], films: Path, lists: dict[str, set[str]], run_in_process: Run, tmp_path: Path
+    finished: Finished, films: Path, lists: dict[str, set[str]], run_in_process: Job, tmp_path: Path
 ) -> None:
     import cv2
 
@@ -271,13 +290,13 @@ def test_one_film_has_three_findings_and_three_pictures_of_its_size(
 
 @pytest.mark.real_data
 def test_probabilities_are_those_of_the_job(
-    finished: tuple[Path, str], base: list[object], films: Path, lists: dict[str, set[str]], run_in_process: Run, tmp_path: Path
+    finished: Finished, base: list[object], films: Path, lists: dict[str, set[str]], run_in_process: Job, tmp_path: Path
 ) -> None:  # fmt: skip
     held_out = [path for path in sorted(films.iterdir()) if path.stem in lists["test"]][:3]
     _, table = explain(run_in_process, finished, tmp_path, *held_out)
     assert not table["trained_on"].any()
-    oof = Store(finished[0]).sub("models", NAME).read_table("oof.parquet").to_pandas()
-    oof.index = pd.Index(oof["image_id"].map(own_names(base, finished[0])))
+    oof = Store(finished.out).sub("models", NAME).read_table("oof.parquet").to_pandas()
+    oof.index = pd.Index(oof["image_id"].map(own_names(base, finished.out)))
     for row in table.to_dict("records"):
         for name in FINDINGS:
             assert row[f"p_{name}"] == pytest.approx(oof.loc[row["image_id"], f"p_{name}"], abs=1e-5)
@@ -285,7 +304,7 @@ def test_probabilities_are_those_of_the_job(
 
 @pytest.mark.real_data
 def test_a_folder_with_a_target_boxes_and_a_damaged_film(
-    finished: tuple[Path, str], films: Path, run_in_process: Run, tmp_path: Path
+    finished: Finished, films: Path, run_in_process: Job, tmp_path: Path
 ) -> None:
     folder = tmp_path / "new"
     folder.mkdir()
@@ -318,14 +337,12 @@ def test_a_folder_with_a_target_boxes_and_a_damaged_film(
 
 @pytest.mark.real_data
 def test_it_goes_on_with_the_films_that_are_left(
-    finished: tuple[Path, str], films: Path, run_in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, films: Path, run_in_process: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "new"
     folder.mkdir()
     for path in sorted(films.iterdir())[:5]:
         shutil.copy(path, folder)
-    import medray.chest.answers as answers
-
     real, asked = answers.explain, []
 
     def counted(*given: Any, **named: Any) -> Any:
@@ -335,13 +352,10 @@ def test_it_goes_on_with_the_films_that_are_left(
         return real(*given, **named)
 
     monkeypatch.setattr(answers, "explain", counted)
-    monkeypatch.setattr("jobs.FILMS_PER_PART", 2, raising=False)
-    from conftest import load
-
     module = load("chest_explain")
     monkeypatch.setattr(module, "FILMS_PER_PART", 2)
     monkeypatch.setattr(
-        "sys.argv", ["x", str(folder), "--run", str(finished[0]), "--to", str(tmp_path / "to"), "--top", "1"]
+        "sys.argv", ["x", str(folder), "--run", str(finished.out), "--to", str(tmp_path / "to"), "--top", "1"]
     )
     with pytest.raises(SystemExit) as stop:
         module.start()
@@ -352,17 +366,15 @@ def test_it_goes_on_with_the_films_that_are_left(
 
 
 @pytest.mark.real_data
-def test_mistakes_of_explain_are_one_line(
-    finished: tuple[Path, str], films: Path, run_in_process: Run, tmp_path: Path
-) -> None:
-    out, film = finished[0], next(films.iterdir())
+def test_mistakes_of_explain_are_one_line(finished: Finished, films: Path, run_in_process: Job, tmp_path: Path) -> None:
+    out, film = finished.out, next(films.iterdir())
 
     def error(*flags: object, run: Path = out) -> str:
         return the_error(run_in_process("chest_explain", *flags, "--run", run, "--to", tmp_path / "to"))
 
     assert "--target tumour: this model answers for Atelectasis" in error(film, "--target", "tumour")
     (tmp_path / "texts").mkdir()
-    assert "texts: there is no file" in error(tmp_path / "texts")
+    assert "texts: there are no files in it" in error(tmp_path / "texts")
     (tmp_path / "texts" / "a.txt").write_text("no film")
     assert "none of 1 files is a usable film" in error(tmp_path / "texts")
     assert "nowhere: no such" in error(tmp_path / "nowhere")
@@ -371,7 +383,7 @@ def test_mistakes_of_explain_are_one_line(
     assert not list((tmp_path / "to").rglob("*.csv"))
 
 
-def test_a_run_of_another_task_is_refused(run_in_process: Run, tmp_path: Path, tiny_task: SliceTask) -> None:
+def test_a_run_of_another_task_is_refused(run_in_process: Job, tmp_path: Path, tiny_task: SliceTask) -> None:
     write_png(tmp_path / "film.png")
     out = Store(tmp_path / "run")
     out.write_json("config.json", {"dicom": "somewhere"})
@@ -390,7 +402,7 @@ def test_a_run_of_another_task_is_refused(run_in_process: Run, tmp_path: Path, t
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_search_on_the_validation_list_names_the_command_of_the_best(
-    base: list[object], lists: dict[str, set[str]], run_in_process: Run, tmp_path: Path
+    base: list[object], lists: dict[str, set[str]], run_in_process: Job, tmp_path: Path
 ) -> None:
     words = [word for word in base if word not in ("--recipe", "small")]
     flags = ["--backbones", "small", "--trials", 2, "--search", "learning-rate=1e-3..1e-2:log", "--public-ids"]
@@ -399,7 +411,7 @@ def test_a_search_on_the_validation_list_names_the_command_of_the_best(
     found = json.loads((tmp_path / "out" / "searches" / "search" / "search.json").read_text())
     command = shlex.split(found["best"][0]["command"])
     assert command[:3] == ["uv", "run", "jobs/chest_cv.py"]
-    given = dict(zip(command[:-1], command[1:], strict=True))
+    given = dict(itertools.pairwise(command))
     assert given["--recipe"] == "small"
     assert given["--name"] == "search-best"
     assert float(given["--learning-rate"]) == found["best"][0]["values"]["learning_rate"]
@@ -422,7 +434,7 @@ def test_a_search_on_the_validation_list_names_the_command_of_the_best(
     ],
 )
 def test_what_cannot_be_searched_is_one_line(
-    flags: tuple[str, ...], message: str, run_in_process: Run, tmp_path: Path
+    flags: tuple[str, ...], message: str, run_in_process: Job, tmp_path: Path
 ) -> None:
     status, text = run_in_process(
         "chest_tune", "--backbones", "small", "--out", tmp_path / "out", "--key-dir", tmp_path / "k", *flags
@@ -433,7 +445,7 @@ def test_what_cannot_be_searched_is_one_line(
 
 
 @pytest.mark.parametrize("job", ["chest_cv", "chest_explain", "chest_tune"])
-def test_help_names_every_flag_of_its_own(job: str, run_in_process: Run) -> None:
+def test_help_names_every_flag_of_its_own(job: str, run_in_process: Job) -> None:
     status, text = run_in_process(job, "--help")
     assert status == 0
     flags = {
