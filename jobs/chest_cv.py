@@ -18,6 +18,7 @@ import tyro
 
 from medray.chest import recipes
 from medray.chest.classes import FINDINGS
+from medray.chest.readers import on_films, read_reader
 from medray.chest.report import write_report
 from medray.chest.results import conclude, flat, summary
 from medray.chest.source import Radiograph
@@ -54,6 +55,9 @@ class ChestCV:
     """The 14 findings; abnormal or not; or the source's two, tumour and inflammation. --targets names others."""
     backbone: str = ""
     """Any timm model in place of the recipe's."""
+    reader: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """CSV of what a reader saw: a column of images, and one named like each of some targets, 0 or 1. Cohen's kappa with the
+    model; given twice, also between the two readers."""
     name: str = ""
     """Of the model: its runs lie in runs/<name>, scores and report in models/<name>. The recipe's and heads' if not given."""
     until: Literal["shards", "train", "report"] = "report"
@@ -71,6 +75,7 @@ class ChestCV:
 
 def main(job: ChestCV, task: FilmTask) -> None:
     options, out = job.options, Store(job.options.out)
+    answers = [read_reader(uri, task.targets) for uri in job.reader]
     source = job.source.holding(task.shard_needs, out.sub("shards").folders())
     data = Dataset(FILMS if job.split == "lists" else FILMS_BY_FOLDS, source, options, job.images, job.labels)
     lists = data.use_lists()
@@ -90,6 +95,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
 
     say("\n1. Shards and split")
     prepared = data.prepare()
+    readers = [on_films(reader, prepared.inventory, prepared.private) for reader in answers]
     if job.until == "shards":
         tracker.close()
         return
@@ -103,7 +109,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
 
     say("\n3. Scores")
     results = out.sub("models", name)
-    metrics = conclude(results, task, out_of_fold(runs), inner_predictions(runs), data.split_name)
+    metrics = conclude(results, task, out_of_fold(runs), inner_predictions(runs), data.split_name, readers)
     say("\n".join(f"  {line}" for line in summary(metrics)))
 
     say("\n4. Report")

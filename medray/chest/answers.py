@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from medray.chest.explain import explain, overlay
+from medray.chest.explain import NO_HEAT, explain, overlay
 from medray.chest.inventory import assemble
-from medray.chest.localise import Boxes, by_finding, compare
+from medray.chest.localise import Boxes, by_finding, compare, with_boxes
 from medray.chest.source import Radiograph
 from medray.chest.task import FilmTask
 from medray.imaging.radiograph import read_film
@@ -25,7 +25,7 @@ from medray.report import page
 from medray.shards.store import Store, reason
 
 _SHOWN = 60  # films on the page
-_TILE_PX = 360
+_TILE_PX = 240  # three side by side
 Answer = dict[str, Any]
 
 
@@ -94,19 +94,16 @@ def ask_film(
     own = boxes.table[boxes.table["image"] == row["image_id"]] if boxes is not None else None
     boxed = [] if own is None else [f for f in own["finding"].unique() if f in task.names]
     found = explain(task, networks, film, row | encoded.columns, targets, top, boxed)
-    wanted = list(targets) or found.top(top)
+    wanted = list(dict.fromkeys([*(targets or found.top(top)), *boxed]))
+    places = [] if own is None else [(b["finding"], (b["x"], b["y"], b["w"], b["h"])) for b in own.to_dict("records")]
     drawn = []
     if to is not None:
         for target in wanted:
             name = f"film{number:05d}-{target}.png"  # by its number: a file's name may be a patient's
-            _, picture = cv2.imencode(".png", overlay(film, found.heat[target])[..., ::-1])
-            to.write_bytes(name, picture.tobytes())
-            drawn.append({"target": target, "file": name})
-    compared = []
-    if own is not None:
-        for box in own[own["finding"].isin(task.names)].to_dict("records"):
-            place = (box["x"], box["y"], box["w"], box["h"])
-            compared.append({"finding": box["finding"], **compare(found.heat[box["finding"]], place)})
+            shown = with_boxes(overlay(film, found.heat[target]), [box for finding, box in places if finding == target])
+            to.write_bytes(name, cv2.imencode(".png", shown[..., ::-1])[1].tobytes())
+            drawn.append({"target": target, "file": name, "heat": bool(np.nanmax(found.heat[target]) > 0)})
+    compared = [{"finding": f, **compare(found.heat[f], box)} for f, box in places if f in task.names]
     return answer | {
         "pixels_hash": encoded.columns["pixels_hash"],
         "probabilities": json.dumps(found.probabilities),
@@ -151,7 +148,7 @@ def write_answers(
     for a in good:
         probabilities = json.loads(a["probabilities"])
         top = sorted(probabilities, key=lambda name: -probabilities[name])[:3]
-        seen = a["pixels_hash"] in trained
+        seen = _seen(a, trained)
         row = {"path": a["path"], "image_id": a["image_id"], "trained_on": seen, "top": " ".join(top)}
         rows.append(row | {f"p_{name}": value for name, value in probabilities.items()})
     table = pd.DataFrame(rows)
@@ -174,8 +171,8 @@ def write_answers(
 
 
 def trained_on(shards: Store, results: Store, folds: int) -> set[str]:
-    """Hashes of the films that some network of a model has learned from, or was chosen on: all of them where there are
-    several folds, those that were not held out where there is one.
+    """Hashes and ids of the films that some network of a model has learned from, or was chosen on: all of them where there are
+    several folds, those that were not held out where there is one. The id finds a film in another size, where ids are no pseudonyms.
 
     Args:
         shards: that the model was made from. results: where its oof.parquet is.
@@ -183,17 +180,19 @@ def trained_on(shards: Store, results: Store, folds: int) -> set[str]:
     held_out = (
         set(results.read_table("oof.parquet", columns=["image_id"])["image_id"].to_pylist()) if folds == 1 else set()
     )
-    found = set()
+    found: set[str] = set()
     for name in shards.names(".parquet"):
         rows = shards.read_table(name, columns=["image_id", "pixels_hash"]).to_pylist()
-        found |= {row["pixels_hash"] for row in rows if row["image_id"] not in held_out}
+        found |= {row[key] for row in rows if row["image_id"] not in held_out for key in ("pixels_hash", "image_id")}
     return found
 
 
+def _seen(answer: Answer, trained: set[str]) -> bool:
+    return answer["pixels_hash"] in trained or answer["image_id"] in trained
+
+
 def _localised(good: Sequence[Answer], trained: set[str], boxes: Boxes) -> dict[str, Any]:
-    found = pd.DataFrame(
-        [box | {"trained_on": a["pixels_hash"] in trained} for a in good for box in json.loads(a["boxes"])]
-    )
+    found = pd.DataFrame([box | {"trained_on": _seen(a, trained)} for a in good for box in json.loads(a["boxes"])])
     there = {a["image_id"] for a in good}
     out: dict[str, Any] = {
         "boxes": len(boxes.table), "compared": len(found), "without_film": int((~boxes.table["image"].isin(there)).sum()),
@@ -213,12 +212,12 @@ def _localisation_lines(localised: dict[str, Any]) -> list[str]:
     lines += [f"! {count} boxes left out: {why}" for why, count in localised["left_out"].items()]
     for name, figures in localised.get("all", {}).items():
         lines.append(
-            f"  {name:<20}{figures['boxes']:>4} boxes  pointing {figures['pointing']:.2f}  IoU≥.1 {figures['iou']['0.1']:.2f}  "
+            f"  {name:<20}{figures['boxes']:>4} box{'es' if figures['boxes'] != 1 else '  '}  pointing {figures['pointing']:.2f}  IoU≥.1 {figures['iou']['0.1']:.2f}  "
             f"IoBB≥.1 {figures['iobb']['0.1']:.2f}  IoBB≥.5 {figures['iobb']['0.5']:.2f}"
         )
     if localised.get("all"):
         fresh = localised["held_out"].get("all", {}).get("boxes", 0)
-        lines.append(f"  of these boxes {fresh} are on films that the model was not trained on")
+        lines.append(f"  boxes on films that the model was not trained on: {fresh} of {localised['compared']}")
     return lines
 
 
@@ -229,7 +228,10 @@ def _percentages(probabilities: dict[str, float], top: int) -> list[str]:
 
 def _sections(to: Store, good: Sequence[Answer], localised: dict[str, Any] | None, aside: int) -> list[page.Section]:
     tiles = []
-    for a in [a for a in good if a["drawn"] != "[]"][:_SHOWN]:
+    shown = sorted((a for a in good if a["drawn"] != "[]"), key=lambda a: a["boxes"] == "[]")[
+        :_SHOWN
+    ]  # with boxes first
+    for a in shown:
         probabilities = json.loads(a["probabilities"])
         name = PurePosixPath(a["path"]).name
         for drawn in json.loads(a["drawn"]):
@@ -237,12 +239,21 @@ def _sections(to: Store, good: Sequence[Answer], localised: dict[str, Any] | Non
             assert picture is not None
             factor = min(1.0, 2 * _TILE_PX / picture.shape[1])
             small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)[..., ::-1]
+            lines = (
+                name,
+                *([] if drawn["heat"] else [NO_HEAT]),
+                "most probable: " + ", ".join(_percentages(probabilities, 3)),
+            )
             title = f"{drawn['target'].replace('_', ' ')} {probabilities[drawn['target']]:.1%}"
-            tiles.append(page.Tile(small, title, (name, "most probable: " + ", ".join(_percentages(probabilities, 3)))))
+            tiles.append(page.Tile(small, title, lines))
     text = (
         "Red is the strongest evidence for the named finding on this film (Grad-CAM, gradient of its logit), scaled to each "
         "film's own maximum: colours of two films do not compare, nor do those of two findings. A map is drawn for improbable "
-        "findings too. The line marks what the network saw."
+        "findings too. The thin line marks what the network saw."
+    )
+    text += " White: a radiologist's box of that finding." if localised else ""
+    text += (
+        f"\n{len(shown)} of {len(good):,} films are shown; predictions.csv has all." if len(shown) < len(good) else ""
     )
     sections = [page.Section("Films", text, more=(page.Gallery(tuple(tiles), tile_px=_TILE_PX),))]
     if localised and localised.get("all"):
@@ -258,7 +269,7 @@ def _sections(to: Store, good: Sequence[Answer], localised: dict[str, Any] | Non
             ]
         )
         fresh = localised["held_out"].get("all", {}).get("boxes", 0)
-        note = f"Found regions: boxes around heat at or above half of its maximum. {fresh} of {localised['compared']} boxes are on films that the model was not trained on."
+        note = f"Found regions: boxes around heat at or above half of its maximum. Boxes on films that the model was not trained on: {fresh} of {localised['compared']}."
         sections.append(page.Section("Against radiologists' boxes", note, table=frame))
     if aside:
         sections.append(page.Section("Set aside", f"{aside:,} files; set_aside.csv names them and the reasons."))

@@ -41,10 +41,15 @@ def decided(probabilities: np.ndarray, labels: np.ndarray, threshold: float | np
     return out | ({"reason": f"no {' and no '.join(absent)} film"} if absent else {})
 
 
-def decisions(predictions: pd.DataFrame, thresholds: Mapping[str, float | None]) -> pd.DataFrame:
-    """0 or 1 for each film (index image_id) and target; NaN in the column of a target without a threshold."""
-    table = {
-        target: np.nan if t is None else (predictions[f"p_{target}"].to_numpy() >= t).astype(float)
-        for target, t in thresholds.items()
-    }
+def decisions(predictions: pd.DataFrame, thresholds: Mapping[str, float | np.ndarray | None]) -> pd.DataFrame:
+    """0 or 1 for each film (index image_id) and target; NaN where there is no threshold.
+
+    Args:
+        thresholds: target → of all films, or (films,) of each.
+    """
+    table = {}
+    for target, threshold in thresholds.items():
+        at = np.full(len(predictions), np.nan if threshold is None else threshold)
+        positive = (predictions[f"p_{target}"].to_numpy() >= at).astype(float)
+        table[target] = np.where(np.isnan(at), np.nan, positive)
     return pd.DataFrame(table, index=pd.Index(predictions["image_id"].to_numpy(), name="image_id"))

@@ -18,6 +18,9 @@ from medray.nn.gradcam import grad_cam
 OPACITY = 0.45
 """Of the colours where the heat is 1; where it is 0 the film stands as it is."""
 
+NO_HEAT = "no heat: nothing speaks for it"
+"""Said of a film whose map is 0 everywhere."""
+
 
 @dataclass(frozen=True)
 class Explained:

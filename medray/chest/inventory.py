@@ -40,7 +40,7 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     paths = image_keys(table["path"])
     keys = pd.Series(None, index=table.index, dtype=object)
     if labels is not None:
-        keys = _rows_of(table["item_id"], paths, labels.table.index).where(readable, None)
+        keys = rows_of(table["item_id"], paths, labels.table.index).where(readable, None)
     table["item_id"] = _names(table, paths, keys)
     _set_aside(
         table, readable & table["item_id"].where(readable).duplicated(), "duplicate", "the same image as another file"
@@ -72,8 +72,12 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     return Inventory(table, rows, tuple(warnings))
 
 
-def _rows_of(items: pd.Series, paths: pd.Series, index: pd.Index) -> pd.Series:
-    """The row of the labels that each film belongs to, None where there is none."""
+def rows_of(items: pd.Series, paths: pd.Series, index: pd.Index) -> pd.Series:
+    """The row of a table, of those that ``index`` names as the table does, that each film belongs to; None without one.
+
+    Args:
+        items: SOPInstanceUID of each film, or what a table called it. paths: of the files, as ``image_keys`` gives them.
+    """
     found = items.where(items.isin(index), None).astype(object)
     depths = sorted({name.count("/") + 1 for name in index}, reverse=True)
     for depth in depths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,18 @@ def compare(heat: np.ndarray, box_xywh: tuple[float, float, float, float], thres
         iobb.append(across / (width * height))
         iou.append(across / (width * height + w * h - across))
     return {"iou": max(iou), "iobb": max(iobb), "pointing": pointing}
+
+
+def with_boxes(picture: np.ndarray, boxes_xywh: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
+    """(rows, columns, 3) with the outline of each box, in pixels of BOX_SPACE_PX a side."""
+    rows, columns = picture.shape[:2]
+    out = np.ascontiguousarray(picture)
+    for x, y, w, h in boxes_xywh:
+        first, last = (
+            (round(a * columns / BOX_SPACE_PX), round(b * rows / BOX_SPACE_PX)) for a, b in ((x, y), (x + w, y + h))
+        )
+        cv2.rectangle(out, first, last, (255, 255, 255), max(1, rows // 256))
+    return out
 
 
 def by_finding(found: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from medray.chest.classes import members, plain_name, unknown_findings
+from medray.chest.decisions import decisions
+from medray.chest.inventory import rows_of
 from medray.chest.table import image_column, image_keys, label_values, read_rows
 from medray.shards.packed import read_unpacked
 
@@ -56,6 +59,56 @@ def read_reader(uri: str, targets: Sequence[str]) -> pd.DataFrame:
             f"--reader {shown}: no column for any of {', '.join(members(t)[0] for t in targets)}; {unknown_findings(others)}"
         )
     return pd.DataFrame(answers, index=pd.Index(keys, name="image_id"))
+
+
+def on_films(reader: pd.DataFrame, inventory: pd.DataFrame, private: pd.DataFrame) -> pd.DataFrame:
+    """A reader's answers under the ids that predictions have, which may be pseudonyms.
+
+    Args:
+        reader: of ``read_reader``.
+        inventory: as in inventory.parquet. private: the same rows with the files' own paths and identifiers. A film is
+            found as one is in the labels: by its SOPInstanceUID, its path, or the file's name alone.
+    Raises:
+        ValueError: none of the reader's images is a film that is there.
+    """
+    there = private["status"].isin(["ok", "repaired", "unlabelled"]).to_numpy()
+    films = private[there]
+    rows = rows_of(films["item_id"], image_keys(films["path"]), reader.index)
+    known = rows.notna().to_numpy()
+    if not known.any():
+        raise ValueError(
+            f"--reader: none of its {len(reader)} images is one of the {len(films):,} films; they must be named as the files "
+            "are (00000013_005.png), or by SOPInstanceUID"
+        )
+    names = pd.Index(inventory.loc[there, "image_id"].to_numpy()[known], name="image_id")
+    return reader.loc[rows[known]].set_axis(names)
+
+
+def agreement(
+    predictions: pd.DataFrame, targets: Sequence[str], readers: Sequence[pd.DataFrame]
+) -> list[dict[str, Any]]:
+    """Cohen's kappa of the model at its thresholds and each reader, and of each two readers, on the films of a table.
+
+    Args:
+        predictions: with columns threshold_<target>, without which a model decides nothing.
+        readers: of ``on_films``, in the order of the command line: "reader 1", "reader 2".
+    Returns:
+        One entry a pair: "between" (two names), "targets" as ``kappa`` gives them, "by_view" as ``kappa_by_view``.
+    """
+    nothing = np.full(len(predictions), np.nan)
+    own = {t: predictions[f"threshold_{t}"].to_numpy() if f"threshold_{t}" in predictions else nothing for t in targets}
+    held_out = pd.Index(predictions["image_id"])
+    sides = {"model": decisions(predictions, own)}
+    sides |= {f"reader {n}": table[table.index.isin(held_out)] for n, table in enumerate(readers, start=1)}
+    views = pd.Series(predictions["view"].to_numpy(), index=held_out)
+    out = []
+    for (first, one), (second, other) in combinations(sides.items(), 2):
+        found, by_view = kappa(one, other), kappa_by_view(one, other, views)
+        undecided = [t for t in found if first == "model" and one[t].isna().all()]
+        for of in (found, *by_view.values()):
+            of |= {t: of[t] | {"reason": "the model has no threshold for it"} for t in undecided}
+        out.append({"between": [first, second], "targets": found, "by_view": by_view})
+    return out
 
 
 def either(values: np.ndarray) -> np.ndarray:

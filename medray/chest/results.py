@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 
+from medray.chest.readers import agreement
 from medray.chest.scores import film_metrics, score, thresholds
 from medray.chest.task import FilmTask
 from medray.shards.store import Store
@@ -22,7 +23,12 @@ def score_folds(task: FilmTask, folds: Sequence[tuple[pd.DataFrame, pd.DataFrame
 
 
 def conclude(
-    out: Store, task: FilmTask, predictions: pd.DataFrame, validation: pd.DataFrame | None, split: str
+    out: Store,
+    task: FilmTask,
+    predictions: pd.DataFrame,
+    validation: pd.DataFrame | None,
+    split: str,
+    readers: Sequence[pd.DataFrame] = (),
 ) -> dict[str, Any]:
     """Score the held-out films, and write oof.parquet, metrics.json and method.json.
 
@@ -31,8 +37,10 @@ def conclude(
         validation: the inner films of each fold's run, with that fold: thresholds are chosen on them. None leaves
             decisions out.
         split: in words, which split a figure belongs to.
+        readers: answers by image_id, of ``readers.on_films``.
     Returns:
-        The content of metrics.json: "split", "thresholds" (fold → target → value) and what ``score`` gives.
+        The content of metrics.json: "split", "thresholds" (fold → target → value), what ``score`` gives, and "agreement"
+        (see ``readers.agreement``; empty without readers).
     """
     chosen, predictions = None, predictions.copy()
     if validation is not None:
@@ -41,6 +49,7 @@ def conclude(
             of_fold = {fold: values[target] for fold, values in chosen.items()}
             predictions[f"threshold_{target}"] = predictions["fold"].map(of_fold).astype(float)
     metrics = {"split": split, "thresholds": chosen} | score(predictions, task.names)
+    metrics["agreement"] = agreement(predictions, task.names, readers) if readers else []
     out.write_table("oof.parquet", pa.Table.from_pandas(predictions, preserve_index=False))
     out.write_json("metrics.json", metrics)
     folds = sorted(int(fold) for fold in predictions["fold"].unique())
@@ -54,11 +63,23 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
     lines = [f"{metrics['films']:,} held-out films of {metrics['patients']:,} patients; split: {metrics['split']}"]
     lines += [
-        f"mean AUC            {figure_text(metrics['mean_auc'])}  over {len(metrics['mean_auc']['over'])} targets"
+        f"mean AUC                {figure_text(metrics['mean_auc'])}  over {len(metrics['mean_auc']['over'])} targets"
     ]
     for name, of_target in metrics["targets"].items():
-        lines.append(f"AUC {name:<16}{figure_text(of_target['auc'])}  ({of_target['positives']:,} positive)")
+        lines.append(f"AUC {name:<20}{figure_text(of_target['auc'])}  ({of_target['positives']:,} positive)")
+    for pair in metrics["agreement"]:
+        said = (f"{name} {kappa_text(found)}" for name, found in pair["targets"].items())
+        lines.append(f"kappa {' – '.join(pair['between'])}: {', '.join(said)}")
     return lines
+
+
+def kappa_text(found: dict[str, Any]) -> str:
+    """ ".612 (120 films)", or why there is none."""
+    return (
+        f"undefined: {found['reason']}"
+        if found["kappa"] is None
+        else f"{found['kappa']:.3f} ({found['films']:,} films)"
+    )
 
 
 def figure_text(figure: dict[str, Any], digits: int = 3) -> str:
@@ -74,4 +95,7 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
     out = {"oof/mean_auc": metrics["mean_auc"]["value"], "oof/mean_log_loss": metrics["mean_log_loss"]}
     for name, of_target in metrics["targets"].items():
         out |= {f"oof/{kind}/{name}": of_target[kind]["value"] for kind in ("auc", "average_precision")}
+    for pair in metrics["agreement"]:
+        between = "-".join(pair["between"]).replace(" ", "")
+        out |= {f"oof/kappa/{between}/{name}": found["kappa"] for name, found in pair["targets"].items()}
     return {name: value for name, value in out.items() if value is not None}

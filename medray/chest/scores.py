@@ -12,7 +12,7 @@ from medray.chest.decisions import decided, thresholds_f1
 from medray.metrics.binary import Ranking, calibration_bins, log_losses
 from medray.metrics.bootstrap import Statistic, interval_over_groups
 
-MIN_CLASS = 5
+MIN_CLASS = 10
 """Fewer positives, or negatives, than these tell nothing of a ranking: no figure, but the reason."""
 SENSITIVITY = 0.95
 """At which specificity is given: of a reader who picks the few abnormal films out of many, few may be missed."""

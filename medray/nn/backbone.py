@@ -45,7 +45,8 @@ class Backbone(nn.Module):
         create = _pretrained if pretrained else timm.create_model
         self.body: Any = create(name, pretrained=pretrained, in_chans=channels, num_classes=0)
         body: Any = self.body
-        self.feature_count: int = body.num_features
+        self.map_channels: int = body.num_features
+        self.feature_count: int = getattr(body, "head_hidden_size", None) or body.num_features  # MobileNets widen it
         mean, deviation = body.pretrained_cfg["mean"], body.pretrained_cfg["std"]
         self.mean: float | Tensor = float(sum(mean) / 3)
         self.deviation: float | Tensor = float(sum(deviation) / 3)
@@ -57,11 +58,26 @@ class Backbone(nn.Module):
         self.head = nn.Linear(self.feature_count, classes)
 
     def maps(self, images: Tensor) -> Tensor:
-        """The last features before pooling: (batch, feature_count, rows, columns) of a convolutional backbone."""
+        """The last features before pooling, as the backbone lays them out: see ``places_of``."""
         images = (images.float() / 255 - self.mean) / self.deviation
         found = self.body.forward_features(images)
         assert isinstance(found, Tensor)
         return found
+
+    def places_of(self, maps: Tensor) -> tuple[int, int]:
+        """Axes of rows and columns in ``maps``: (2, 3) of a convolutional backbone, (1, 2) where channels come last (Swin).
+
+        Raises:
+            ValueError: they lie in no plane, as a transformer's tokens do.
+        """
+        if maps.ndim == 4 and maps.shape[1] == self.map_channels:
+            return 2, 3
+        if maps.ndim == 4 and maps.shape[3] == self.map_channels:
+            return 1, 2
+        raise ValueError(
+            f"the backbone's last features are {' × '.join(map(str, maps.shape[1:]))}, no maps in space; Grad-CAM needs a "
+            "convolutional backbone, such as densenet121"
+        )
 
     def _pooled(self, maps: Tensor) -> Tensor:
         pooled = self.body.forward_head(maps, pre_logits=True)

@@ -31,15 +31,15 @@ def grad_cam(network: Backbone, images: Tensor, outputs: Sequence[int]) -> Tenso
     Raises:
         ValueError: the backbone has no feature maps in space, such as a transformer's tokens.
     """
-    with torch.enable_grad():
-        maps = network.maps(images).detach().requires_grad_(True)
-        if maps.ndim != 4:
-            raise ValueError(
-                f"the backbone's last features are {tuple(maps.shape[1:])}, no maps in space; Grad-CAM needs a convolutional one"
-            )
+    with torch.inference_mode(False), torch.no_grad():
+        maps = network.maps(images)
+    places = network.places_of(maps)
+    (channels,) = {1, 2, 3} - set(places)
+    with torch.inference_mode(False), torch.enable_grad():  # the last layer alone needs a gradient
+        maps = maps.detach().requires_grad_(True)
         logits = network.of_maps(maps)
         found = []
         for output in outputs:
             (gradient,) = torch.autograd.grad(logits[:, output].sum(), maps, retain_graph=True)
-            found.append(torch.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1)))
+            found.append(torch.relu((gradient.mean(places, keepdim=True) * maps).sum(channels)))
     return torch.stack(found, 1).detach().float()

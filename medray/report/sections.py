@@ -22,13 +22,19 @@ def listed(values: Sequence[Any]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-def learning(histories: Mapping[str, list[dict[str, Any]]], loss: str, rows: str, auc_of: str) -> Section:
+def learning(
+    histories: Mapping[str, list[dict[str, Any]]],
+    loss: str,
+    rows: str,
+    auc_of: str,
+    chosen_on: str = "an inner part of the training patients",
+) -> Section:
     """Loss, AUC and learning rate of each run by epoch.
 
     Args:
         histories: run name → entries of its history.json.
         loss: in words, what is drawn of the scored rows. rows: what these are called, in the plural.
-        auc_of: title of the AUC's chart.
+        auc_of: title of the AUC's chart. chosen_on: in words, the inner rows.
     """
     begun = {name: entries for name, entries in histories.items() if entries}
     if not begun:
@@ -41,7 +47,7 @@ def learning(histories: Mapping[str, list[dict[str, Any]]], loss: str, rows: str
     if any("held_out" in key for entries in begun.values() for key in entries[-1]["metrics"]):
         text += " The held-out curve is only drawn: nothing was chosen by it, predictions come from the last epoch."
     if any(key.startswith("inner") for entries in begun.values() for key in entries[-1]["metrics"]):
-        text += " The epoch was chosen on an inner part of the training patients, never on the held-out ones."
+        text += f" The epoch was chosen on {chosen_on}, never on the held-out ones."
     last = [
         {"run": name, "epochs": entries[-1]["epoch"], "seconds": round(sum(e["system"].get("epoch_seconds", 0) for e in entries)),
          **{key.replace("_", " "): value for key, value in entries[-1]["metrics"].items() if key != "learning_rate"}}
@@ -99,9 +105,9 @@ def settings(settings: dict[str, Any], models: Sequence[str] = (), folds: int | 
     rows = ([] if folds is None else [("folds", str(folds))]) + rows
     rows += [(f"version of {name}", number) for name, number in versions().items()]
     text = ""
-    if "backbone" in settings:
+    if "backbone" in settings and models:
         text = f"The settings of the first backbone, {settings['backbone']}; further ones may differ."
-        text += f" Models of the ensemble: {listed(models)}." if models else ""
+        text += f" Models of the ensemble: {listed(models)}."
     return Section("How it was made", text, table=pd.DataFrame(rows, columns=["setting", "value"]))
 
 

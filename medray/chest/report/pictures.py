@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medray.chest.explain import explain, overlay
+from medray.chest.explain import NO_HEAT, explain, overlay
 from medray.chest.source import Radiograph
 from medray.chest.task import FilmTask
 from medray.imaging.radiograph import read_film
@@ -29,7 +29,7 @@ class Pictured:
     image_id: str
     probability: float
     image: np.ndarray | None  # (rows, columns, 3) uint8
-    problem: str = ""  # why there is none
+    problem: str = ""  # why there is none, or no heat on it
 
 
 def choose(oof: pd.DataFrame, targets: tuple[str, ...], most: int) -> list[tuple[str, str, int]]:
@@ -71,16 +71,18 @@ def collect(
     out = []
     for target, kind, at in choose(oof, task.names, most):
         held = oof.iloc[at]
-        row = private.iloc[places[held["image_id"]]].to_dict()
+        row = private.iloc[places[held["image_id"]]].to_dict() | {"image_id": held["image_id"]}
         image, problem = None, ""
         try:
             with folder.filesystem.open_input_file(row["path"]) as stream:
                 data = stream.read()
             (encoded,) = source.encode(data, [row])
-            film = read_film(data).grey
+            film = _at_least(read_film(data).grey, SIDE_PX)
             assert encoded.columns is not None
             found = explain(task, [networks[int(held["fold"])]], film, row | encoded.columns, [target])
             image = _small(overlay(film, found.heat[target]))
+            if not np.nanmax(found.heat[target]) > 0:
+                problem = NO_HEAT
         except (
             ValueError,
             OSError,
@@ -88,6 +90,12 @@ def collect(
             problem = reason(error)
         out.append(Pictured(target, kind, str(held["image_id"]), float(held[f"p_{target}"]), image, problem))
     return out
+
+
+def _at_least(film: np.ndarray, side_px: int) -> np.ndarray:
+    """A film whose longer side is no shorter than that: else the line and the heat were as coarse as its pixels."""
+    factor = side_px / max(film.shape)
+    return film if factor <= 1 else cv2.resize(film, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 def _small(image: np.ndarray) -> np.ndarray:
