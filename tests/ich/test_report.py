@@ -17,8 +17,6 @@ from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
 from medray.ich.method import Ensemble, Method, Predicted, combine
 from medray.ich.report import Pictures, collect_pictures, report_sections, write_report
-from medray.ich.report.about_data import learning, settings, versions
-from medray.ich.report.charts import learning_curves, roc_and_precision
 from medray.ich.report.pictures import SERIES_AT_MOST
 from medray.ich.report.sections import PHANTOM_WARNING
 from medray.ich.results import write_results
@@ -26,11 +24,14 @@ from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSet
 from medray.metrics.binary import Ranking
-from medray.report.page import render
+from medray.report.charts import learning_curves, roc_and_precision
+from medray.report.page import PALETTE, render
+from medray.report.sections import learning, settings, versions
 from medray.shards.inventory import renamed
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 
+COLOURS = dict(zip(CLASSES, PALETTE, strict=False))
 TITLES = [
     "Scores", "What each step added", "Ensemble", "Classes", "One slice under each window", "Before and after the head mask", "Learning curves",
     "ROC and precision-recall", "Calibration", "Slices with the highest loss", "Examples of each type", "Studies",
@@ -327,7 +328,7 @@ def test_drawn_curves_are_thin_and_true() -> None:
     for name, column in zip(CLASSES, PROBABILITIES, strict=True):
         table[column] = 1 / (1 + np.exp(-(rng.normal(-3, 1, count) + 2 * table[name])))
     table["epidural"] = 0
-    figure = roc_and_precision(table)
+    figure = roc_and_precision(table, COLOURS)
     lines = {str(line.get_label()).split()[0]: line for line in figure.axes[0].lines}
     assert len(lines["epidural"].get_xdata()) == 0
     for name in CLASSES[1:]:
@@ -367,20 +368,24 @@ def test_the_mask_on_the_real_series(head_ct_dir: Path, tmp_path: Path) -> None:
 def test_where_nothing_was_scored_in_training_there_is_no_empty_chart() -> None:
     bare = [entry | {"metrics": {"train_loss": 0.5, "learning_rate": 1e-3}} for entry in history()]
     unwatched, watched = {"net/fold0": bare, "net/fold1": bare}, {"net/fold0": history(), "net/fold1": history()}
-    assert [axis.get_title(loc="left") for axis in learning_curves(unwatched).axes] == ["net: loss", "learning rate"]
-    assert len(learning_curves(watched).axes) == 3
-    text = learning(unwatched).text
+    assert [axis.get_title(loc="left") for axis in learning_curves(unwatched, "AUC of any").axes] == [
+        "net: loss",
+        "learning rate",
+    ]
+    assert len(learning_curves(watched, "AUC of any").axes) == 3
+    words = ("weighted log loss", "whole slices", "AUC of any")
+    text = learning(unwatched, *words).text
     assert "solid line" not in text
     assert "--monitor none" in text
-    assert "solid line" in learning(watched).text
-    assert "--monitor none" not in learning(watched).text
-    mixed = learning_curves(unwatched | {"net-sequence/fold0": history()})
+    assert "solid line" in learning(watched, *words).text
+    assert "--monitor none" not in learning(watched, *words).text
+    mixed = learning_curves(unwatched | {"net-sequence/fold0": history()}, "AUC of any")
     hidden = [axis for axis in mixed.axes if not axis.get_visible()]
     assert [axis.get_title(loc="left") for axis in hidden] == ["AUC of any"]
 
 
 def test_the_legend_of_precision_and_recall_lies_beside_the_curves(run: Finished) -> None:
-    figure = roc_and_precision(run.oof)
+    figure = roc_and_precision(run.oof, COLOURS)
     figure.canvas.draw()
     legends = [axis.get_legend() for axis in figure.axes]
     assert legends[1] is None

@@ -23,11 +23,9 @@ from conftest import load
 
 from medray.chest import answers
 from medray.chest.classes import FINDINGS
-from medray.engine import checkpoint
 from medray.engine.run import Run
 from medray.engine.samples import Rows
 from medray.engine.sweep import cross_validation
-from medray.ich.task import SliceTask
 from medray.shards.store import Store
 
 Job = Callable[..., tuple[int, str]]
@@ -221,29 +219,6 @@ def test_folds_by_patient(base: list[object], run_in_process: Job, tmp_path: Pat
     assert (tmp_path / "out" / "models" / "small-source" / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ((), "--images and --labels: both are needed to train"),
-        (("--labels", "x.csv"), "--images and --labels: both are needed to train"),
-        (("--name", "../up"), "--name ../up: letters, digits"),
-        (("--targets", "Lump"), '"Lump"'),
-        (("--reader", "absent.csv"), "--reader absent.csv: "),
-    ],
-)
-def test_what_cannot_be_is_said_before_anything_starts(
-    flags: tuple[str, ...], message: str, run_in_process: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, text = run_in_process(
-        "chest_cv", "--recipe", "small", "--out", tmp_path / "out", "--key-dir", tmp_path / "k", *flags
-    )
-    assert status == 2
-    assert message in " ".join(text.split())
-    assert "Traceback" not in text
-    assert not (tmp_path / "out" / "runs").exists()
-
-
 @pytest.mark.real_data
 def test_a_reader_or_backbone_that_cannot_be_used_ends_it_before_training(
     base: list[object], run_in_process: Job, tmp_path: Path, local_ray: None
@@ -383,18 +358,6 @@ def test_mistakes_of_explain_are_one_line(finished: Finished, films: Path, run_i
     assert not list((tmp_path / "to").rglob("*.csv"))
 
 
-def test_a_run_of_another_task_is_refused(run_in_process: Job, tmp_path: Path, tiny_task: SliceTask) -> None:
-    write_png(tmp_path / "film.png")
-    out = Store(tmp_path / "run")
-    out.write_json("config.json", {"dicom": "somewhere"})
-    flags = [tmp_path / "film.png", "--run", tmp_path / "run", "--to", tmp_path / "to"]
-    assert "holds no models/" in the_error(run_in_process("chest_explain", *flags))  # as hemorrhage leaves it
-    state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
-    checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
-    out.sub("models", "net").write_json("method.json", {"runs": "net", "folds": [0]})
-    assert "runs/net is a SliceTask, expected FilmTask" in the_error(run_in_process("chest_explain", *flags))
-
-
 # ---- chest_tune -----------------------------------------------------------------------------------------------------
 
 
@@ -422,35 +385,3 @@ def test_a_search_on_the_validation_list_names_the_command_of_the_best(
     }
     assert held_out
     assert held_out <= lists["val"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--search", "lr=1..2"), "--search lr=1..2: no such field"),
-        (("--backbones", "chexnat"), "--recipe chexnat: no such recipe; did you mean chexnet?"),
-        ((), "--images and --labels: both are needed to train"),
-        (("--objective", "auc"), "mean_log_loss"),
-    ],
-)
-def test_what_cannot_be_searched_is_one_line(
-    flags: tuple[str, ...], message: str, run_in_process: Job, tmp_path: Path
-) -> None:
-    status, text = run_in_process(
-        "chest_tune", "--backbones", "small", "--out", tmp_path / "out", "--key-dir", tmp_path / "k", *flags
-    )
-    assert status == 2
-    assert message in " ".join(text.replace("│", " ").split())
-    assert "Traceback" not in text
-
-
-@pytest.mark.parametrize("job", ["chest_cv", "chest_explain", "chest_tune"])
-def test_help_names_every_flag_of_its_own(job: str, run_in_process: Job) -> None:
-    status, text = run_in_process(job, "--help")
-    assert status == 0
-    flags = {
-        "chest_cv": "--reader --split --heads",
-        "chest_explain": "--boxes --target --run",
-        "chest_tune": "--images --objective --search",
-    }
-    assert all(flag in text for flag in flags[job].split())

@@ -1,0 +1,92 @@
+"""What a user of the chest jobs can get wrong before a film is read: one line, and nothing is spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chest_films import write_png
+
+from medray.engine import checkpoint
+from medray.ich.task import SliceTask
+from medray.shards.store import Store
+
+Job = Callable[..., tuple[int, str]]
+
+
+def the_error(result: tuple[int, str]) -> str:
+    status, text = result
+    lines = [line for line in text.splitlines() if line.startswith("! error: ")]
+    assert status == 2, text
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--images and --labels: both are needed to train"),
+        (("--labels", "x.csv"), "--images and --labels: both are needed to train"),
+        (("--name", "../up"), "--name ../up: letters, digits"),
+        (("--targets", "Lump"), '"Lump"'),
+        (("--reader", "absent.csv"), "--reader absent.csv: "),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(
+    flags: tuple[str, ...], message: str, run_in_process: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text = run_in_process(
+        "chest_cv", "--recipe", "small", "--out", tmp_path / "out", "--key-dir", tmp_path / "k", *flags
+    )
+    assert status == 2
+    assert message in " ".join(text.split())
+    assert "Traceback" not in text
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_run_of_another_task_is_refused(run_in_process: Job, tmp_path: Path, tiny_task: SliceTask) -> None:
+    write_png(tmp_path / "film.png")
+    out = Store(tmp_path / "run")
+    out.write_json("config.json", {"dicom": "somewhere"})
+    flags = [tmp_path / "film.png", "--run", tmp_path / "run", "--to", tmp_path / "to"]
+    assert "holds no models/" in the_error(run_in_process("chest_explain", *flags))  # as hemorrhage leaves it
+    state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
+    checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
+    out.sub("models", "net").write_json("method.json", {"runs": "net", "folds": [0]})
+    assert "runs/net is a SliceTask, expected FilmTask" in the_error(run_in_process("chest_explain", *flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--search", "lr=1..2"), "--search lr=1..2: no such field"),
+        (("--backbones", "chexnat"), "--recipe chexnat: no such recipe; did you mean chexnet?"),
+        ((), "--images and --labels: both are needed to train"),
+        (("--objective", "auc"), "mean_log_loss"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line(
+    flags: tuple[str, ...], message: str, run_in_process: Job, tmp_path: Path
+) -> None:
+    status, text = run_in_process(
+        "chest_tune", "--backbones", "small", "--out", tmp_path / "out", "--key-dir", tmp_path / "k", *flags
+    )
+    assert status == 2
+    assert message in " ".join(text.replace("│", " ").split())
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("job", ["chest_cv", "chest_explain", "chest_tune"])
+def test_help_names_every_flag_of_its_own(job: str, run_in_process: Job) -> None:
+    status, text = run_in_process(job, "--help")
+    assert status == 0
+    flags = {
+        "chest_cv": "--reader --split --heads",
+        "chest_explain": "--boxes --target --run",
+        "chest_tune": "--images --objective --search",
+    }
+    assert all(flag in text for flag in flags[job].split())
