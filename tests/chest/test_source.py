@@ -76,10 +76,10 @@ def test_equal_films_have_equal_hashes() -> None:
     )
 
 
-def test_shards_large_enough_are_used_again() -> None:
+def test_shards_hold_the_largest_size_that_is_needed_whatever_is_there() -> None:
     assert Radiograph().holding((), ["64px"]) == Radiograph()
     assert Radiograph().holding(("64px", "224px"), []).folder == "224px"
-    assert Radiograph().holding(("224px",), ["64px", "512px", "256px", "40x80"]).size_px == 256
+    assert Radiograph().holding(("224px",), ["64px", "512px", "256px", "40x80"]).size_px == 224
     assert Radiograph().holding(("600px",), ["64px", "512px"]).size_px == 600
     with pytest.raises(ValueError, match="--size-px 8"):
         Radiograph(size_px=8)
