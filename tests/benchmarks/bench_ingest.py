@@ -30,10 +30,10 @@ BATCH, SIZE_PX, ROWS_PER_SHARD = 32, 224, 128
 @dataclass
 class Flags:
     dicom: Path
-    slices: int = 2400
+    slices: int = 1600
     """Hard links to the files of --dicom; shards hold three windows at their own size."""
-    images: int = 6000
-    """Measured in each round, after a start of 1,500."""
+    images: int = 2500
+    """Measured in each round, after a start of 1,000."""
     rounds: int = 3
     """Ray and DataLoader in turn."""
     nodes: tuple[int, ...] = (1, 2, 4)
@@ -89,7 +89,7 @@ def rate(open_stream: Callable[[], Iterator[dict[str, Any]]], images: int) -> fl
     for batch in batches:
         seen += len(batch["image"])
         batch["image"].max()
-        if not started and seen >= 1500:
+        if not started and seen >= 1000:
             seen, started = 0, time.perf_counter()
         if started and seen >= images:
             break

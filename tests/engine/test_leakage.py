@@ -37,8 +37,14 @@ PATIENTS, SLICES, SIDE_PX = 40, 12, 32
 class Canaries(Source):
     """A texture for each patient in place of a head; a label for each patient that the texture does not tell."""
 
+    id_column: ClassVar[str] = HeadCT.id_column
+    stack_column: ClassVar[str] = HeadCT.stack_column
     scan_schema: ClassVar[pa.Schema] = pa.schema([("item_id", pa.string()), ("frame", pa.int32())])
     shard_schema: ClassVar[pa.Schema] = HeadCT.shard_schema
+
+    @property
+    def folder(self) -> str:
+        return "canaries"
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         return [{"item_id": stream.read().decode(), "frame": 0}]
