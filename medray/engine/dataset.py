@@ -55,6 +55,7 @@ class Dataset:
         inputs = dict(zip(names, (place(self.files_uri), place(self.labels_uri)), strict=True))
         out = Store(self.options.out)
         out.check_writable()
+        out.remove_unfinished()
         claim(out, inputs | self.source.settings() | more | self.options.identity(), any_begun(out))
 
     def find(self) -> None:

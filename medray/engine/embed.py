@@ -61,6 +61,7 @@ def embed(runs: Sequence[Run], rows: Rows, to: Store, embedder: Embedder, pack: 
         made_by = digest(run.weights_digest(), embedder.identity())
         folder = to.sub(f"fold{run.fold}")
         wanted = [f"{PurePosixPath(file).stem}-{made_by}.parquet" for file in rows.files]
+        folder.remove_unfinished()
         found = set(folder.names(".parquet"))
         for stale in found - set(wanted):
             folder.delete(stale)

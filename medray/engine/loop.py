@@ -244,6 +244,7 @@ class Worker:
         chosen = self.best["epoch"] + 1 if self.run.monitor == "inner" else self.run.last_epoch
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
         store.write_json("done.json", done)
+        self._clean()
 
     # ------------------------------------------------------------ state
 
@@ -285,7 +286,13 @@ class Worker:
         checkpoint.save(self.run.store.sub("checkpoints"), self.epoch, self.step, state)
         self.run.store.write_json("history.json", self.history)
 
+    def _clean(self) -> None:
+        for store in (self.run.store, self.run.results, self.run.store.sub("checkpoints")):
+            store.remove_unfinished()
+
     def _resume(self) -> None:
+        if self.rank == 0:
+            self._clean()  # of a process of this run that was killed while it wrote
         state = checkpoint.latest(self.run.store.sub("checkpoints"))
         if state is None:
             if self.run.initial is not None:

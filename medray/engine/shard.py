@@ -121,6 +121,7 @@ def write(
     parts = [shuffled.iloc[a:b] for a, b in itertools.pairwise(starts)]
     kept = [c for c in source.shard_schema.names if c in shuffled]
     names = [f"part-{i:05d}-{digest(source.identity(), p[kept].to_json())}.parquet" for i, p in enumerate(parts)]
+    to.remove_unfinished()
     finished = set(to.names(".parquet"))
     for stale in finished - set(names):
         to.delete(stale)

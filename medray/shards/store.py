@@ -32,6 +32,9 @@ class File:
     size_bytes: int
 
 
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")  # as ``Store._write`` names it
+
+
 class Store:
     """A folder by path or URI (``s3://``, ``gs://``, ``file://``); picklable, so that Ray tasks may hold it.
 
@@ -139,6 +142,14 @@ class Store:
             if os.path.exists(unfinished):
                 os.unlink(unfinished)
             raise
+
+    def remove_unfinished(self) -> None:
+        """What a process that was killed while it wrote has left in this folder of a disk. For whoever alone writes here."""
+        if self.local is None or not self.local.is_dir():
+            return
+        for path in self.local.iterdir():
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         if self.exists(name):

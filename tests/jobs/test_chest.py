@@ -206,6 +206,7 @@ def test_run_again_it_trains_nothing(finished: Finished, base: list[object], run
 
 @pytest.mark.real_data
 @pytest.mark.usefixtures("local_ray")
+@pytest.mark.on_demand
 def test_folds_by_patient(base: list[object], run_in_process: Job, tmp_path: Path) -> None:
     flags = ["--split", "folds", "--folds", 2, "--public-ids", "--heads", "source", "--out", tmp_path / "out"]
     status, text = run_in_process("chest_cv", *base, *flags)
@@ -364,6 +365,7 @@ def test_mistakes_of_explain_are_one_line(finished: Finished, films: Path, run_i
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
+@pytest.mark.on_demand
 def test_a_search_on_the_validation_list_names_the_command_of_the_best(
     base: list[object], lists: dict[str, set[str]], run_in_process: Job, tmp_path: Path
 ) -> None:

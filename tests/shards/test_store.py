@@ -149,3 +149,12 @@ def test_a_uri_that_cannot_be_parsed_does_not_show_its_keys() -> None:
     with pytest.raises(ValueError, match="not a folder or URI") as caught:
         Store("s3://key:secret@buc ket/%zz")
     assert "secret" not in str(caught.value)
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("model.pt", ".model.pt.fe7ad569", ".hidden", "a.0123abcd"):
+        (tmp_path / name).write_bytes(b"x")
+    store.remove_unfinished()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.0123abcd", "model.pt"]
+    Store(tmp_path / "absent").remove_unfinished()
