@@ -77,10 +77,11 @@ def with_loader(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def with_ray(folder: str) -> Iterator[dict[str, Any]]:
+    from medray.engine.cluster import spread
     from medray.engine.stream import stream
 
     task, samples = plan(folder)
-    yield from stream(task, samples, 1.0)
+    yield from stream(task, samples, spread(1, None, False).data_cpus)  # as a job on this cluster would
 
 
 def rate(open_stream: Callable[[], Iterator[dict[str, Any]]], images: int) -> float:

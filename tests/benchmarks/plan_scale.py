@@ -27,7 +27,7 @@ class Flags:
     """Physical ones of a node: a p3.8xlarge has 16."""
     network_mb_per_s: float = 1250.0
     """Of a node: a p3.8xlarge has 10 Gbit/s."""
-    ingest_per_core: float = 300.0
+    ingest_per_core: float = 175.0
     """Slices per second, read and augmented for 224 pixels: RESULTS.md, "Ingest"."""
     shard_per_core: float = 174.0
     """Slices per second, DICOM to windows to Parquet: RESULTS.md, "Sharding by Ray"."""
@@ -54,7 +54,7 @@ def main(flags: Flags) -> None:
         busy = sum(images.values()) * FOLDS / of_node
         paid = max(ends) * nodes
         print(
-            f"| {nodes} | {max(by_cores, by_network) / 60:.0f} min ({'network' if by_network > by_cores else 'cores'}) | "
+            f"| {nodes} | {max(by_cores, by_network) / 60:.1f} min ({'network' if by_network > by_cores else 'cores'}) | "
             f"{max(ends) / 3600:.1f} h | {busy * flags.gpus / 3600:.0f} ({paid * flags.gpus / 3600:.0f} if idle nodes stay) | "
             f"{busy / paid:.0%} | {of_node * flags.stored_kb / 1000:.0f} |"
         )
