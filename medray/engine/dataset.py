@@ -78,7 +78,9 @@ class Dataset:
             return {}
         self.options = replace(self.options, folds=2, train_folds=(0,))
         assert self._labels is not None
-        return {str(name): int(count) for name, count in self._labels.table["split"].value_counts().items()}
+        counts = {str(name): int(count) for name, count in self._labels.table["split"].value_counts().items()}
+        say(f"Split: {self._split} ({', '.join(f'{n:,} {name}' for name, n in counts.items())}); --folds does not count")
+        return counts
 
     @property
     def _split(self) -> str | None:
