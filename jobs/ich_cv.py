@@ -1,6 +1,6 @@
 """Intracranial hemorrhage, cross-validated: head-CT DICOM in; out-of-fold predictions, a ladder of scores, a report out.
 
-    uv run jobs/ich_cv.py          # phantoms, two CPU cores, under five minutes
+    uv run jobs/ich_cv.py          # phantoms, two CPU cores, about five minutes
     uv run jobs/ich_cv.py --dicom stage_2_train --labels stage_2_train.csv --out out/rsna --public-ids
     ray job submit --working-dir . -- python jobs/ich_cv.py --dicom s3://… --labels s3://… --out s3://…
 
