@@ -79,7 +79,9 @@ class Dataset:
         self.options = replace(self.options, folds=2, train_folds=(0,))
         assert self._labels is not None
         counts = {str(name): int(count) for name, count in self._labels.table["split"].value_counts().items()}
-        say(f"Split: {self._split} ({', '.join(f'{n:,} {name}' for name, n in counts.items())}); --folds does not count")
+        say(
+            f"Split: {self._split} ({', '.join(f'{n:,} {name}' for name, n in counts.items())}); --folds does not count"
+        )
         return counts
 
     @property
