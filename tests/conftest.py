@@ -20,22 +20,24 @@ if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def shared_data(name: str) -> Path:
+    """A folder of real data beside the checkout. Its terms forbid to ship it, so a user's machine has none."""
+    folder = SHARED_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"wants real data that medray may not ship: ../shared/data/{name} is not on this machine")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def head_ct_dir() -> Path:
     """The folder with one real head-CT series and its labels; medray never ships it."""
-    folder = SHARED_DATA / "head_ct"
-    if not folder.is_dir():
-        pytest.skip("the real head-CT series is not on this machine (../shared/data/head_ct)")
-    return folder
+    return shared_data("head_ct")
 
 
 @pytest.fixture(scope="session")
 def chest_dir() -> Path:
     """The folder with real ChestX-ray14 films and lists; medray never ships it."""
-    folder = SHARED_DATA / "chest_xray"
-    if not folder.is_dir():
-        pytest.skip("the real chest films are not on this machine (../shared/data/chest_xray)")
-    return folder
+    return shared_data("chest_xray")
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +112,16 @@ def load(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def the_error(result: tuple[int, str]) -> str:
+    """The one line with which a job ended."""
+    status, text = result
+    lines = [line for line in text.splitlines() if line.startswith("! error: ")]
+    assert status == 2, text
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
 
 
 @pytest.fixture

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import tyro
 
+from medray.backbone_task import BackboneTask
 from medray.chest.classes import FINDINGS, members
 from medray.chest.scores import film_metrics
 from medray.chest.views import centre, corners, resized
-from medray.shards.store import place
-from medray.task import Example, Task
+from medray.task import Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,18 +23,13 @@ IDENTIFIERS = ("image_id", "patient_id")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmTask(Task):
+class FilmTask(BackboneTask):
     """A timm backbone on films of 3 equal channels, one linear layer, a sigmoid an output (CheXNet's network)."""
 
     id_column: ClassVar[str] = "image_id"
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "view", "rows", "columns", "image", *FINDINGS)
 
     backbone: tyro.conf.Suppress[str] = "densenet121"  # any timm model name
-    pretrained: bool = True
-    """Start from timm's pretrained weights (needs the internet once); --no-pretrained starts from random ones."""
-    weights: str | None = None
-    """Start from this file (safetensors, or a torch file of tensors) by path or URI; {backbone} in it becomes the
-    backbone's name."""
     targets: tuple[str, ...] = FINDINGS
     """Outputs: findings (Mass), groups that medray knows (abnormal, tumour, inflammation) or of your own
     (nodular=Mass|Nodule)."""
@@ -59,8 +54,6 @@ class FilmTask(Task):
     """Weight of positives in the loss. 1: the remedy is off; other weights need recalibrated probabilities."""
     label_smoothing: float = 0.0
     """Labels become this much less certain."""
-    dropout: float = 0.0
-    """Before the last layer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,23 +86,9 @@ class FilmTask(Task):
         return tuple(members(target)[0] for target in self.targets)
 
     @property
-    def starts_from_weights(self) -> bool:
-        return self.pretrained or self.weights is not None
-
-    @property
-    def _weights_uri(self) -> str | None:
-        return None if self.weights is None else self.weights.replace("{backbone}", self.backbone)
-
-    def without_weights(self) -> FilmTask:
-        return replace(self, pretrained=False, weights=None)
-
-    @property
     def shard_needs(self) -> tuple[str, ...]:
         """In the words of ``Radiograph.holding``."""
         return (f"{self.resize_px}px",)
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"weights": place(self._weights_uri)}  # without keys
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         return self._example(row, _augmented(resized(_image(row), self.resize_px), self, rng))
@@ -128,14 +107,7 @@ class FilmTask(Task):
         }
 
     def network(self) -> nn.Module:
-        from medray.nn.backbone import Backbone
-        from medray.nn.weights import load_weights
-
-        pretrained = self.pretrained and self.weights is None
-        network = Backbone(self.backbone, 3, len(self.targets), pretrained, self.dropout, grey=True)
-        if self._weights_uri is not None:
-            load_weights(network, self.backbone, 3, self._weights_uri)
-        return network
+        return self.make_backbone(3, len(self.targets), grey=True)
 
     def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
         from medray.nn.losses import masked_binary_cross_entropy

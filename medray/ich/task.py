@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from medray.backbone_task import BackboneTask
 from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.ich.scores import slice_metrics
 from medray.ich.source import HeadCT
 from medray.imaging.window import parse_window
-from medray.shards.store import place
-from medray.task import Example, Task
+from medray.task import Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ IDENTIFIERS = ("slice_id", "patient_id", "study_id", "series_id", "index", "posi
 
 
 @dataclass(frozen=True, kw_only=True)
-class SliceTask(Task):
+class SliceTask(BackboneTask):
     """A timm backbone on windowed slices; loss and score are the challenge's weighted log loss."""
 
     id_column: ClassVar[str] = "slice_id"
@@ -34,11 +34,6 @@ class SliceTask(Task):
     stack_column: ClassVar[str] = "series_id"
 
     backbone: tyro.conf.Suppress[str] = "seresnext50_32x4d"  # any timm model name
-    pretrained: bool = True
-    """Start from timm's pretrained weights (needs the internet once); --no-pretrained starts from random ones."""
-    weights: str | None = None
-    """Start from this file (safetensors, or a torch file of tensors) by path or URI; {backbone} in it becomes the
-    backbone's name."""
     windows: tuple[str, ...] = ("brain", "subdural", "bone")
     """Channels: windows by name (brain, subdural, bone, soft) or level/width in HU (40/80)."""
     neighbours: bool = False
@@ -54,8 +49,6 @@ class SliceTask(Task):
     """Central part of the slice that is kept, of each side."""
     head_crop: bool = False
     """Cut the square around the head out first (at least half of the slice's side)."""
-    dropout: float = 0.0
-    """Before the last layer."""
     repeat_epidural: int = 1
     """Slices with an epidural bleed appear this often in an epoch, augmented anew each time. 1: the remedy is off."""
     epidural_weight: float = 1.0
@@ -112,17 +105,6 @@ class SliceTask(Task):
         return int(self.neighbours)
 
     @property
-    def starts_from_weights(self) -> bool:
-        return self.pretrained or self.weights is not None
-
-    @property
-    def _weights_uri(self) -> str | None:
-        return None if self.weights is None else self.weights.replace("{backbone}", self.backbone)
-
-    def without_weights(self) -> SliceTask:
-        return replace(self, pretrained=False, weights=None)
-
-    @property
     def shard_needs(self) -> tuple[str, ...]:
         return self.windows
 
@@ -131,8 +113,7 @@ class SliceTask(Task):
 
     def identity(self) -> dict[str, Any]:
         """Without ``stored``: what else the shards hold changes nothing."""
-        place_of_weights = {"weights": place(self._weights_uri)}  # without keys
-        return {name: value for name, value in super().identity().items() if name != "stored"} | place_of_weights
+        return {name: value for name, value in super().identity().items() if name != "stored"}
 
     def repeats(self, index: pd.DataFrame) -> np.ndarray:
         return np.where(index["epidural"].to_numpy(dtype=np.float64) == 1, self.repeat_epidural, 1)
@@ -155,14 +136,7 @@ class SliceTask(Task):
         }
 
     def network(self) -> nn.Module:
-        from medray.nn.backbone import Backbone
-        from medray.nn.weights import load_weights
-
-        pretrained = self.pretrained and self.weights is None
-        network = Backbone(self.backbone, self.channels, len(CLASSES), pretrained, self.dropout)
-        if self._weights_uri is not None:
-            load_weights(network, self.backbone, self.channels, self._weights_uri)
-        return network
+        return self.make_backbone(self.channels, len(CLASSES))
 
     def feature_count(self) -> int:
         """Pooled features of the backbone. Raises ValueError where timm does not know it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import the_error
 
 from medray.imaging.phantom import PhantomSet
 
@@ -26,15 +27,6 @@ def with_flag(flags: list[object], name: str, *values: object) -> list[object]:
         return [*flags, name, *values]
     place = flags.index(name)
     return [*flags[: place + 1], *values, *flags[place + 2 :]]  # the flags of this file have one value each
-
-
-def the_error(result: tuple[int, str]) -> str:
-    status, text = result
-    lines = [line for line in text.splitlines() if line.startswith("! error: ")]
-    assert status == 2, text
-    assert len(lines) == 1, text
-    assert "Traceback" not in text
-    return lines[0]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from chest_films import noise, write_png
-from conftest import load
+from conftest import load, the_error
 
 from medray.chest import answers
 from medray.chest.classes import FINDINGS
@@ -107,15 +107,6 @@ def finished(
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
             job.start()
     return Finished(out, said.getvalue(), learned)
-
-
-def the_error(result: tuple[int, str]) -> str:
-    status, text = result
-    lines = [line for line in text.splitlines() if line.startswith("! error: ")]
-    assert status == 2, text
-    assert len(lines) == 1, text
-    assert "Traceback" not in text
-    return lines[0]
 
 
 def own_names(base: list[object], out: Path) -> dict[str, str]:

@@ -8,21 +8,13 @@ from pathlib import Path
 
 import pytest
 from chest_films import write_png
+from conftest import the_error
 
 from medray.engine import checkpoint
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
 
 Job = Callable[..., tuple[int, str]]
-
-
-def the_error(result: tuple[int, str]) -> str:
-    status, text = result
-    lines = [line for line in text.splitlines() if line.startswith("! error: ")]
-    assert status == 2, text
-    assert len(lines) == 1, text
-    assert "Traceback" not in text
-    return lines[0]
 
 
 @pytest.mark.parametrize(
