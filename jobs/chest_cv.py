@@ -25,7 +25,6 @@ from medray.chest.source import Radiograph
 from medray.chest.system import FILMS, FILMS_BY_FOLDS
 from medray.chest.task import FilmTask
 from medray.engine.claim import claim_each
-from medray.engine.cluster import spread
 from medray.engine.cost import spent
 from medray.engine.dataset import Dataset
 from medray.engine.finished import finished_run
@@ -35,7 +34,7 @@ from medray.engine.options import Options, flags_over, run_job
 from medray.engine.plan import show_plan
 from medray.engine.progress import say
 from medray.engine.sweep import cross_validation, inner_predictions, out_of_fold
-from medray.engine.tracking import track_run
+from medray.engine.tracking import finish, track_run
 from medray.nn.backbone import Backbone
 from medray.shards.store import Store
 
@@ -85,7 +84,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     claim_each(out.sub("runs"), {name: task.identity()}, "")
     write_initial(task, out.sub("runs", name))  # weights that cannot be had end it before anything is spent
     data.find()
-    resources = spread(len(folds), options.workers, options.gpu, options.threads, options.at_once)
+    resources = options.resources(len(folds))
     show_plan(
         out, data.files, data.shards, {name: task}, folds, options.folds, resources, images=min(lists.get("train", len(data.files)), len(data.files)) if lists else None,
         price_per_gpu_hour=options.price_per_gpu_hour,
@@ -120,10 +119,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     pictures = write_report(
         results, task, networks, source, data.folder, prepared.inventory, prepared.private, histories, settings
     )
-    artifacts = pictures | {file: results.read_bytes(file) for file in ("report.html", "metrics.json")}
-    tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
-    tracker.close()
-    say(f"  {cost}\n  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
+    finish(tracker, results, flat(metrics), pictures, cost)
 
 
 def start() -> None:

@@ -17,7 +17,6 @@ from typing import Literal
 import tyro
 
 from medray.engine.claim import claim_each
-from medray.engine.cluster import spread
 from medray.engine.cost import spent
 from medray.engine.dataset import Dataset
 from medray.engine.embed import embed, read_features
@@ -27,7 +26,7 @@ from medray.engine.options import Options, flags_over, run_job
 from medray.engine.plan import show_plan
 from medray.engine.progress import say
 from medray.engine.sweep import cross_validation, cross_validation_on_features, out_of_fold
-from medray.engine.tracking import track_run
+from medray.engine.tracking import finish, track_run
 from medray.ich import recipes
 from medray.ich.classes import CLASSES
 from medray.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
@@ -77,9 +76,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     for name, task in planned.backbones.items():
         write_initial(task, out.sub("runs", places[name]))  # weights that cannot be had end it before anything is spent
     data.find()
-    resources = spread(
-        len(folds) * len(planned.backbones), options.workers, options.gpu, options.threads, options.at_once, options.min_workers
-    )  # fmt: skip
+    resources = options.resources(len(folds) * len(planned.backbones))
     for line in planned.notices():
         say(line)
     show_plan(
@@ -149,22 +146,12 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     of_stage = {"backbones": [*chain(*runs.values())], "sequence": [*chain(*stages.values())]}
     cost = spent(of_stage, options.price_per_gpu_hour)
     settings = planned.backbones[planned.models[0]].identity() | pipeline.views.identity() | {"cost": cost}
-    plots = write_report(
-        results,
-        planned.source,
-        data.folder,
-        prepared.inventory,
-        prepared.private,
-        prepared.index,
-        histories,
-        settings,
-        phantom=data.phantom,
-        lead=" ".join(["a cross-validated run", *variant]),
-    )
-    artifacts = plots | {name: results.read_bytes(name) for name in ("report.html", "metrics.json")}
-    tracker.want("", "", metrics=flat(metrics), artifacts=artifacts, finished=True)
-    tracker.close()
-    say(f"  {cost}\n  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
+    lead = " ".join(["a cross-validated run", *variant])
+    pictures = write_report(
+        results, planned.source, data.folder, prepared.inventory, prepared.private, prepared.index, histories, settings,
+        phantom=data.phantom, lead=lead,
+    )  # fmt: skip
+    finish(tracker, results, flat(metrics), pictures, cost)
 
 
 def start() -> None:

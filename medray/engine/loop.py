@@ -54,6 +54,8 @@ class Worker:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on a GPU may differ
         torch.backends.cudnn.benchmark = not run.deterministic
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
+        # a help to find bugs that each step would pay for
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.manual_seed(self.task.seed)
         self.network = channels_last(self.task.without_weights().network().to(self.device))
         self.model: nn.Module = self.network

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from medray.engine.cluster import Resources, spread
 from medray.engine.progress import warn
 from medray.engine.run import Monitor
 from medray.engine.tracking import Tracker
@@ -91,6 +92,10 @@ class Options:
             if not 0 <= fold < self.folds:
                 raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")
         return tuple(sorted(set(self.train_folds))) or tuple(range(self.folds))
+
+    def resources(self, runs: int) -> Resources:
+        """What the cluster gives to ``runs`` training runs. Raises ValueError where it has no room for them."""
+        return spread(runs, self.workers, self.gpu, self.threads, self.at_once, self.min_workers)
 
     def tracker(self, of: str = "") -> Tracker:
         """MLflow's mirror of the job, or of a search ``of`` that name in the same --out."""

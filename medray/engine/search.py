@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from medray.engine.claim import claim
-from medray.engine.cluster import Resources, spread
+from medray.engine.cluster import Resources
 from medray.engine.options import Options
 from medray.engine.progress import say, warn
 from medray.engine.space import Dimension
@@ -57,13 +57,11 @@ class Search:
             epoch *= self.reduction
         return (*found, epochs)
 
-    def spread(self, options: Options, folds: Sequence[int]) -> Resources:
+    def resources(self, options: Options, folds: Sequence[int]) -> Resources:
         """Trials beside each other rather than workers on one: many small runs keep every GPU busy, and nothing is
         spent on gradients between them."""
         workers = 0 if options.workers is None else options.workers
-        return spread(
-            self.trials * len(folds), workers, options.gpu, options.threads, options.at_once, options.min_workers
-        )
+        return replace(options, workers=workers).resources(self.trials * len(folds))
 
     def expected_epochs(self, rungs: tuple[int, ...]) -> float:
         """Epochs that all trials come to, if one in ``reduction`` is kept at each rung."""

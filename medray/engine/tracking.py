@@ -20,7 +20,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 
 from medray.engine.model_logging import log_model_apart
-from medray.engine.progress import warn
+from medray.engine.progress import say, warn
 from medray.engine.run import Run
 from medray.shards.store import Store
 from medray.task import Task
@@ -193,6 +193,14 @@ class Tracker:
             new += [Metric(name, value, now, epoch) for epoch, value in by_epoch.items() if epoch not in logged]
         for start in range(0, len(new), 500):
             client.log_batch(run_id, metrics=new[start : start + 500])
+
+
+def finish(tracker: Tracker, results: Store, metrics: dict[str, float], pictures: dict[str, bytes], cost: str) -> None:
+    """The job's scores, report and pictures in MLflow, and on the terminal where everything is."""
+    files = {name: results.read_bytes(name) for name in ("report.html", "metrics.json")}
+    tracker.want("", "", metrics=metrics, artifacts=pictures | files, finished=True)
+    tracker.close()
+    say(f"  {cost}\n  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
 
 
 def track_run(tracker: Tracker, run: Run, with_model: bool = True) -> None:

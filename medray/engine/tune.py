@@ -87,7 +87,7 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     store = claim_search(out, search, space, bases, objectives, folds)
     initial = {name: write_initial(task, store.sub("initial", name)) for name, task in bases.items()}
     data.find()
-    resources = search.spread(options, folds)
+    resources = search.resources(options, folds)
     rungs = search.rungs(next(iter(bases.values())).epochs)
     show_search(search, space, rungs, len(data.files), options, resources, next(iter(bases.values())).schedule)
     tracker = options.tracker(search.name)
