@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ray.train.v2.api.config import ScalingConfig
 
-from medray.engine.cluster import Resources, spread
+from medray.engine.cluster import Resources
 from medray.engine.elastic import SizesThatDivide, fitting
+from medray.engine.options import Options
 
 RANGE = Resources(workers=6, gpu=False, side_by_side=1, threads=1, cpus_per_worker=0.6, data_cpus=0.3, min_workers=2)
 
@@ -54,14 +57,16 @@ def test_fractions_of_a_cpu_are_counted_whole() -> None:
 
 def test_the_range_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}] * 3)
-    found = spread(runs=2, workers=4, gpu=False, min_workers=2)  # three CPUs now: it begins with fewer
+    flags = Options(out="out", workers=4, gpu=False, min_workers=2)
+    found = flags.resources(runs=2)  # three CPUs now: it begins with fewer
     assert (found.workers, found.min_workers) == (4, 2)
     assert str(found).startswith("2 to 4 workers a run")
     assert found.for_small_runs().min_workers is None
     for workers, smallest in ((4, 5), (4, 0), (None, 1)):
+        wrong = replace(flags, workers=workers, min_workers=smallest)
         with pytest.raises(
             ValueError, match=f"--min-workers {smallest}: may be 1 to --workers, which is {workers or 0}"
         ):
-            spread(runs=2, workers=workers, gpu=False, min_workers=smallest)
+            wrong.resources(runs=2)
     with pytest.raises(ValueError, match="--workers 8: the cluster has 3 CPUs"):
-        spread(runs=2, workers=8, gpu=False, min_workers=4)
+        replace(flags, workers=8, min_workers=4).resources(runs=2)
