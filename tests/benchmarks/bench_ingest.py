@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,21 @@ class Flags:
     folder: str = ""
 
 
-def plan(folder: str, epochs: int = 50) -> tuple[Any, Any]:
+def plan(folder: str, batch_size: int = BATCH, epochs: int = 50) -> tuple[Any, Any]:
     from medray.engine.samples import TrainingPlan, read_index
     from medray.ich.task import SliceTask
     from medray.shards.store import Store
 
     rows, _ = read_index(Store(folder), ["slice_id"])
-    task = SliceTask(pretrained=False, size_px=SIZE_PX, batch_size=BATCH)
-    return task, TrainingPlan(rows, BATCH, epochs, seed=0)
+    task = SliceTask(pretrained=False, size_px=SIZE_PX, batch_size=batch_size)
+    return task, TrainingPlan(rows, batch_size, epochs, seed=0)
 
 
 class Windows:
     """A torch Dataset whose item is a window of batches."""
 
-    def __init__(self, folder: str) -> None:
-        self.task, self.plan = plan(folder)
+    def __init__(self, folder: str, batch_size: int) -> None:
+        self.task, self.plan = plan(folder, batch_size)
         self.units = self.plan.units()
 
     def __len__(self) -> int:
@@ -68,15 +68,15 @@ class Windows:
         return list(read_unit(self.task, self.plan, self.units[number]))
 
 
-def with_loader(folder: str) -> Iterator[dict[str, Any]]:
+def with_loader(folder: str, batch_size: int = BATCH) -> Generator[dict[str, Any]]:
     from torch.utils.data import DataLoader
 
-    data: Any = Windows(folder)
+    data: Any = Windows(folder, batch_size)
     loader = DataLoader(data, batch_size=None, num_workers=os.cpu_count() or 1, prefetch_factor=2)
     yield from itertools.chain.from_iterable(loader)
 
 
-def with_ray(folder: str) -> Iterator[dict[str, Any]]:
+def with_ray(folder: str) -> Generator[dict[str, Any]]:
     from medray.engine.cluster import spread
     from medray.engine.stream import stream
 
@@ -84,7 +84,7 @@ def with_ray(folder: str) -> Iterator[dict[str, Any]]:
     yield from stream(task, samples, spread(1, None, False).data_cpus)  # as a job on this cluster would
 
 
-def rate(open_stream: Callable[[], Iterator[dict[str, Any]]], images: int) -> float:
+def rate(open_stream: Callable[[], Generator[dict[str, Any]]], images: int) -> float:
     """Images per second in steady state; every batch is looked at, as a training step would."""
     batches, seen, started = open_stream(), 0, 0.0
     for batch in batches:
@@ -95,7 +95,7 @@ def rate(open_stream: Callable[[], Iterator[dict[str, Any]]], images: int) -> fl
         if started and seen >= images:
             break
     seconds = time.perf_counter() - started
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     return seen / seconds
 
 

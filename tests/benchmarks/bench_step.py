@@ -62,35 +62,34 @@ def batches(task: SliceTask) -> list[dict[str, Any]]:
     ]
 
 
+def task_of(backbone: str, size_px: int, batch_size: int) -> SliceTask:
+    return SliceTask(
+        backbone=backbone, pretrained=False, size_px=size_px, batch_size=batch_size, optimizer="adam", schedule="constant",
+        learning_rate=1e-4,
+    )  # fmt: skip
+
+
+def engine_of(task: SliceTask, gpu: bool, threads: int, folder: str) -> Worker:
+    """The engine's worker outside of Ray Train: only its steps are wanted."""
+    resources = Resources(1, gpu, 1, threads, 1.0, 1.0)
+    nothing = Rows(Store(folder), (), *(np.zeros(0, np.int32) for _ in range(3)))
+    store = Store(folder).sub("run")
+    run = Run("model/fold0", store, task, nothing, nothing, (), None, "none", resources, deterministic=not gpu)
+    engine = Worker(run)
+    engine._due = lambda saved, steps: False  # type: ignore[method-assign]  # there is nobody to ask for notices
+    return engine
+
+
 def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
     if world > 1:
         address = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("nccl" if flags.gpu else "gloo", init_method=address, rank=rank, world_size=world)
     if flags.gpu:
         torch.cuda.set_device(rank)
-    task = SliceTask(
-        backbone=flags.backbone, pretrained=False, size_px=flags.size_px, batch_size=flags.batch_size, optimizer="adam",
-        schedule="constant", learning_rate=1e-4,
-    )  # fmt: skip
-    threads = max(1, (os.cpu_count() or 1) // world)
-    resources = Resources(world, flags.gpu, 1, threads, 1.0, 1.0)
-    nothing = Rows(Store(folder), (), *(np.zeros(0, np.int32) for _ in range(3)))
-    run = Run(
-        "model/fold0",
-        Store(folder).sub("run"),
-        task,
-        nothing,
-        nothing,
-        (),
-        None,
-        "none",
-        resources,
-        deterministic=not flags.gpu,
-    )
-    engine = Worker(run)
+    task = task_of(flags.backbone, flags.size_px, flags.batch_size)
+    engine = engine_of(task, flags.gpu, max(1, (os.cpu_count() or 1) // world), folder)
     # images per second count the batch of all workers
     engine.task = replace(task, batch_size=flags.batch_size * world)
-    engine._due = lambda saved, steps: False  # type: ignore[method-assign]  # there is no Ray here to ask for notices
     bare = channels_last(task.network().to(engine.device))
     bare.train()
     model: nn.Module = bare
