@@ -6,7 +6,7 @@ Where the labels come with lists, trials train on the training list and are comp
 """
 
 from medray.chest.system import FILMS, SEARCH
-from medray.engine.tune import tune
+from medray.engine.tuning.job import tune
 
 
 def start() -> None:

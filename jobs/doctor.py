@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from medray.engine.doctor import examine
+from medray.engine.doctor.examine import examine
 from medray.engine.options import run_job
 from medray.engine.progress import say
 

@@ -7,7 +7,7 @@
 Shards and folds are those of ich_cv.py with the same --out. Run the same command again after a kill, and it goes on.
 """
 
-from medray.engine.tune import tune
+from medray.engine.tuning.job import tune
 from medray.ich.system import HEAD_CT, PHANTOM_SEARCH, SEARCH
 
 

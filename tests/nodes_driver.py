@@ -26,9 +26,9 @@ from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from medray.engine import notice
 from medray.engine.cluster import Resources, connect
 from medray.engine.fit import fit
+from medray.engine.nodes import notice
 from medray.engine.options import Options
 from medray.engine.prepare import Prepared, prepare
 from medray.engine.run import Run

@@ -33,8 +33,8 @@ from ray.core.generated.autoscaler_pb2 import GangResourceRequest, NodeState, No
 from ray.core.generated.instance_manager_pb2 import Instance, NodeKind
 from ray_processes import free_port
 
-from medray.engine.doctor_checks import check_mlflow
-from medray.engine.spot import SpotFirst
+from medray.engine.doctor.checks import check_mlflow
+from medray.engine.nodes.spot import SpotFirst
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "cluster.yaml").read_text()

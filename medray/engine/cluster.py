@@ -18,7 +18,7 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 import ray
 
-from medray.engine.idle import keep_nodes_free
+from medray.engine.nodes.idle import keep_nodes_free
 
 READ_AHEAD_BYTES = 512e6  # of each stream; a batch of 64 images at 480 px is 44 MB
 

@@ -14,8 +14,8 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from medray.engine.cluster import what_happened
-from medray.engine.elastic import RESIZE_SECONDS, ElasticTrainer
 from medray.engine.loop import train_worker
+from medray.engine.nodes.elastic import RESIZE_SECONDS, ElasticTrainer
 from medray.engine.progress import say
 from medray.engine.run import Run, StopRun
 

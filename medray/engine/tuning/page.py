@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from medray.engine.space import Dimension, differences, flags
-from medray.engine.trial import Sweep
+from medray.engine.tuning.space import Dimension, differences, flags
+from medray.engine.tuning.trial import Sweep
 from medray.report import page
 from medray.system import Direction
 from medray.task import Task

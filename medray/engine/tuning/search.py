@@ -11,7 +11,7 @@ from medray.engine.claim import claim
 from medray.engine.cluster import Resources
 from medray.engine.options import Options
 from medray.engine.progress import say, warn
-from medray.engine.space import Dimension
+from medray.engine.tuning.space import Dimension
 from medray.shards.store import Store
 from medray.system import Direction
 from medray.task import Task

@@ -23,10 +23,10 @@ from medray.engine.cluster import what_happened
 from medray.engine.digest import digest
 from medray.engine.options import Options
 from medray.engine.progress import say, warn
-from medray.engine.search import Search
 from medray.engine.tracking import Tracker
-from medray.engine.trial import Sweep, read_trials, run_trial
-from medray.engine.watch import Watcher
+from medray.engine.tuning.search import Search
+from medray.engine.tuning.trial import Sweep, read_trials, run_trial
+from medray.engine.tuning.watch import Watcher
 from medray.shards.store import Store
 
 LOST_TRIALS = 2  # a trial whose process is lost is started again this often

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from medray.engine import notice
+from medray.engine.nodes import notice
 
 
 @pytest.fixture

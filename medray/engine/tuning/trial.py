@@ -17,8 +17,8 @@ from medray.engine.fit import start
 from medray.engine.options import Options
 from medray.engine.run import Run
 from medray.engine.samples import Rows
-from medray.engine.space import VARIANT, Dimension
 from medray.engine.sweep import fold_run
+from medray.engine.tuning.space import VARIANT, Dimension
 from medray.shards.store import Store
 from medray.system import Direction, Score
 from medray.task import Task

@@ -18,13 +18,13 @@ from medray.engine.cluster import Resources
 from medray.engine.fit import fit
 from medray.engine.options import Options
 from medray.engine.prepare import Prepared
-from medray.engine.search import Search
-from medray.engine.search_page import best_trials, write_search
-from medray.engine.space import parse_space
 from medray.engine.sweep import cross_validation
 from medray.engine.tracking import Tracker
-from medray.engine.trial import Sweep, read_trials
-from medray.engine.tuner import run_search
+from medray.engine.tuning.page import best_trials, write_search
+from medray.engine.tuning.search import Search
+from medray.engine.tuning.space import parse_space
+from medray.engine.tuning.trial import Sweep, read_trials
+from medray.engine.tuning.tuner import run_search
 from medray.ich.classes import CLASSES
 from medray.ich.objective import OBJECTIVES, score_folds
 from medray.ich.task import SliceTask

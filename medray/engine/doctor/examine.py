@@ -18,7 +18,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from medray.engine.cluster import connect, what_happened
-from medray.engine.doctor_checks import (
+from medray.engine.doctor.checks import (
     Check,
     Node,
     check_address,

@@ -1,4 +1,4 @@
-"""Tell Ray that this instance will be taken: `python -m medray.engine.notice` on every worker node.
+"""Tell Ray that this instance will be taken: `python -m medray.engine.nodes.notice` on every worker node.
 
 EC2 and GCP say so two minutes and half a minute before, at an address that only the instance reaches; Ray 2.60 asks neither.
 A node that drains with a deadline gets no new work, and runs that are on it leave a checkpoint.

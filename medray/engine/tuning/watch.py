@@ -8,7 +8,7 @@ from typing import Any
 
 from medray.engine.progress import say, warn
 from medray.engine.tracking import Tracker
-from medray.engine.trial import Sweep, read_trials
+from medray.engine.tuning.trial import Sweep, read_trials
 from medray.shards.store import reason
 
 _POLL_SECONDS = 2.0

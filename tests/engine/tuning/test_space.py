@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from medray.engine.space import differences, flags, parse_space
+from medray.engine.tuning.space import differences, flags, parse_space
 from medray.ich.recipes import phantom
 
 BASES = {"test_efficientnet": phantom()}

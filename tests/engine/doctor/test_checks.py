@@ -22,7 +22,7 @@ import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
-from medray.engine.doctor_checks import (
+from medray.engine.doctor.checks import (
     Check,
     Node,
     check_address,
@@ -110,13 +110,13 @@ def guarded_ray() -> Iterator[str]:
 
 def clean_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 
 
 @pytest.mark.on_demand
 def test_a_wrong_token_and_the_right_one(guarded_ray: str, tmp_path: Path) -> None:
     def doctor(token: str) -> tuple[int, str]:
-        job = Path(__file__).resolve().parents[2] / "jobs" / "doctor.py"
+        job = Path(__file__).resolve().parents[3] / "jobs" / "doctor.py"
         ran = subprocess.run(
             [sys.executable, str(job), "--out", str(tmp_path), "--no-pretrained", "--backbones", "test_resnet"],
             env=clean_environment() | {"RAY_AUTH_TOKEN": token, "RAY_ADDRESS": guarded_ray},

@@ -1,0 +1,1 @@
+"""Before money is spent: what a run would fail on."""

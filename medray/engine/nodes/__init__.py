@@ -1,0 +1,1 @@
+"""Nodes that come and go: spot instances, notices, a number of workers that changes, idle nodes that are let go."""
