@@ -106,8 +106,8 @@ def answer(method: dict[str, Any], views: Mapping[str, ByFold], sequences: Mappi
             missing = sorted(set(model["folds"]) - set(found))
             if missing:
                 raise ValueError(f"{member}: no predictions of fold {', '.join(map(str, missing))}")
-            folds = [own[k].apply(probabilities_of(t)) if k in own else probabilities_of(t) for k, t in found.items()]
-            tables[member] = average(np.stack(folds))
+            of_folds = {k: probabilities_of(found[k]) for k in model["folds"]}
+            tables[member] = average(np.stack([own[k].apply(p) if k in own else p for k, p in of_folds.items()]))
             wrong = (~np.isfinite(tables[member])).any(axis=1)
             if wrong.any():
                 first = next(iter(found.values()))["slice_id"].iloc[int(wrong.argmax())]

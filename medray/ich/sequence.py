@@ -47,6 +47,16 @@ class SequenceTask(Task):
     label_smoothing: float = 0.0
     """Labels become this much less certain."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.epidural_weight, self.any_weight) < 0:
+            weights = f"--sequence.epidural-weight {self.epidural_weight}, --sequence.any-weight {self.any_weight}"
+            raise ValueError(f"{weights}: 0 or more")
+        if min(self.hidden, self.layers) < 1:
+            raise ValueError(f"--sequence.hidden {self.hidden}, --sequence.layers {self.layers}: must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--sequence.dropout {self.dropout}: from 0 to below 1")
+
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         example = self.example(row)
         if self.random_reverse and rng.uniform() < 0.5:

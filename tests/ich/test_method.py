@@ -373,6 +373,10 @@ def test_the_answer_for_a_study_is_the_average_by_hand(described: dict[str, Any]
         )
     wanted = sum(w * parts[n] for n, w in zip(method.blend.names, method.blend.weights, strict=True))
     np.testing.assert_allclose(probabilities_of(found), expit(wanted), atol=1e-9)
+    views["first"][FOLDS] = with_probabilities(
+        found[["slice_id"]], np.full((4, 6), 0.5)
+    )  # the method knows no such fold
+    pd.testing.assert_frame_equal(answer(described, views, sequences), found)
     assert found["slice_id"].tolist() == [f"new-{i}" for i in range(4)]
     assert found["index"].tolist() == list(range(4))
 

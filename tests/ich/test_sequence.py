@@ -90,6 +90,20 @@ def test_an_example_holds_the_stack_as_it_was_packed(task: SequenceTask) -> None
     assert example["index"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"any_weight": -1.0}, "--sequence.epidural-weight 1.0, --sequence.any-weight -1.0: 0 or more"),
+        ({"hidden": 0}, "--sequence.hidden 0, --sequence.layers 2: must be at least 1"),
+        ({"layers": 0}, "--sequence.hidden 256, --sequence.layers 0: must be at least 1"),
+        ({"dropout": 1.0}, "--sequence.dropout 1.0: from 0 to below 1"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SequenceTask(**fields)
+
+
 def test_features_of_another_backbone_are_refused(task: SequenceTask) -> None:
     with pytest.raises(ValueError, match="series a: embedded with 5 features, expected 7"):
         replace(task, feature_count=7).example(stack_row("a", 3))
