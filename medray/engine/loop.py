@@ -291,6 +291,7 @@ class Worker:
     def _clean(self) -> None:
         for store in (self.run.store, self.run.results, self.run.store.sub("checkpoints")):
             store.remove_unfinished()
+        self.run.store.delete("progress.json")  # of a process that is gone, or of a run that has ended
 
     def _resume(self) -> None:
         if self.rank == 0:

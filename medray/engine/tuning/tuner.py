@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -103,7 +104,15 @@ def _experiment(search: Search, sweep: Sweep, first: int, stop: int) -> None:
         warn(f"a trial was lost: {what_happened(error)}")
 
 
-def _searcher(search: Search, sweep: Sweep) -> OptunaSearch:
+class StudySearch(OptunaSearch):
+    """Optuna's study may know the end of a trial that Tune, whose driver was killed a moment later, has to hear again."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            super().on_trial_result(trial_id, result)
+
+
+def _searcher(search: Search, sweep: Sweep) -> StudySearch:
     database = study_database(search, sweep.store, sweep.options)
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     kept: dict[str, Any] = {"constant_liar": True} if search.sampler == "tpe" else {}  # several trials at once
@@ -116,7 +125,7 @@ def _searcher(search: Search, sweep: Sweep) -> OptunaSearch:
         first_line = str(error).splitlines()[0].replace(database, "its URL")
         raise ValueError(f"--study-storage: cannot be opened ({first_line})") from None
     names, modes = list(sweep.objectives), [str(mode) for mode in sweep.objectives.values()]
-    return OptunaSearch(
+    return StudySearch(
         space={dimension.field: dimension.distribution() for dimension in sweep.space},
         metric=names if len(names) > 1 else names[0],
         mode=modes if len(names) > 1 else modes[0],

@@ -24,7 +24,7 @@ from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search
 from medray.engine.tuning.space import parse_space
 from medray.engine.tuning.trial import Sweep, read_trials
-from medray.engine.tuning.tuner import run_search
+from medray.engine.tuning.tuner import StudySearch, run_search
 from medray.ich.classes import CLASSES
 from medray.ich.objective import OBJECTIVES, score_folds
 from medray.ich.task import SliceTask
@@ -96,6 +96,25 @@ def test_poor_trials_are_stopped_early_and_the_cluster_is_as_it_was(
         assert after[name] >= before[name] * (1 - 1e-6)  # more, where an earlier test's last task has just ended
     held = {name for name, group in ray.util.placement_group_table().items() if group["state"] != "REMOVED"}
     assert not held
+
+
+def test_an_end_that_only_the_study_knows_is_heard_again(tmp_path: Path) -> None:
+    """The driver is killed after Optuna was told, before Tune wrote it down."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/optuna.db")
+    space = {"rate": optuna.distributions.FloatDistribution(0, 1)}
+    searcher = StudySearch(space=space, metric="loss", mode="min", study_name="s", storage=storage)
+    assert searcher.suggest("one") is not None
+    searcher.save(str(tmp_path / "state"))
+    searcher.on_trial_result("one", {"loss": 0.5, "training_iteration": 1})
+    searcher.on_trial_complete("one", {"loss": 0.5})
+
+    again = StudySearch(space=space, metric="loss", mode="min", study_name="s", storage=storage)
+    again.restore(str(tmp_path / "state"))
+    again.on_trial_result("one", {"loss": 0.5, "training_iteration": 1})
+    again.on_trial_complete("one", {"loss": 0.5})
+    (trial,) = optuna.load_study(study_name="s", storage=storage).trials
+    assert (trial.state, trial.value) == (optuna.trial.TrialState.COMPLETE, 0.5)
+    assert again.suggest("two") is not None
 
 
 def test_optuna_and_mlflow_know_every_trial(searched: tuple[Sweep, dict[str, float], dict[str, float]]) -> None:
