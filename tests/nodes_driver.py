@@ -205,6 +205,13 @@ def a_node_is_lost(wanted: Callable[[set[str]], bool]) -> Callable[[Run, Nodes],
     return disturb
 
 
+def the_controllers_node_is_lost_while_workers_start(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Their placement group is there, and only the controller knows of it."""
+    reserved = wait_for(lambda: [g for g in placement_group_table().values() if g["state"] == "CREATED"])
+    (node,) = nodes.find(lambda kinds: "TrainController" in kinds)
+    return {"groups": len(reserved), "after": len(run.history()), "processes": nodes.kill(node)}
+
+
 def two_of_four_go_and_come(run: Run, nodes: Nodes) -> dict[str, Any]:
     wait_for(run.history)
     on = sorted(map(sorted, nodes.on_each()))
@@ -283,6 +290,7 @@ CASES: dict[str, Callable[[Run, Nodes], Any]] = {
     "undisturbed": nothing,
     "worker": a_node_is_lost(only_a_worker),
     "controller": a_node_is_lost(lambda kinds: "TrainController" in kinds),
+    "starting": the_controllers_node_is_lost_while_workers_start,
     "elastic": two_of_four_go_and_come,
     "notice": a_notice_comes,
 }

@@ -16,6 +16,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from medray.engine.cluster import what_happened
 from medray.engine.loop import train_worker
 from medray.engine.nodes.elastic import RESIZE_SECONDS, ElasticTrainer
+from medray.engine.nodes.groups import NamedGroups, remove_groups
 from medray.engine.progress import say
 from medray.engine.run import Run, StopRun
 
@@ -97,6 +98,8 @@ def _fit(run: Run) -> None:
         return
     name, smallest = run.name.replace("/", "-"), run.resources.min_workers
     storage = run.store.root + "/train"
+    requester = f"{storage}/{name}"
+    remove_groups(requester)
     trainer = ElasticTrainer(
         train_worker,
         train_loop_config={"run": run},
@@ -111,11 +114,15 @@ def _fit(run: Run) -> None:
             storage_path=storage,
             storage_filesystem=run.store.filesystem,
             failure_config=FailureConfig(max_failures=RETRIES),  # a node that goes with notice is not counted
+            callbacks=[NamedGroups(requester)],  # type: ignore[list-item]  # Ray takes others too
         ),
         sizes=run.resources.world_sizes(run.task.batch_size),
-        requester=f"{storage}/{name}",
+        requester=requester,
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    finally:
+        remove_groups(requester)
 
 
 _train = ray.remote(_fit)

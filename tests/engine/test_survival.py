@@ -16,9 +16,9 @@ EPOCHS = 4
 @pytest.fixture(scope="module")
 def survived(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survived]:
     task = {"epochs": EPOCHS, "learning_rate": 3e-3, "dropout": 0.2}
-    cases = ["undisturbed", "worker", "controller"]  # two workers, and a node to spare
+    cases = ["undisturbed", "worker", "controller", "starting"]  # two workers, and a node to spare
     folder = tmp_path_factory.mktemp("survival")
-    with disturbed(phantoms, folder, 420, nodes=3, workers=2, task=task, cases=cases) as survived:
+    with disturbed(phantoms, folder, 560, nodes=3, workers=2, task=task, cases=cases) as survived:
         yield survived
 
 
@@ -38,4 +38,13 @@ def test_a_lost_node_changes_nothing(survived: Survived, lost: str) -> None:
     assert 1 <= note["happened"]["after"] < EPOCHS
     survived.assert_equal_to_the_bit(lost)
     assert not survived.partial_files(lost)
+    assert note["after"] == note["before"] == {"CPU": 3.0, "groups": 0}
+
+
+def test_a_node_lost_while_the_workers_start_leaves_nothing_reserved(survived: Survived) -> None:
+    """Ray alone keeps what they were to have: the run would wait for it to the end of the job."""
+    note = survived.notes["starting"]
+    assert note["error"] is None
+    assert (note["happened"]["groups"], note["happened"]["after"]) == (1, 0)
+    survived.assert_equal_to_the_bit("starting")
     assert note["after"] == note["before"] == {"CPU": 3.0, "groups": 0}
