@@ -27,7 +27,7 @@ class Flags:
     """Physical ones of a node: a p3.8xlarge has 16."""
     network_mb_per_s: float = 1250.0
     """Of a node: a p3.8xlarge has 10 Gbit/s."""
-    ingest_per_core: float = 175.0
+    ingest_per_core: float = 210.0
     """Slices per second, read and augmented for 224 pixels: RESULTS.md, "Ingest"."""
     shard_per_core: float = 174.0
     """Slices per second, DICOM to windows to Parquet: RESULTS.md, "Sharding by Ray"."""
