@@ -95,13 +95,14 @@ def read_slices(source: Source, frame: int | None = None) -> list[Slice]:
     slices = []
     for i, stored in zip(wanted, stored_values(elements, layout, wanted), strict=True):
         pixels_hu, repaired = to_hounsfield(
-            stored,
-            bits_stored=layout.bits_stored,
-            pixel_representation=layout.representation,
+            stored.values,
+            bits_stored=stored.bits,
+            pixel_representation=int(stored.signed),
             slope=frames[i].slope,
             intercept=frames[i].intercept,
         )
-        slices.append(Slice(header=frames[i].header, pixels_hu=pixels_hu, repaired=repaired))
+        notes = [note for note in (stored.note, repaired) if note]
+        slices.append(Slice(header=frames[i].header, pixels_hu=pixels_hu, repaired="; ".join(notes) or None))
     return slices
 
 

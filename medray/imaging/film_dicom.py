@@ -25,7 +25,7 @@ from medray.imaging.elements import (
 )
 from medray.imaging.film import Film, FilmHeader, check_size, stretched
 from medray.imaging.lut import looked_up
-from medray.imaging.stored import PixelLayout, stored_values
+from medray.imaging.stored import PixelLayout, Stored, stored_values
 from medray.imaging.tags import (
     CENTER,
     COLUMNS,
@@ -68,12 +68,13 @@ def read(source: Source) -> Film:
     if layout.bits_stored > 16:
         raise Unreadable(f"{layout.bits_stored} bits stored, no radiograph has so many")
     (stored,) = stored_values(elements, layout, [0])
-    values = _signed(stored, layout)
+    values = _signed(stored)
     padding = _padding(elements, layout)
     counted = None if padding is None else values != padding
     values = _modality(elements, values)
-    grey, note = _presented(elements, values, counted, layout.bits_stored)
-    return Film(255 - grey if header.mode == "MONOCHROME1" else grey, note)
+    grey, note = _presented(elements, values, counted, stored.bits)
+    notes = [one for one in (stored.note, note) if one]
+    return Film(255 - grey if header.mode == "MONOCHROME1" else grey, "; ".join(notes) or None)
 
 
 def _header(elements: Elements) -> FilmHeader:
@@ -111,11 +112,11 @@ def _age(text: str) -> float | None:
     return float(match[1]) * _YEARS[match[2]] if match else None
 
 
-def _signed(stored: np.ndarray, layout: PixelLayout) -> np.ndarray:
+def _signed(stored: Stored) -> np.ndarray:
     """Stored values as the numbers they mean: PS3.5 8.1.1, bits above the stored ones are nobody's."""
-    values = stored.astype(np.int64) & ((1 << layout.bits_stored) - 1)
-    if layout.representation:
-        sign = 1 << (layout.bits_stored - 1)
+    values = stored.values.astype(np.int64) & ((1 << stored.bits) - 1)
+    if stored.signed:
+        sign = 1 << (stored.bits - 1)
         values = (values ^ sign) - sign
     return values.astype(np.int32)
 

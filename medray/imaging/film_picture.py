@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from medray.imaging.decoding.codec import eight_bit_jpeg
+from medray.imaging.decoding.guard import guarded
 from medray.imaging.film import Film, FilmHeader, check_size, stretched
 from medray.imaging.types import Unreadable
 
@@ -25,8 +28,27 @@ def read(stream: BinaryIO) -> Film:
 
     A PNG of 16 bits that are 8 bits widened (both bytes the same) goes back to those 8; others are stretched.
     """
-    with _open(stream) as image:
+    data = stream.read()
+    header = read_header(io.BytesIO(data))
+    grey, facts = guarded(decode, data, header.rows * header.columns)
+    if "warning" in facts:
+        raise Unreadable(f"damaged pixels: {facts['warning']}")
+    return Film(grey, facts["note"])
+
+
+def decode(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+    """(rows, columns) uint8, and {"note": what was mended or assumed}. Runs inside ``medray.imaging.decoding.guard``."""
+    film = _decoded(bytes(data))
+    return film.grey, {"note": film.repaired}
+
+
+def _decoded(data: bytes) -> Film:
+    with _open(io.BytesIO(data)) as image:
         try:
+            if image.format == "JPEG" and image.mode in ("L", "RGB"):
+                # Pillow fills in what a damaged JPEG file has lost, and says nothing; OpenCV says it
+                pixels = eight_bit_jpeg(data)
+                return Film(pixels) if pixels.ndim == 2 else _grey(np.ascontiguousarray(pixels[..., ::-1]))
             image.load()
             # a PNG may mark a colour as transparent instead of carrying an alpha channel
             if image.mode in _TRANSPARENT or "transparency" in image.info:
@@ -36,6 +58,8 @@ def read(stream: BinaryIO) -> Film:
             if image.mode in ("L", "1"):
                 return Film(np.array(image.convert("L")))
             return _grey(np.asarray(image.convert("RGB")))
+        except (Unreadable, MemoryError):
+            raise
         except Exception as error:  # Pillow's readers raise many types for damaged bytes
             raise Unreadable(f"damaged pixels ({type(error).__name__})") from None
 

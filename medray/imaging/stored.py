@@ -1,4 +1,4 @@
-"""Stored values of pixels: native ones are a view of the file, compressed ones are decoded by pydicom.
+"""Stored values of pixels: native ones are a view of the file, compressed ones are decoded under a guard.
 
 Pixel data: PS3.5 8 and A.4.
 """
@@ -10,12 +10,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from pydicom.pixels import get_decoder
-from pydicom.uid import AllTransferSyntaxes
+from pydicom.encaps import get_frame
 
+from medray.imaging.decoding.codec import SYNTAXES, codestream, decode
+from medray.imaging.decoding.codestream import Codestream
+from medray.imaging.decoding.guard import guarded
 from medray.imaging.elements import ITEM, NATIVE, SEQUENCE_END, UNDEFINED, Elements, integer
 from medray.imaging.tags import (
     BITS_ALLOCATED,
@@ -28,11 +30,7 @@ from medray.imaging.tags import (
 )
 from medray.imaging.types import Unreadable
 
-# One plugin a syntax, and GDCM only where there is no other: pydicom would try each in turn, and on a damaged JPEG 2000
-# stream, which OpenJPEG refuses, GDCM ends the whole process.
-_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "gdcm", "pillow")
-
-_decoding = threading.Lock()
+_warnings = threading.Lock()
 
 
 class Sized(Protocol):
@@ -71,16 +69,27 @@ class PixelLayout:
         return self.rows * self.columns * self.bits_allocated // 8
 
 
-def stored_values(elements: Elements, layout: PixelLayout, wanted: list[int]) -> Iterator[np.ndarray]:
-    """Yield (rows, columns) unsigned stored values of the wanted frames (counted from 0)."""
+@dataclass(frozen=True)
+class Stored:
+    """One frame's stored values, and what they mean where the compressed stream knows better than the header."""
+
+    values: np.ndarray  # (rows, columns) unsigned, lowest bit of the value in bit 0
+    bits: int  # how many low bits carry the value
+    signed: bool  # two's complement
+    note: str | None = None  # in what the stream contradicts the header, None where nothing
+
+
+def stored_values(elements: Elements, layout: PixelLayout, wanted: list[int]) -> Iterator[Stored]:
+    """Yield the wanted frames (counted from 0). Raises Unreadable."""
     _, start, length = elements.index[PIXELS]
+    signed = layout.representation == 1
     if elements.transfer_syntax in NATIVE:
         values = _native_values(elements, layout, start, length)
-        frames: Iterator[np.ndarray] = (values[i] for i in wanted)
+        for i in wanted:
+            yield Stored(values[i] >> layout.shift if layout.shift else values[i], layout.bits_stored, signed)
     else:
-        frames = (_decoded_values(elements, layout, start, length, i) for i in wanted)
-    for stored in frames:
-        yield stored >> layout.shift if layout.shift else stored
+        for i in wanted:
+            yield _decoded(elements, layout, start, length, i)
 
 
 def _native_values(elements: Elements, layout: PixelLayout, start: int, length: int) -> np.ndarray:
@@ -99,43 +108,74 @@ def _native_values(elements: Elements, layout: PixelLayout, start: int, length: 
     return values.reshape(layout.frames, layout.rows, layout.columns)
 
 
-def _decoded_values(elements: Elements, layout: PixelLayout, start: int, length: int, frame: int) -> np.ndarray:
-    """(rows, columns) of one compressed frame, decoded by pydicom: PS3.5 A.4."""
-    try:
-        # found, not made: pydicom warns where it makes a UID of damaged text
-        syntax = next(syntax for syntax in AllTransferSyntaxes if syntax == elements.transfer_syntax)
-        decoder = get_decoder(syntax)
-        plugin = next(name for name in _PLUGINS if name in decoder.available_plugins)
-    except (StopIteration, NotImplementedError):
-        raise Unreadable("no decoder for the transfer syntax") from None
+def _decoded(elements: Elements, layout: PixelLayout, start: int, length: int, frame: int) -> Stored:
+    """One compressed frame: PS3.5 A.4."""
+    if elements.transfer_syntax not in SYNTAXES:
+        raise Unreadable("no decoder for the transfer syntax")
+    encoded = _encoded(elements, layout, start, length, frame)
+    stream = codestream(elements.transfer_syntax, encoded)
+    if stream is not None and (stream.rows, stream.columns, stream.components) != (layout.rows, layout.columns, 1):
+        raise Unreadable(
+            f"the compressed stream holds {stream.rows} × {stream.columns} × {stream.components}, "
+            f"the header says {layout.rows} × {layout.columns} × 1"
+        )
+    values, facts = guarded(
+        decode, encoded, layout.rows * layout.columns * 4, syntax=elements.transfer_syntax, rows=layout.rows,
+        columns=layout.columns, bytes_allocated=layout.bits_allocated // 8,
+    )  # fmt: skip
+    fault = facts["fault"] or facts.get("warning")
+    if fault:
+        raise Unreadable(f"damaged pixels: {fault}")
+    unsigned: np.ndarray = values.view(f"u{values.dtype.itemsize}")
+    if unsigned.dtype.itemsize < layout.bits_allocated // 8:  # a stream of 8 bits in a file of 16
+        unsigned = unsigned.astype(f"u{layout.bits_allocated // 8}")
+    if layout.shift:
+        unsigned = unsigned >> layout.shift
+    return _meant(unsigned, layout, stream)
+
+
+def _meant(values: np.ndarray, layout: PixelLayout, stream: Codestream | None) -> Stored:
+    """The values with the bits and the sign that they have: a stream is what it was encoded from, a header may have been
+    written by somebody else (pydicom reads it so too)."""
+    bits, signed = layout.bits_stored, layout.representation == 1
+    if stream is None:
+        return Stored(values, bits, signed)
+    if stream.signed:  # decoded with its sign, which reaches to the top
+        note = None if signed else "signed pixels, though the header calls them unsigned"
+        return Stored(values, 8 * values.dtype.itemsize, True, note)
+    if stream.precision > bits and int(values.max()) >> bits:
+        note = f"pixels of {stream.precision} bits, though the header says {bits}"
+        return Stored(values, max(bits, stream.precision), signed, note)
+    return Stored(values, bits, signed)
+
+
+def _encoded(elements: Elements, layout: PixelLayout, start: int, length: int, frame: int) -> bytes:
+    """The stream of one frame: its fragments joined."""
     end = _end_of_fragments(elements.data, start) if length == UNDEFINED else start + length
-    options: dict[str, Any] = {
-        "rows": layout.rows,
-        "columns": layout.columns,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": layout.bits_allocated,
-        "bits_stored": layout.bits_stored,
-        "pixel_representation": layout.representation,
-        "number_of_frames": layout.frames,
-        "pixel_keyword": "PixelData",
-        "allow_excess_frames": False,
-    }
+    data = elements.data[start:end]
+    if layout.frames == 1:
+        return b"".join(_fragments(data))
     offsets, lengths = elements.get(EXTENDED_OFFSETS), elements.get(EXTENDED_LENGTHS)
-    if offsets and lengths and len(offsets) == len(lengths):
-        options["extended_offsets"] = (offsets, lengths)
-    # pydicom warns of oddities in compressed streams, and filters belong to the process: one thread at a time.
-    with _decoding, warnings.catch_warnings():
+    extended = (offsets, lengths) if offsets and lengths and len(offsets) == len(lengths) else None
+    # pydicom warns of oddities, and filters belong to the process: one thread at a time
+    with _warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            encoded = bytes(elements.data[start:end])
-            decoded, _ = decoder.as_array(encoded, index=frame, validate=False, decoding_plugin=plugin, **options)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a plugin in Rust panics past Exception; and a message may quote anything
-            reason = f"cannot decode pixels ({syntax.name}): {type(error).__name__}"
-            raise Unreadable(reason) from error
-    return decoded.view(f"u{decoded.dtype.itemsize}")
+            return get_frame(data, frame, number_of_frames=layout.frames, extended_offsets=extended)
+        except Exception as error:  # of many types, and a message may quote anything
+            raise Unreadable(f"damaged pixels: the fragments of a frame ({type(error).__name__})") from None
+
+
+def _fragments(data: bytes) -> Iterator[bytes]:
+    """The items behind the first one, which is the offset table: PS3.5 A.4."""
+    position, first = 0, True
+    while position + 8 <= len(data):
+        group, element, length = struct.unpack_from("<HHL", data, position)
+        if (group << 16 | element) != ITEM:
+            return
+        if not first:
+            yield data[position + 8 : position + 8 + length]
+        position, first = position + 8 + length, False
 
 
 def _end_of_fragments(data: bytes, start: int) -> int:

@@ -324,7 +324,7 @@ def test_damaged_compressed_pixels(caplog: pytest.LogCaptureFixture) -> None:
     file = bytearray(encode(ct(pixels), JPEG2000Lossless, compress=True))
     at = file.index(b"\xff\x4f\xff\x51")
     file[at : at + 40] = bytes(40)
-    with pytest.raises(Unreadable, match="cannot decode pixels \\(JPEG 2000"):
+    with pytest.raises(Unreadable, match="damaged pixels: a JPEG 2000 stream without"):
         read_slices(bytes(file))
     caplog.clear()  # pydicom logs what each plugin had to say
 

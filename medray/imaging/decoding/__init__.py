@@ -1,0 +1,1 @@
+"""Compressed pixels, decoded in a process that may die of them."""
