@@ -1,14 +1,33 @@
-"""Numbered pieces of work as a Ray Data dataset."""
+"""Numbered pieces of work as Ray Data tasks."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pyarrow as pa
 import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
+
+
+def tasks(count: int, work: Callable[[int], Any], num_cpus: float, retries: int) -> ray.data.Dataset:
+    """``work(number)``, a table or a generator of tables, for each number below ``count``, in a task of its own.
+
+    Args:
+        num_cpus: that a task reserves.
+        retries: of a task whose process died. Ray Data's own number is without end, so that what always kills its process
+            would keep a job for ever.
+    """
+
+    def one(batch: dict[str, Any]) -> Any:
+        return work(int(batch["id"][0]))
+
+    with warnings.catch_warnings():  # Ray 2.60 has announced named parameters for all remote arguments but this one
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return numbers(count, num_cpus).map_batches(one, batch_size=1, num_cpus=num_cpus, max_retries=retries)
 
 
 def numbers(count: int, num_cpus: float) -> ray.data.Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,11 +12,11 @@ import torch
 from torch import nn
 
 from medray.engine.stream import in_stack
-from medray.shards.source import Encoded, Source, named
-from medray.shards.store import File, Store, reason
+from medray.shards.reading import encode_file, scan_file
+from medray.shards.source import Encoded, Source
+from medray.shards.store import File, Store
 from medray.task import Task
 
-_HEADER_BYTES = 1 << 16
 Outputs = Callable[[nn.Module, dict[str, Any]], dict[str, Any]]
 
 
@@ -64,17 +63,8 @@ def channels_last(network: nn.Module) -> nn.Module:
 def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFrame:
     """``shard.scan`` in this process, without Ray: for a study or a few."""
 
-    def read(file: File) -> list[dict[str, Any]]:
-        found = {"path": file.path, "size_bytes": file.size_bytes, "status": "ok", "reason": None}
-        try:
-            with folder.filesystem.open_input_file(file.path) as raw:
-                headers = source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
-            return [found | header for header in named(headers, file.path)]
-        except (ValueError, OSError) as error:
-            return [found | {"status": "quarantined", "reason": reason(error)}]
-
     with ThreadPoolExecutor(8) as pool:
-        rows = [row for of_file in pool.map(read, files) for row in of_file]
+        rows = [row for of_file in pool.map(lambda file: scan_file(source, folder, file), files) for row in of_file]
     names = ["path", "size_bytes", "status", "reason", *source.scan_schema.names]
     return pd.DataFrame(rows, columns=names)
 
@@ -124,10 +114,6 @@ def _encode_group(source: Source, folder: Store, id_column: str, group: pd.DataF
     out: dict[str, Encoded] = {}
     for path, of_file in group.groupby("path", sort=False):
         rows = of_file.to_dict("records")
-        try:
-            with folder.filesystem.open_input_file(path) as stream:
-                encoded = source.encode(stream.read(), rows)
-        except (ValueError, OSError) as error:
-            encoded = [Encoded(None, reason(error))] * len(rows)
+        encoded = encode_file(source, folder, path, rows)
         out |= {row[id_column]: result for row, result in zip(rows, encoded, strict=True)}
     return out

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
-import os
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute
 import ray
 import ray.data
 
 from medray.engine.cluster import what_happened
 from medray.engine.digest import digest
-from medray.engine.numbers import numbers
-from medray.engine.progress import Progress
-from medray.shards.source import Source, named
+from medray.engine.numbers import tasks
+from medray.engine.progress import Progress, warn
+from medray.shards.alone import Alone
+from medray.shards.part import Parts, known
+from medray.shards.reading import encode_file, scan_file, set_aside
+from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
-_HEADER_BYTES = 1 << 16
+RETRIES = 2
+"""Of a task whose process died, before its files are read one by one."""
 
 Table = dict[str, Any]
 
@@ -55,13 +59,8 @@ def scan(source: Source, folder: Store, files: list[File], cache: Store) -> pd.D
         if name in finished:
             table = cache.read_table(name)
         else:
-            rows = [
-                {"chunk": i, "paths": [f.path for f in c], "sizes": [f.size_bytes for f in c]}
-                for i, c in enumerate(batch)
-            ]
-            data = ray.data.from_items(rows, override_num_blocks=len(rows))
-            parts = data.map_batches(_Scan(source, folder), batch_size=1, batch_format="pyarrow", num_cpus=1)
-            table = pa.concat_tables(parts.iter_batches(batch_size=None, batch_format="pyarrow"))
+            found = dict(_each(len(batch), _Scan(source, folder, batch), "headers"))
+            table = pa.concat_tables(found[i] for i in range(len(batch)))
             cache.write_table(name, table)
         tables.append(table)
         progress.add(sum(map(len, batch)))
@@ -70,24 +69,30 @@ def scan(source: Source, folder: Store, files: list[File], cache: Store) -> pd.D
 
 
 class _Scan:
-    def __init__(self, source: Source, folder: Store) -> None:
-        self.source, self.folder = source, folder
+    """Reads the headers of one chunk of files."""
+
+    def __init__(self, source: Source, folder: Store, chunks: list[list[File]]) -> None:
+        self.source, self.folder, self.chunks = source, folder, ray.put(chunks)
         found = [
             pa.field(n, t) for n, t in [("path", pa.string()), ("size_bytes", pa.int64()), ("status", pa.string())]
         ]
         self.schema = pa.schema([*found, pa.field("reason", pa.string()), *source.scan_schema])
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = []
-        for item in batch.to_pylist():
-            for path, size in zip(item["paths"], item["sizes"], strict=True):
-                found = {"path": path, "size_bytes": size, "status": "ok", "reason": None}
+    def __call__(self, number: int) -> pa.Table:
+        files = ray.get(self.chunks)[number]
+        return self._table([row for file in files for row in scan_file(self.source, self.folder, file)])
+
+    def one_by_one(self, number: int) -> pa.Table:
+        rows: list[Table] = []
+        with Alone() as alone:
+            for file in ray.get(self.chunks)[number]:
                 try:
-                    with self.folder.filesystem.open_input_file(path) as raw:
-                        headers = self.source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
-                    rows += [found | header for header in named(headers, path)]
-                except (ValueError, OSError) as error:
-                    rows.append(found | {"status": "quarantined", "reason": reason(error)})
+                    rows += alone.run(scan_file, self.source, self.folder, file)
+                except ValueError as error:
+                    rows.append(set_aside(file, reason(error)))
+        return self._table(rows)
+
+    def _table(self, rows: list[Table]) -> pa.Table:
         return pa.Table.from_pylist(rows, schema=self.schema)
 
 
@@ -128,18 +133,16 @@ def write(
     todo = [i for i, name in enumerate(names) if name not in finished]
     rest = sum(len(parts[i]) for i in todo)
     progress = Progress("shards", len(shuffled), f"{source.kinds()['item_id']}s", done=len(shuffled) - rest)
-    done_before = [i for i in range(len(parts)) if i not in set(todo)]
-    results = [_left_out(to, names[i], parts[i][source.id_column].tolist()) for i in done_before]
+    results = [known(to, names[i], p[source.id_column].tolist()) for i, p in enumerate(parts) if i not in set(todo)]
     if todo:
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
-        writer: Any = _Writer(source, folder, to, [names[i] for i in todo], rows, kept)
-        data = numbers(len(todo), 1).map_batches(writer, batch_size=1, num_cpus=1)
-        try:
-            for done in data.iter_batches(batch_size=None, batch_format="pandas"):
-                results.append(pd.DataFrame(done))
-                progress.add(len(done))
-        except ray.exceptions.RayError as error:
-            raise ValueError(what_happened(error)) from error
+        writer = _Writer(Parts(source, folder, to, kept), [names[i] for i in todo], rows)
+        for _, table in _each(len(todo), writer, "shards"):
+            done = table.to_pandas()
+            if len(failed := done["failed"].dropna()):
+                raise ValueError(failed.iloc[0])
+            results.append(done.drop(columns="failed"))
+            progress.add(len(done))
     progress.close()
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["id", "note", "written"])
 
@@ -154,84 +157,82 @@ def _shuffle(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 class _Writer:
     """Reads, decodes and writes one shard within one task: images never travel through the object store."""
 
-    def __init__(
-        self, source: Source, folder: Store, to: Store, names: list[str], parts: list[ray.ObjectRef], kept: list[str]
-    ) -> None:
-        self.source, self.folder, self.to, self.names, self.parts, self.kept = source, folder, to, names, parts, kept
+    def __init__(self, parts: Parts, names: list[str], rows: list[ray.ObjectRef]) -> None:
+        self.parts, self.names, self.rows = parts, names, rows
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Table:
-        (number,) = batch["id"]
-        rows = ray.get(self.parts[number]).to_pylist()
-        notes: dict[str, str] = {}
-        left_out: dict[str, str] = {}
-        sink = pa.BufferOutputStream()
-        own = self.source.id_column
-        shared = [name for name in self.source.kinds() if name in self.source.shard_schema.names and name != own]
-        writer = pq.ParquetWriter(
-            sink, self.source.shard_schema, compression="zstd", compression_level=1, use_dictionary=shared,
-            write_statistics=["index"] if "index" in self.source.shard_schema.names else False,
-        )  # fmt: skip
-        for group in _groups(self._encoded(rows, notes, left_out), self.source.rows_per_group):
-            writer.write_table(pa.Table.from_pylist(group, schema=self.source.shard_schema))
-        writer.add_key_value_metadata({"medray": json.dumps({"notes": notes, "left_out": left_out})})
-        writer.close()
+    def __call__(self, number: int) -> pa.Table:
+        return self._write(number, encode_file)
+
+    def one_by_one(self, number: int) -> pa.Table:
+        with Alone() as alone:
+
+            def encode(source: Source, folder: Store, path: str, rows: Any) -> list[Encoded]:
+                try:
+                    return alone.run(encode_file, source, folder, path, rows)
+                except ValueError as error:
+                    return [Encoded(None, reason(error))] * len(rows)
+
+            return self._write(number, encode)
+
+    def _write(self, number: int, encode: Any) -> pa.Table:
         try:
-            self.to.write_bytes(self.names[number], sink.getvalue())
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise ValueError(f"{self.to.uri}: cannot be written ({why}); make room and start again") from None
-        return _result([row[own] for row in rows], notes, left_out)
-
-    def _encoded(self, rows: list[Table], notes: dict[str, str], left_out: dict[str, str]) -> Iterator[Table]:
-        own = self.source.id_column
-        for path, of_file in _by_path(rows):
-            try:
-                with self.folder.filesystem.open_input_file(path) as stream:
-                    encoded = self.source.encode(stream.read(), of_file)
-            except (ValueError, OSError) as error:
-                left_out |= {row[own]: reason(error) for row in of_file}
-                continue
-            for row, result in zip(of_file, encoded, strict=True):
-                if result.columns is None:
-                    left_out[row[own]] = result.note or "no pixels"
-                    continue
-                if result.note:
-                    notes[row[own]] = result.note
-                yield {name: _plain(row[name]) for name in self.kept} | result.columns
+            result = self.parts.write(self.names[number], ray.get(self.rows[number]).to_pylist(), encode)
+        except (
+            ValueError
+        ) as error:  # said by the driver, which then ends the job: other tasks' errors may be waited for
+            result = pd.DataFrame({"id": [None], "note": [None], "written": [False], "failed": [str(error)]})
+        return pa.Table.from_pandas(result.reindex(columns=["id", "note", "written", "failed"]), schema=_RESULT)
 
 
-def _by_path(rows: list[Table]) -> Iterator[tuple[str, list[Table]]]:
-    start = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i]["private_path"] != rows[start]["private_path"]:
-            yield rows[start]["private_path"], rows[start:i]
-            start = i
+_RESULT = pa.schema([("id", pa.string()), ("note", pa.string()), ("written", pa.bool_()), ("failed", pa.string())])
 
 
-def _groups(rows: Iterator[Table], size: int) -> Iterator[list[Table]]:
-    group: list[Table] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+# ---------------------------------------------------------------- tasks that may die
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _each(count: int, work: Any, what: str) -> Iterator[tuple[int, pa.Table]]:
+    """Yield ``work(number)``, a table, for each number below ``count``, as they are done, in Ray Data tasks.
+
+    A task whose process dies is tried ``RETRIES`` times more. Those that died each time are done once more when all others
+    are through, by ``work.one_by_one``, which finds out what killed them.
+
+    Raises:
+        ValueError: what a task raised.
+    """
+    left = set(range(count))
+    try:
+        with _errors_do_not_end_it():
+            for number, table in _tasks(sorted(left), work):
+                left.discard(number)
+                yield number, table
+        if left:
+            warn(f"{what}: {len(left)} of {count} tasks died {RETRIES + 1} times; their files are read one by one")
+            yield from _tasks(sorted(left), work.one_by_one)
+    except ray.exceptions.RayError as error:
+        raise ValueError(what_happened(error)) from error
 
 
-def _left_out(to: Store, name: str, ids: list[str]) -> pd.DataFrame:
-    metadata = pq.read_metadata(to.path(name), filesystem=to.filesystem).metadata or {}
-    said = json.loads(metadata[b"medray"])
-    return pd.DataFrame(_result(ids, said["notes"], said["left_out"]))
+def _tasks(wanted: list[int], work: Callable[[int], pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    def task(place: int) -> pa.Table:
+        cv2.setNumThreads(1)  # there are as many tasks as cores
+        table = work(wanted[place])
+        return table.append_column("task", pa.array([wanted[place]] * len(table), pa.int64()))
+
+    table: Any
+    for table in tasks(len(wanted), task, 1, RETRIES).iter_batches(batch_size=None, batch_format="pyarrow"):
+        for number in table["task"].unique().to_pylist():
+            yield number, table.filter(pa.compute.equal(table["task"], number)).drop_columns("task")
 
 
-def _result(ids: list[str], notes: dict[str, str], left_out: dict[str, str]) -> Table:
-    return {
-        "id": np.array(ids, dtype=object),
-        "note": np.array([left_out.get(i) or notes.get(i) or "" for i in ids], dtype=object),
-        "written": np.array([i not in left_out for i in ids]),
-    }
+@contextmanager
+def _errors_do_not_end_it() -> Iterator[None]:
+    """Ray Data goes on where a task failed, and does not print why: whoever asks sees what is missing."""
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = context.max_errored_blocks, logger.level
+    context.max_errored_blocks = -1
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        context.max_errored_blocks = before
+        logger.setLevel(level)

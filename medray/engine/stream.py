@@ -15,12 +15,15 @@ import ray
 import ray.data
 
 from medray.engine.cluster import quiet_data
-from medray.engine.numbers import numbers
+from medray.engine.numbers import tasks
 from medray.engine.samples import EvaluationPlan, Rows, TrainingPlan
 from medray.shards.store import Store
 from medray.task import Task
 
 Batch = dict[str, Any]
+
+RETRIES = 10
+"""Of a reading task whose process died: a node that goes takes its tasks along, and they begin again elsewhere."""
 
 
 def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) -> Iterator[Batch]:
@@ -33,8 +36,7 @@ def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) ->
     if not units:
         return
     quiet_data()
-    reader: Any = _Reader(task, ray.put(plan), units)
-    data = numbers(len(units), data_cpus).map_batches(reader, batch_size=1, num_cpus=data_cpus)
+    data = tasks(len(units), _Reader(task, ray.put(plan), units), data_cpus, RETRIES)
     blocks: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
     for block in blocks:
         for batch in block["batch"]:
@@ -45,12 +47,10 @@ class _Reader:
     def __init__(self, task: Task, plan: ray.ObjectRef, units: list[tuple[int, int]]) -> None:
         self.task, self.plan, self.units = task, plan, units
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
-        plan = ray.get(self.plan)
-        for number in batch["id"]:
-            for ready in read_unit(self.task, plan, self.units[int(number)]):
-                # whole and opaque: Ray Data would join batches into blocks, which stacks of other lengths do not bear
-                yield pa.table({"batch": pa.array([pickle.dumps(ready, protocol=5)], type=pa.large_binary())})
+    def __call__(self, number: int) -> Iterator[pa.Table]:
+        for ready in read_unit(self.task, ray.get(self.plan), self.units[number]):
+            # whole and opaque: Ray Data would join batches into blocks, which stacks of other lengths do not bear
+            yield pa.table({"batch": pa.array([pickle.dumps(ready, protocol=5)], type=pa.large_binary())})
 
 
 def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:

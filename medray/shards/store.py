@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -107,6 +108,9 @@ class Store:
         if not files:
             raise ValueError(f"{self.uri}: there are no files in it")
         return files
+
+    def open_file(self, path: str) -> BinaryIO:
+        return io.BufferedReader(self.filesystem.open_input_file(path), 1 << 16)  # type: ignore[arg-type]
 
     def read_bytes(self, name: str) -> bytes:
         with self.filesystem.open_input_file(self.path(name)) as stream:

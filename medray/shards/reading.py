@@ -1,0 +1,36 @@
+"""One input file at a time: its headers, its pixels, or the reason why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medray.shards.source import Encoded, Source, named
+from medray.shards.store import File, Store, reason
+
+
+def scan_file(source: Source, folder: Store, file: File) -> list[dict[str, Any]]:
+    """Rows of path, size_bytes, status ("ok" or "quarantined"), reason and the columns of ``source.scan_schema``."""
+    found = {"path": file.path, "size_bytes": file.size_bytes, "status": "ok", "reason": None}
+    try:
+        with folder.open_file(file.path) as stream:
+            headers = source.scan(stream)
+        if not headers:
+            return [set_aside(file, "no image in it")]
+        return [found | header for header in named(headers, file.path)]
+    except (ValueError, OSError) as error:
+        return [set_aside(file, reason(error))]
+
+
+def set_aside(file: File, why: str) -> dict[str, Any]:
+    """The row of a file that has no header."""
+    return {"path": file.path, "size_bytes": file.size_bytes, "status": "quarantined", "reason": why}
+
+
+def encode_file(source: Source, folder: Store, path: str, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+    """What the rows of one file become, in their order."""
+    try:
+        with folder.open_file(path) as stream:
+            return source.encode(stream.read(), rows)
+    except (ValueError, OSError) as error:
+        return [Encoded(None, reason(error))] * len(rows)
