@@ -71,8 +71,9 @@ def scan_fault(stream: bytes) -> str | None:
     while 0 <= (position := stream.find(b"\xff", position + 1)) < len(stream) - 1:
         marker = stream[position + 1]
         if marker == _EOI:
-            rest = stream[position + 2 :].strip(b"\0")
-            return f"{len(rest):,} bytes after the end of the image" if rest else None
+            rest = len(stream[position + 2 :].rstrip(b"\0"))
+            # one byte may be padding, whatever its value: a fragment has an even length (PS3.5 A.4)
+            return f"{rest:,} bytes after the end of the image" if rest > 1 else None
         if marker in _RESTARTS and not restarts:
             return "a restart where there is none"
     return "the image has no end"

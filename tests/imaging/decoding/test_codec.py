@@ -103,7 +103,8 @@ def test_a_lossy_stream_of_another_depth_says_which_there_are() -> None:
 def test_markers_within_a_scan_tell_of_damage() -> None:
     stream = imagecodecs.jpeg8_encode(smooth(12), level=98, bitspersample=12)
     assert scan_fault(stream) is None
-    assert scan_fault(stream + b"\0") is None  # padding to an even length
+    for padding in (b"\0", b"\x20", b"\xff", bytes(500)):
+        assert scan_fault(stream + padding) is None
     assert scan_fault(stream[:-2]) == "the image has no end"
     middle = len(stream) - 60
     assert "after the end of the image" in str(scan_fault(stream[:middle] + b"\xff\xd9" + stream[middle:]))
