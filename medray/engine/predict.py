@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +16,6 @@ from medray.shards.source import Encoded, Source, named
 from medray.shards.store import File, Store, reason
 from medray.task import Task
 
-_HEADER_BYTES = 1 << 16
 Outputs = Callable[[nn.Module, dict[str, Any]], dict[str, Any]]
 
 
@@ -67,8 +65,8 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
     def read(file: File) -> list[dict[str, Any]]:
         found = {"path": file.path, "size_bytes": file.size_bytes, "status": "ok", "reason": None}
         try:
-            with folder.filesystem.open_input_file(file.path) as raw:
-                headers = source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
+            with folder.open_file(file.path) as stream:
+                headers = source.scan(stream)
             return [found | header for header in named(headers, file.path)]
         except (ValueError, OSError) as error:
             return [found | {"status": "quarantined", "reason": reason(error)}]
@@ -125,7 +123,7 @@ def _encode_group(source: Source, folder: Store, id_column: str, group: pd.DataF
     for path, of_file in group.groupby("path", sort=False):
         rows = of_file.to_dict("records")
         try:
-            with folder.filesystem.open_input_file(path) as stream:
+            with folder.open_file(path) as stream:
                 encoded = source.encode(stream.read(), rows)
         except (ValueError, OSError) as error:
             encoded = [Encoded(None, reason(error))] * len(rows)

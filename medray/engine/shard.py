@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -25,7 +24,6 @@ from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
-_HEADER_BYTES = 1 << 16
 
 Table = dict[str, Any]
 
@@ -83,8 +81,8 @@ class _Scan:
             for path, size in zip(item["paths"], item["sizes"], strict=True):
                 found = {"path": path, "size_bytes": size, "status": "ok", "reason": None}
                 try:
-                    with self.folder.filesystem.open_input_file(path) as raw:
-                        headers = self.source.scan(io.BufferedReader(raw, _HEADER_BYTES))  # type: ignore[arg-type]
+                    with self.folder.open_file(path) as stream:
+                        headers = self.source.scan(stream)
                     rows += [found | header for header in named(headers, path)]
                 except (ValueError, OSError) as error:
                     rows.append(found | {"status": "quarantined", "reason": reason(error)})
@@ -186,7 +184,7 @@ class _Writer:
         own = self.source.id_column
         for path, of_file in _by_path(rows):
             try:
-                with self.folder.filesystem.open_input_file(path) as stream:
+                with self.folder.open_file(path) as stream:
                     encoded = self.source.encode(stream.read(), of_file)
             except (ValueError, OSError) as error:
                 left_out |= {row[own]: reason(error) for row in of_file}
