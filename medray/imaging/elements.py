@@ -2,8 +2,9 @@
 
 Read here, not by pydicom's Dataset, for one reason: the challenge's identifiers break the standard, and pydicom warns
 of each. A warning can only be silenced for the whole process, which is not safe between threads, and a reader that
-shards 750,000 files runs in many. What is read is little (twenty tags), nothing is guessed, and the tests compare it
-with pydicom's reading, tag by tag.
+shards 750,000 files runs in many. What is read is little (twenty tags), no value is guessed, and the tests compare it
+with pydicom's reading, tag by tag. How much is read, inflated and nested has limits: a header may be damaged so that it
+asks for all memory, or made so.
 
 Structure of a file: PS3.10 7.1; of a data element: PS3.5 7.1; of sequences: PS3.5 7.5.
 """
@@ -112,7 +113,7 @@ def read_elements(source: Source, *, with_pixels: bool) -> Elements:
     while True:
         needed = 0
         try:
-            elements = parse(data)
+            elements = parse(data, inflate=2 * MAX_HEADER_BYTES)
             if complete or PIXELS in elements.index:
                 return elements
         except EndsEarly as early:
@@ -137,7 +138,7 @@ def packed(first: bytes) -> Unreadable | None:
     return Unreadable(f"not a DICOM file: packed with {name}; unpack it") if name else None
 
 
-def parse(data: bytes) -> Elements:
+def parse(data: bytes, inflate: int = MAX_INFLATED_BYTES) -> Elements:
     """Find every data element of a file up to its pixels: PS3.10 7.1, PS3.5 7.1.
 
     What the file says of itself is compared with what its bytes are. A data set whose VRs are there though the transfer
@@ -147,8 +148,8 @@ def parse(data: bytes) -> Elements:
     Raises:
         EndsEarly: the bytes end before the pixels, and inside an element.
         Unreadable: no DICOM, a directory of files, a damaged header, sequences deeper than ``MAX_DEPTH``, a deflated
-            data set of more than ``MAX_INFLATED_BYTES``, another byte order than stated, or pixels that are compressed
-            or not against what the transfer syntax says.
+            data set of more than ``inflate`` bytes, another byte order than stated, or pixels that are compressed or
+            not against what the transfer syntax says.
     """
     if data[128:132] == b"DICM":
         position = 132
@@ -161,7 +162,7 @@ def parse(data: bytes) -> Elements:
         raise Unreadable("not a DICOM file of an image: a DICOMDIR, which lists other files")
     stated = _value(data, meta, TRANSFER_SYNTAX)
     if stated == DEFLATED:
-        data, position = _inflated(data[position:]), 0
+        data, position = _inflated(data[position:], inflate), 0
     endian, explicit = _form(data, position)
     if stated and position < len(data) and endian != (">" if stated == BIG_ENDIAN else "<"):
         raise Unreadable("the transfer syntax says another byte order than the data set has")
@@ -200,14 +201,14 @@ def _value(data: bytes, index: dict[int, tuple[bytes, int, int]], tag: int) -> s
     return data[start : start + length].decode("ascii", "replace").strip(" \0")
 
 
-def _inflated(deflated: bytes) -> bytes:
+def _inflated(deflated: bytes, most: int) -> bytes:
     """PS3.5 A.5. Bytes after the end of the stream, as some writers leave them, belong to nothing."""
     try:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, MAX_INFLATED_BYTES + 1)
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, most + 1)
     except zlib.error:
         raise Unreadable("the deflated data set is damaged") from None
-    if len(data) > MAX_INFLATED_BYTES:
-        raise Unreadable(f"a deflated data set of more than {MAX_INFLATED_BYTES >> 20} MB")
+    if len(data) > most:
+        raise Unreadable(f"a deflated data set of more than {most >> 20} MB")
     return data
 
 
