@@ -35,6 +35,8 @@ MAX_INFLATED_BYTES = 1 << 29
 """Of a deflated data set: a thousand slices of 512 × 512."""
 MAX_DEPTH = 64
 """Of sequences in sequences: structured reports, the deepest there are, stay below 20."""
+MAX_ELEMENTS = 1 << 16
+"""In a data set or an item, and items in a sequence: an enhanced image of 10,000 frames has as many items."""
 MAX_ID_CHARACTERS = 1024
 """Of an identifier: the standard allows 64 (PS3.5 6.2, LO and UI)."""
 
@@ -85,12 +87,14 @@ class Elements:
         # PS3.5 6.2.2 note 2: a sequence of unknown VR is implicit little endian inside
         endian, explicit = ("<", False) if vr == b"UN" else (self.endian, self.explicit)
         end = position + length
-        items = []
+        items: list[Elements] = []
         while position + 8 <= end:
             item, length = _unpack_tag(self.data, position, endian)
             position += 8
             if item != ITEM:
                 break
+            if len(items) == MAX_ELEMENTS:
+                raise Unreadable(f"a sequence of more than {MAX_ELEMENTS:,} items")
             stop = end if length == UNDEFINED else position + length
             if stop > end:
                 raise Unreadable("a damaged sequence in the header")
@@ -147,7 +151,7 @@ def parse(data: bytes, inflate: int = MAX_INFLATED_BYTES) -> Elements:
 
     Raises:
         EndsEarly: the bytes end before the pixels, and inside an element.
-        Unreadable: no DICOM, a directory of files, a damaged header, sequences deeper than ``MAX_DEPTH``, a deflated
+        Unreadable: no DICOM, a directory of files, a damaged header, sequences deeper than ``MAX_DEPTH``, more than ``MAX_ELEMENTS``, a deflated
             data set of more than ``inflate`` bytes, another byte order than stated, or pixels that are compressed or
             not against what the transfer syntax says.
     """
@@ -276,6 +280,8 @@ def _walk(
         if position > end:
             raise EndsEarly("the header ends inside a data element", position)
         index[tag] = (vr, start, position - start)
+        if len(index) > MAX_ELEMENTS:
+            raise Unreadable(f"a header of more than {MAX_ELEMENTS:,} data elements")
     if position < end and data[position:end].strip(b"\0"):
         raise EndsEarly("the header ends inside a data element", position + 8)
     return index, end
@@ -315,7 +321,8 @@ def numbers(value: bytes | None, tag: int, *, optional: bool = False) -> list[fl
             return []
         raise Unreadable(f"no {NAMES[tag]}")
     try:
-        found = [float(part) for part in text.split("\\")]
+        # Python's own numbers may have underscores and the digits of any script
+        found = [float(part) if part.isascii() and "_" not in part else math.nan for part in text.split("\\")]
     except ValueError:
         found = [float("nan")]
     if not all(map(math.isfinite, found)):

@@ -204,9 +204,10 @@ def test_what_is_missing_is_named_and_never_guessed(tags: dict[str, Any], expect
 
 
 def test_a_number_that_is_none() -> None:
-    file = encode(ct(RescaleIntercept="-1024")).replace(b"-1024 ", b"-10x4 ")
-    with pytest.raises(Unreadable, match="RescaleIntercept is not a number"):
-        read_slices(file)
+    for damaged in (b"-10x4 ", b"-10_4 ", b"-1\xd9\xa124"):
+        file = encode(ct(RescaleIntercept="-1024")).replace(b"-1024 ", damaged)
+        with pytest.raises(Unreadable, match="RescaleIntercept is not a number"):
+            read_slices(file)
 
 
 def test_not_dicom_at_all() -> None:

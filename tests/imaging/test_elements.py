@@ -260,6 +260,18 @@ def test_an_element_longer_than_any_header_is_not_read(length: int) -> None:
     assert stream.given == elements.FIRST_READ
 
 
+def test_more_elements_and_items_than_any_image_has() -> None:
+    head, body = parts(IMPLICIT)
+    at = body.index(b"\xe0\x7f\x10\0")
+    many = np.zeros((1 << 17, 2), "<u4")
+    many[:, 0] = 0x0029 + (np.arange(1 << 17) << 16)  # group and element change places in the file
+    many[1 << 16 :, 0] = 0x002B + (np.arange(1 << 16) << 16)
+    assert refused(head + body[:at] + many.tobytes() + body[at:]) == "a header of more than 65,536 data elements"
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * (1 << 17)
+    per_frame = struct.pack("<HHL", 0x5200, 0x9230, len(items)) + items
+    assert refused(head + body[:at] + per_frame + body[at:]) == "a sequence of more than 65,536 items"
+
+
 def deflated(data: bytes) -> bytes:
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush()
