@@ -84,7 +84,7 @@ def ask_film(
     }
     answer |= {"probabilities": "{}", "drawn": "[]", "boxes": "[]"}
     try:
-        with row["folder"].filesystem.open_input_file(row["path"]) as stream:
+        with row["folder"].open_file(row["path"]) as stream:
             data = stream.read()
         (encoded,) = source.encode(data, [row])
         film = read_film(data).grey

@@ -8,6 +8,7 @@ import numpy as np
 
 from medray.imaging.elements import Elements, Source, integer, numbers, plain, read_elements, required_text, text_of
 from medray.imaging.hounsfield import to_hounsfield
+from medray.imaging.padding import padding_range
 from medray.imaging.stored import PixelLayout, stored_values
 from medray.imaging.tags import (
     CENTER,
@@ -43,6 +44,8 @@ from medray.imaging.types import Header, Slice, Unreadable
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 
 _SANE = 1e5  # a rescale beyond it would not be one of CT, and would overflow
+_MAX_SLICE_PIXELS = 4096 * 4096  # four times the side that most scanners make, twice that of the finest
+_MAX_FILE_PIXELS = 1 << 31  # as many 16-bit values as PixelData can hold: its length has 32 bits (PS3.5 7.1.2)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def read_slices(source: Source, frame: int | None = None) -> list[Slice]:
             pixel_representation=int(stored.signed),
             slope=frames[i].slope,
             intercept=frames[i].intercept,
+            padding=padding_range(elements, int(stored.signed)),
         )
         notes = [note for note in (stored.note, repaired) if note]
         slices.append(Slice(header=frames[i].header, pixels_hu=pixels_hu, repaired="; ".join(notes) or None))
@@ -155,15 +159,17 @@ def _read_frames(elements: Elements) -> list[_Frame]:
 
     groups = _functional_groups(elements)
     declared = numbers(elements.get(FRAMES), FRAMES, optional=True)
-    count = int(declared[0]) if declared else 1
+    count = declared[0] if declared else 1
     if groups and count != len(groups):
-        raise Unreadable(f"{count} frames declared, {len(groups)} described")
+        raise Unreadable(f"{count:g} frames declared, {len(groups)} described")
     if not groups and count != 1:
-        raise Unreadable(f"{count} frames without a position each")
+        raise Unreadable(f"{count:g} frames without a position each")
     ids = {tag: required_text(elements, tag) for tag in (SOP_INSTANCE, PATIENT_ID, STUDY, SERIES)}
     rows, columns = integer(elements, ROWS), integer(elements, COLUMNS)
     if rows == 0 or columns == 0:
         raise Unreadable("an image without rows or columns")
+    if rows * columns > _MAX_SLICE_PIXELS or rows * columns * count > _MAX_FILE_PIXELS:
+        raise Unreadable(f"{columns} × {rows} pixels in {count:g} frames: no CT image has so many")
 
     frames = []
     for i, places in enumerate(groups or [(elements,)]):

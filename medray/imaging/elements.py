@@ -2,8 +2,9 @@
 
 Read here, not by pydicom's Dataset, for one reason: the challenge's identifiers break the standard, and pydicom warns
 of each. A warning can only be silenced for the whole process, which is not safe between threads, and a reader that
-shards 750,000 files runs in many. What is read is little (twenty tags), nothing is guessed, and the tests compare it
-with pydicom's reading, tag by tag.
+shards 750,000 files runs in many. What is read is little (twenty tags), no value is guessed, and the tests compare it
+with pydicom's reading, tag by tag. How much is read, inflated and nested has limits: a header may be damaged so that it
+asks for all memory, or made so.
 
 Structure of a file: PS3.10 7.1; of a data element: PS3.5 7.1; of sequences: PS3.5 7.5.
 """
@@ -13,10 +14,10 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from medray.imaging.tags import DOUBLE_PIXELS, FLOAT_PIXELS, NAMES, PIXELS, TRANSFER_SYNTAX
+from medray.imaging.tags import DOUBLE_PIXELS, FLOAT_PIXELS, MEDIA_CLASS, NAMES, PIXELS, TRANSFER_SYNTAX
 from medray.imaging.types import Unreadable
 
 Source = bytes | bytearray | memoryview | BinaryIO
@@ -27,12 +28,32 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 FIRST_READ = 1 << 16  # bytes; the header of nearly every single-frame file fits
 
-IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
-NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+# Beyond these a header is damaged, or made to exhaust whoever reads it.
+MAX_HEADER_BYTES = 1 << 26
+"""Before the pixels: an enhanced image of 10,000 frames needs about 20 MB."""
+MAX_INFLATED_BYTES = 1 << 29
+"""Of a deflated data set: a thousand slices of 512 × 512."""
+MAX_DEPTH = 64
+"""Of sequences in sequences: structured reports, the deepest there are, stay below 20."""
+MAX_ELEMENTS = 1 << 16
+"""In a data set or an item, and items in a sequence: an enhanced image of 10,000 frames has as many items."""
+MAX_ID_CHARACTERS = 1024
+"""Of an identifier: the standard allows 64 (PS3.5 6.2, LO and UI)."""
+
+IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
+_ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\3\4": "ZIP"}
 
 
 class EndsEarly(Unreadable):
     """The bytes ran out inside a data element."""
+
+    def __init__(self, message: str, reaches: int) -> None:
+        super().__init__(message)
+        self.reaches = reaches  # how many bytes there would have to be
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class Elements:
     explicit: bool
     transfer_syntax: str
     index: dict[int, tuple[bytes, int, int]]  # tag -> value representation (b"" if implicit), start, length
+    _items: dict[int, list[Elements]] = field(default_factory=dict, repr=False, compare=False)
 
     def get(self, tag: int) -> bytes | None:
         """The bytes of a value; None where the tag is absent."""
@@ -56,16 +78,23 @@ class Elements:
         """The items of a sequence; none where the tag is absent."""
         if tag not in self.index:
             return []
+        if tag not in self._items:  # the shared groups of an enhanced image are asked for each of its frames
+            self._items[tag] = self._read_items(tag)
+        return self._items[tag]
+
+    def _read_items(self, tag: int) -> list[Elements]:
         vr, position, length = self.index[tag]
         # PS3.5 6.2.2 note 2: a sequence of unknown VR is implicit little endian inside
         endian, explicit = ("<", False) if vr == b"UN" else (self.endian, self.explicit)
         end = position + length
-        items = []
+        items: list[Elements] = []
         while position + 8 <= end:
             item, length = _unpack_tag(self.data, position, endian)
             position += 8
             if item != ITEM:
                 break
+            if len(items) == MAX_ELEMENTS:
+                raise Unreadable(f"a sequence of more than {MAX_ELEMENTS:,} items")
             stop = end if length == UNDEFINED else position + length
             if stop > end:
                 raise Unreadable("a damaged sequence in the header")
@@ -75,50 +104,134 @@ class Elements:
 
 
 def read_elements(source: Source, *, with_pixels: bool) -> Elements:
-    """Read a file's data set: all bytes where pixels are wanted, else no more than needed to reach them."""
+    """Read a file's data set: all bytes where pixels are wanted, else no more than needed to reach them.
+
+    Raises:
+        Unreadable: not DICOM, a damaged header, or one that does not reach the pixels within ``MAX_HEADER_BYTES``.
+    """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return parse(bytes(source))
     if with_pixels:
         return parse(source.read())
     data, complete = source.read(FIRST_READ), False
     while True:
+        needed = 0
         try:
-            elements = parse(data)
+            elements = parse(data, inflate=2 * MAX_HEADER_BYTES)
             if complete or PIXELS in elements.index:
                 return elements
-        except EndsEarly:
+        except EndsEarly as early:
             if complete:
                 raise
+            needed = early.reaches
+        if max(needed, len(data)) >= MAX_HEADER_BYTES:
+            raise Unreadable(f"a header of more than {MAX_HEADER_BYTES >> 20} MB before the pixels")
         more = source.read(len(data))
         complete = not more
         data += more
 
 
-def parse(data: bytes) -> Elements:
-    """Find every data element of a file up to its pixels: PS3.10 7.1, PS3.5 7.1."""
-    if len(data) < 132 or data[128:132] != b"DICM":
-        raise Unreadable("not a DICOM file: no DICM at byte 128")
-    meta, position = _walk(data, 132, len(data), "<", True, only_group=0x0002)
-    if TRANSFER_SYNTAX not in meta:
-        raise Unreadable("no transfer syntax")
-    _, start, length = meta[TRANSFER_SYNTAX]
-    syntax = data[start : start + length].decode("ascii", "replace").strip(" \0")
-    if syntax == DEFLATED:
-        try:
-            data, position = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[position:]), 0
-        except zlib.error:
-            raise Unreadable("the deflated data set is damaged") from None
-    endian = ">" if syntax == BIG_ENDIAN else "<"
-    explicit = syntax != IMPLICIT
-    try:
-        index, _ = _walk(data, position, len(data), endian, explicit)
-    except RecursionError:
-        raise Unreadable("sequences nested beyond reason") from None
+def begins_like_dicom(first: bytes) -> bool:
+    """Whether a file of these first bytes (132 or more) may be DICOM: with its preamble, or as old archives hold it."""
+    return first[128:132] == b"DICM" or _begins_without_preamble(first)
+
+
+def packed(first: bytes) -> Unreadable | None:
+    """The reason of a file of these first bytes that is an archive, None for others."""
+    name = next((name for magic, name in _PACKED.items() if first.startswith(magic)), None)
+    return Unreadable(f"not a DICOM file: packed with {name}; unpack it") if name else None
+
+
+def parse(data: bytes, inflate: int = MAX_INFLATED_BYTES) -> Elements:
+    """Find every data element of a file up to its pixels: PS3.10 7.1, PS3.5 7.1.
+
+    What the file says of itself is compared with what its bytes are. A data set whose VRs are there though the transfer
+    syntax denies them, or the other way round, is read as it is written. So is one without preamble, without file meta
+    information or without a transfer syntax, as little endian that is not compressed.
+
+    Raises:
+        EndsEarly: the bytes end before the pixels, and inside an element.
+        Unreadable: no DICOM, a directory of files, a damaged header, sequences deeper than ``MAX_DEPTH``, more than ``MAX_ELEMENTS``, a deflated
+            data set of more than ``inflate`` bytes, another byte order than stated, or pixels that are compressed or
+            not against what the transfer syntax says.
+    """
+    if data[128:132] == b"DICM":
+        position = 132
+    elif _begins_without_preamble(data):
+        position = 0
+    else:
+        raise packed(data) or Unreadable("not a DICOM file: no DICM at byte 128")
+    meta, position = _walk(data, position, len(data), "<", True, only_group=0x0002)
+    if _value(data, meta, MEDIA_CLASS) == _DICOMDIR:
+        raise Unreadable("not a DICOM file of an image: a DICOMDIR, which lists other files")
+    stated = _value(data, meta, TRANSFER_SYNTAX)
+    if stated == DEFLATED:
+        data, position = _inflated(data[position:], inflate), 0
+    endian, explicit = _form(data, position)
+    if stated and position < len(data) and endian != (">" if stated == BIG_ENDIAN else "<"):
+        raise Unreadable("the transfer syntax says another byte order than the data set has")
+    index, _ = _walk(data, position, len(data), endian, explicit)
+    syntax = stated or (BIG_ENDIAN if endian == ">" else EXPLICIT if explicit else IMPLICIT)
+    if PIXELS in index:
+        _check_pixels(data, index[PIXELS], syntax, stated=bool(stated))
     return Elements(data, endian, explicit, syntax, index)
 
 
+def _begins_without_preamble(data: bytes) -> bool:
+    """Whether the first bytes are a data element that a file may begin with: of group 0002 or 0008, little endian, its
+    VR known or its length that of an identifier."""
+    if len(data) < 8:
+        return False
+    group, _, vr = struct.unpack_from("<HH2s", data)
+    (length,) = struct.unpack_from("<L", data, 4)
+    return group in (0x0002, 0x0008) and (vr in SHORT_VRS | LONG_VRS or length <= 64)
+
+
+def _form(data: bytes, position: int) -> tuple[str, bool]:
+    """Byte order, and whether VRs are written, as the first data element of a data set has them.
+
+    Its group is a low number (0008 nearly always), and an implicit length whose bytes are those of a VR would be 16 KB
+    at least, which no first element has.
+    """
+    first = data[position : position + 6]
+    if len(first) < 6:
+        return "<", True
+    (group,) = struct.unpack_from("<H", first)
+    return (">" if group >= 0x0100 and group % 0x0100 == 0 else "<"), first[4:6] in SHORT_VRS | LONG_VRS
+
+
+def _value(data: bytes, index: dict[int, tuple[bytes, int, int]], tag: int) -> str:
+    _, start, length = index.get(tag, (b"", 0, 0))
+    return data[start : start + length].decode("ascii", "replace").strip(" \0")
+
+
+def _inflated(deflated: bytes, most: int) -> bytes:
+    """PS3.5 A.5. Bytes after the end of the stream, as some writers leave them, belong to nothing."""
+    try:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, most + 1)
+    except zlib.error:
+        raise Unreadable("the deflated data set is damaged") from None
+    if len(data) > most:
+        raise Unreadable(f"a deflated data set of more than {most >> 20} MB")
+    return data
+
+
+def _check_pixels(data: bytes, element: tuple[bytes, int, int], syntax: str, *, stated: bool) -> None:
+    """Raise Unreadable where pixels are compressed and the transfer syntax says that they are not, or the reverse.
+
+    Compressed pixels are items within an element of undefined length (PS3.5 A.4).
+    """
+    _, start, length = element
+    if syntax in NATIVE and length == UNDEFINED:
+        says = "says uncompressed" if stated else "is missing"
+        raise Unreadable(f"the transfer syntax {says}, and the pixels are compressed")
+    first = data[start : start + 4]
+    if syntax.startswith(_ENCAPSULATED) and len(first) == 4 and first != struct.pack("<HH", ITEM >> 16, ITEM & 0xFFFF):
+        raise Unreadable("the transfer syntax says compressed, and the pixels are not")
+
+
 def _walk(
-    data: bytes, position: int, end: int, endian: str, explicit: bool, *, only_group: int | None = None
+    data: bytes, position: int, end: int, endian: str, explicit: bool, *, only_group: int | None = None, depth: int = 0
 ) -> tuple[dict[int, tuple[bytes, int, int]], int]:
     """Step over data elements without reading their values: PS3.5 7.1.
 
@@ -141,7 +254,7 @@ def _walk(
         elif explicit and (vr in LONG_VRS or (vr.isalpha() and vr.isupper() and length == 0)):
             # a VR of tomorrow has the long form too (PS3.5 7.1.2)
             if position + 12 > end:
-                raise EndsEarly("the header ends inside a data element")
+                raise EndsEarly("the header ends inside a data element", position + 12)
             length = long_length(data, position + 8)[0]
             position += 12
         elif explicit and vr.isalpha() and vr.isupper():
@@ -152,25 +265,32 @@ def _walk(
             position += 8
         if tag == ITEM_END:
             return index, position
+        if tag == 0 and length == 0:
+            position -= 8
+            break  # zeros: there are no more elements
         if tag in (PIXELS, FLOAT_PIXELS, DOUBLE_PIXELS):
             index[tag] = (vr, position, length)
             return index, position
         start = position
         if length == UNDEFINED:
             inside = ("<", False) if vr == b"UN" else (endian, explicit)
-            position = _after_sequence(data, position, end, *inside)
+            position = _after_sequence(data, position, end, *inside, depth + 1)
         else:
             position += length
         if position > end:
-            raise EndsEarly("the header ends inside a data element")
+            raise EndsEarly("the header ends inside a data element", position)
         index[tag] = (vr, start, position - start)
+        if len(index) > MAX_ELEMENTS:
+            raise Unreadable(f"a header of more than {MAX_ELEMENTS:,} data elements")
     if position < end and data[position:end].strip(b"\0"):
-        raise EndsEarly("the header ends inside a data element")
+        raise EndsEarly("the header ends inside a data element", position + 8)
     return index, end
 
 
-def _after_sequence(data: bytes, position: int, end: int, endian: str, explicit: bool) -> int:
+def _after_sequence(data: bytes, position: int, end: int, endian: str, explicit: bool, depth: int) -> int:
     """The position after a sequence of undefined length: PS3.5 7.5.2."""
+    if depth > MAX_DEPTH:
+        raise Unreadable(f"sequences nested more than {MAX_DEPTH} deep")
     while position + 8 <= end:
         tag, length = _unpack_tag(data, position, endian)
         position += 8
@@ -179,10 +299,10 @@ def _after_sequence(data: bytes, position: int, end: int, endian: str, explicit:
         if tag != ITEM:
             raise Unreadable("a damaged sequence in the header")
         if length == UNDEFINED:
-            _, position = _walk(data, position, end, endian, explicit)
+            _, position = _walk(data, position, end, endian, explicit, depth=depth)
         else:
             position += length
-    raise EndsEarly("the header ends inside a sequence")
+    raise EndsEarly("the header ends inside a sequence", position)
 
 
 def _unpack_tag(data: bytes, position: int, endian: str) -> tuple[int, int]:
@@ -201,7 +321,8 @@ def numbers(value: bytes | None, tag: int, *, optional: bool = False) -> list[fl
             return []
         raise Unreadable(f"no {NAMES[tag]}")
     try:
-        found = [float(part) for part in text.split("\\")]
+        # Python's own numbers may have underscores and the digits of any script
+        found = [float(part) if part.isascii() and "_" not in part else math.nan for part in text.split("\\")]
     except ValueError:
         found = [float("nan")]
     if not all(map(math.isfinite, found)):
@@ -221,6 +342,8 @@ def required_text(elements: Elements, tag: int) -> str:
     text = text_of(elements.get(tag))
     if not text:
         raise Unreadable(f"no {NAMES[tag]}")
+    if len(text) > MAX_ID_CHARACTERS:
+        raise Unreadable(f"{NAMES[tag]} has {len(text):,} characters")
     return text
 
 

@@ -24,7 +24,8 @@ from medray.imaging.elements import (
     text_of,
 )
 from medray.imaging.film import Film, FilmHeader, check_size, stretched
-from medray.imaging.lut import looked_up
+from medray.imaging.lut import Span, looked_up
+from medray.imaging.padding import at_the_border, padding_range
 from medray.imaging.stored import PixelLayout, Stored, stored_values
 from medray.imaging.tags import (
     CENTER,
@@ -37,7 +38,6 @@ from medray.imaging.tags import (
     PATIENT_ID,
     PATIENT_SEX,
     PHOTOMETRIC,
-    PIXEL_PADDING,
     PIXELS,
     ROWS,
     SAMPLES,
@@ -52,6 +52,7 @@ from medray.imaging.types import Unreadable
 from medray.imaging.window import apply_file_window
 
 MODALITIES = ("CR", "DX", "RG")
+_LEAST_SHOWN = 0.05
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
@@ -69,12 +70,17 @@ def read(source: Source) -> Film:
         raise Unreadable(f"{layout.bits_stored} bits stored, no radiograph has so many")
     (stored,) = stored_values(elements, layout, [0])
     values = _signed(stored)
-    padding = _padding(elements, layout)
-    counted = None if padding is None else values != padding
-    values = _modality(elements, values)
-    grey, note = _presented(elements, values, counted, stored.bits)
+    padding = padding_range(elements, int(stored.signed))
+    outside = None if padding is None else at_the_border(values, *padding)
+    values, span = _modality(elements, values, _span(stored))
+    counted = None if outside is None else ~outside
+    grey, note = _presented(elements, values, span, counted, stored.bits)
+    if header.mode == "MONOCHROME1":
+        grey = 255 - grey
+    if outside is not None:
+        grey[outside] = 0  # as the dark around a film, whatever a window or an inversion made of it
     notes = [one for one in (stored.note, note) if one]
-    return Film(255 - grey if header.mode == "MONOCHROME1" else grey, "; ".join(notes) or None)
+    return Film(grey, "; ".join(notes) or None)
 
 
 def _header(elements: Elements) -> FilmHeader:
@@ -121,41 +127,45 @@ def _signed(stored: Stored) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def _padding(elements: Elements, layout: PixelLayout) -> int | None:
-    """PS3.3 C.7.5.1.1.2: a value that stands for no image."""
-    if PIXEL_PADDING not in elements.index:
-        return None
-    value = integer(elements, PIXEL_PADDING)
-    return value - (1 << 16) if layout.representation and value >= 1 << 15 else value
+def _span(stored: Stored) -> Span:
+    """The lowest and the highest stored value that there can be."""
+    half = 1 << (stored.bits - 1)
+    return (-half, half - 1) if stored.signed else (0, 2 * half - 1)
 
 
-def _modality(elements: Elements, values: np.ndarray) -> np.ndarray:
-    """PS3.3 C.11.1: a lookup table, or slope and intercept, or neither."""
+def _modality(elements: Elements, values: np.ndarray, span: Span) -> tuple[np.ndarray, Span]:
+    """PS3.3 C.11.1: a lookup table, or slope and intercept, or neither. The values, and what they can be at all."""
     tables = elements.items(MODALITY_LUTS)
     if tables:
-        return looked_up(tables[0], values)[0]
+        return looked_up(tables[0], values, span)[0], (0, (1 << 16) - 1)
     slope = numbers(elements.get(SLOPE), SLOPE, optional=True) or [1.0]
     intercept = numbers(elements.get(INTERCEPT), INTERCEPT, optional=True) or [0.0]
     if not slope[0] or max(abs(slope[0]), abs(intercept[0])) > 1e6:
         raise Unreadable(f"rescale of slope {slope[0]:g} and intercept {intercept[0]:g}")
     if slope[0] == 1 and intercept[0] == 0:
-        return values
-    return values.astype(np.float64) * slope[0] + intercept[0]
+        return values, span
+    ends = sorted(end * slope[0] + intercept[0] for end in span)
+    return values.astype(np.float64) * slope[0] + intercept[0], (ends[0], ends[1])
 
 
 def _presented(
-    elements: Elements, values: np.ndarray, counted: np.ndarray | None, bits_stored: int
+    elements: Elements, values: np.ndarray, span: Span, counted: np.ndarray | None, bits_stored: int
 ) -> tuple[np.ndarray, str | None]:
-    """PS3.3 C.11.2: grey values, and what was assumed. Of several tables or windows the first one is the preferred."""
+    """PS3.3 C.11.2: grey values, and what was assumed. Of several tables or windows the first one is the preferred.
+
+    Args:
+        span: what the values can be.
+        counted: (rows, columns) bool, False where there is padding; None where there is none.
+    """
     why = "no window in the file"
     tables = elements.items(VOI_LUTS)
     centers = numbers(elements.get(CENTER), CENTER, optional=True)
     widths = numbers(elements.get(WIDTH), WIDTH, optional=True)
     if tables:
-        found, bits = looked_up(tables[0], values)
-        grey = np.floor(np.clip(found.astype(np.float64) * 255 / ((1 << bits) - 1), 0, 255) + 0.5).astype(np.uint8)
-        if grey.min() != grey.max():
-            return grey, None
+        entries, white, note = looked_up(tables[0], values, span)
+        grey = np.floor(np.clip(entries.astype(np.float64) * 255 / white, 0, 255) + 0.5).astype(np.uint8)
+        if not _saturated(grey, values, counted):
+            return grey, note
         why = "the file's VOI LUT shows nothing"
     elif centers and widths:
         function = text_of(elements.get(VOI_FUNCTION)) or "LINEAR"
@@ -168,9 +178,27 @@ def _presented(
                 else "the file's window is none"
             )
         else:
-            if grey.min() != grey.max():
+            if not _saturated(grey, values, counted):
                 return grey, None
             why = "the file's window shows nothing"
     elif bits_stored <= 8 and values.min() >= 0 and values.max() <= 255:
         return values.astype(np.uint8), None  # 8 bits are as they are shown, as in a PNG
     return stretched(values, counted), f"{why}: stretched between percentiles"
+
+
+def _saturated(grey: np.ndarray, values: np.ndarray, counted: np.ndarray | None) -> bool:
+    """Whether a window or a table leaves nearly all of a film black or white, and percentiles would not.
+
+    Fewer than 5% of the pixels lie between black and white: a marker or the border of a collimator may be right in a
+    window that misses the whole body. Films with their proper window have 29% (a hand on a large plate, the least of 40
+    real ones) to 100% there (a chest: 80% the least of 100). An image of a few values only keeps the file's window, for
+    percentiles would show no more of it.
+    """
+    shown = _share_between(grey, counted)
+    return shown < _LEAST_SHOWN and _share_between(stretched(values, counted), counted) > 2 * shown
+
+
+def _share_between(grey: np.ndarray, counted: np.ndarray | None) -> float:
+    """Of the counted pixels, how many are neither black nor white."""
+    seen = grey if counted is None or not counted.any() else grey[counted]
+    return np.count_nonzero((seen > 0) & (seen < 255)) / seen.size

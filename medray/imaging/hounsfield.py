@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from medray.imaging.padding import Range, at_the_border
 from medray.imaging.types import Unreadable
 
 LOWEST_HU = -1024  # everything below lies outside the reconstruction circle
 AIR_HU = -1000
 WRAPPED = "wrapped 12-bit"
+PADDED = "a value beyond 32767 HU around the image taken for padding"
 
 _AIR_TOLERANCE_HU = 60
 _LEAST_AIR = 0.05  # of the image; a head never fills its field of view
@@ -17,7 +19,13 @@ _INT16 = np.iinfo(np.int16)
 
 
 def to_hounsfield(
-    stored: np.ndarray, *, bits_stored: int, pixel_representation: int, slope: float, intercept: float
+    stored: np.ndarray,
+    *,
+    bits_stored: int,
+    pixel_representation: int,
+    slope: float,
+    intercept: float,
+    padding: Range | None = None,
 ) -> tuple[np.ndarray, str | None]:
     """Turn stored values into Hounsfield units.
 
@@ -26,10 +34,21 @@ def to_hounsfield(
         bits_stored: how many low bits carry the value; higher bits may hold garbage (PS3.5 8.1.1) and are ignored.
         pixel_representation: 0 unsigned, 1 two's complement.
         slope, intercept: HU = stored * slope + intercept.
+        padding: the lowest and the highest value that stand for no image (``medray.imaging.padding``), as numbers of
+            ``pixel_representation``; None where the file names none.
+
+    Padding becomes -1024 HU, below every window, whatever value it is written as (PS3.3 C.7.5.1.1.2):
+
+    * values that the rescale puts at or below -1024 HU are there already;
+    * those beyond 32767 HU are no tissue's: padding wherever they lie. Where the file does not name it, one such value in
+      all four corners (-2000 in an unsigned file) is padding with what of it is joined to the border; any other
+      saturates, as metal does;
+    * any other value (0 in a file where 0 HU is water; 4095, which metal has too) is padding where it is joined to the
+      image's border, and stays what it is inside the patient.
 
     Returns:
         ``(pixels_hu, repaired)``. ``pixels_hu`` is a new (rows, columns) array, nowhere below -1024: int16, saturating,
-        where slope and intercept are whole numbers, else float32. ``repaired`` is "wrapped 12-bit" or None.
+        where slope and intercept are whole numbers, else float32. ``repaired`` is "wrapped 12-bit", PADDED or None.
 
     Raises:
         Unreadable: an unsigned 12-bit file with an intercept near 0 in which neither the stored values nor their
@@ -42,11 +61,58 @@ def to_hounsfield(
         raise ValueError(f"bits_stored {bits_stored} does not fit {stored.dtype}")
 
     values = _value_bits(stored, bits_stored, signed=pixel_representation == 1)
+    outside, note = _outside(stored, values, bits_stored, pixel_representation, slope, intercept, padding)
+    pixels_hu, wrapped = _in_hounsfield(values, bits_stored, pixel_representation, slope, intercept)
+    if outside is not None:
+        pixels_hu[outside] = LOWEST_HU
+    return pixels_hu, wrapped or note
+
+
+def _in_hounsfield(
+    values: np.ndarray, bits_stored: int, pixel_representation: int, slope: float, intercept: float
+) -> tuple[np.ndarray, str | None]:
     if bits_stored == 12 and pixel_representation == 0 and intercept > -100:
         unwrapped = _unwrap_12_bit(values, slope, intercept)
         if unwrapped is not None:
             return _rescale(unwrapped, 1, AIR_HU), WRAPPED
     return _rescale(values, slope, intercept), None
+
+
+def _outside(
+    stored: np.ndarray,
+    values: np.ndarray,
+    bits_stored: int,
+    pixel_representation: int,
+    slope: float,
+    intercept: float,
+    padding: Range | None,
+) -> tuple[np.ndarray | None, str | None]:
+    """Where padding lies that the rescale does not put at or below -1024 HU, and what was assumed to find it."""
+    signed = pixel_representation == 1
+    if padding is not None:
+        low, high = padding
+        half = 1 << (bits_stored - 1)
+        lowest, highest = (-half, half - 1) if signed else (0, 2 * half - 1)
+        ends_hu = sorted(end * slope + intercept for end in padding)
+        if low < lowest or high > highest:
+            # not a number of so many bits: it fills the whole word, and its low bits alone may be tissue's
+            words = _value_bits(stored, 8 * stored.dtype.itemsize, signed=signed)
+            found = at_the_border(words, low, high)
+        elif ends_hu[1] <= LOWEST_HU:
+            found = None
+        elif ends_hu[0] > _INT16.max:
+            inside = (values >= low) & (values <= high)
+            found = inside if inside.any() else None
+        else:
+            found = at_the_border(values, low, high)
+        if found is not None:
+            return found, None
+    if signed or bits_stored != 16 or slope != 1:
+        return None, None
+    corner = int(values[0, 0])
+    if corner + intercept <= _INT16.max or any(values[at] != corner for at in ((0, -1), (-1, 0), (-1, -1))):
+        return None, None
+    return at_the_border(values, corner, corner), PADDED
 
 
 def _value_bits(stored: np.ndarray, bits_stored: int, *, signed: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from medray.imaging import film_dicom, film_picture
+from medray.imaging.elements import begins_like_dicom, packed
 from medray.imaging.film import Film, FilmHeader
 from medray.imaging.types import Unreadable
 
@@ -22,7 +23,7 @@ class _Start:
 
 
 def _start(data: bytes) -> _Start:
-    return _Start(data[128:132] == b"DICM", data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")))
+    return _Start(begins_like_dicom(data), data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")))
 
 
 def read_film_header(stream: BinaryIO) -> FilmHeader:
@@ -68,4 +69,6 @@ def read_film(data: bytes) -> Film:
 
 
 def _unknown(data: bytes) -> Unreadable:
-    return Unreadable("an empty file" if not data else "neither PNG, JPEG nor DICOM")
+    if not data:
+        return Unreadable("an empty file")
+    return packed(data) or Unreadable("neither PNG, JPEG nor DICOM")

@@ -101,8 +101,8 @@ def _native_values(elements: Elements, layout: PixelLayout, start: int, length: 
     data: bytes | memoryview = elements.data
     if elements.endian == ">" and layout.bits_allocated == 8 and elements.index[PIXELS][0] == b"OW":
         # PS3.5 A.3: 8-bit pixels in 16-bit words come with each pair swapped.
-        swapped = np.frombuffer(data, ">u2", count=(expected + 1) // 2, offset=start)
-        data, start = swapped.astype("<u2").tobytes(), 0
+        whole_words = data[start : start + expected] + bytes(expected % 2)
+        data, start = np.frombuffer(whole_words, ">u2").astype("<u2").tobytes(), 0
     dtype = f"{elements.endian}u{layout.bits_allocated // 8}"
     values = np.frombuffer(data, dtype, count=layout.rows * layout.columns * layout.frames, offset=start)
     return values.reshape(layout.frames, layout.rows, layout.columns)

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from medray.shards import disk
+
 PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Half a minute in all: longer than an object store's hiccup, shorter than a user's."""
 # what another attempt would not change
@@ -27,12 +29,13 @@ _FINAL_OF_S3 = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNAT
 
 @dataclass(frozen=True)
 class File:
-    """One input file: its path within a filesystem and its size."""
+    """One input file: its path within a filesystem, for ``Store.open_file``, and its size."""
 
     path: str
     size_bytes: int
 
 
+_BUFFER_BYTES = 1 << 16
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")  # as ``Store._write`` names it
 
 
@@ -45,6 +48,10 @@ class Store:
     def __init__(self, uri: str | Path) -> None:
         self.uri = re.sub(r"//[^/@]*@", "//", str(uri).split("?")[0]).rstrip("/")  # to be shown: no keys, no options
         given = str(uri)
+        if any("\udc80" <= c <= "\udcff" for c in given):
+            raise ValueError(
+                f"{disk.text_of(os.fsencode(given))}: a name that is not UTF-8; rename it, or name a link to it"
+            )
         if self.uri.startswith("s3://") and "allow_delayed_open" not in given:
             # a file of less than 5 MB in one request, not three: none is left half uploaded when storage refuses the last
             given += f"{'&' if '?' in given else '?'}allow_delayed_open=true"
@@ -97,20 +104,33 @@ class Store:
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def files(self) -> list[File]:
-        """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError for none."""
-        info = self.filesystem.get_file_info(self.root)
-        if info.type == pafs.FileType.File:
-            return [File(self.root, info.size or 0)]
-        if info.type == pafs.FileType.NotFound and self.local is not None:
-            raise ValueError(f"{self.uri}: no such folder or file")
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, recursive=True, allow_not_found=True))
-        files = sorted((File(i.path, i.size or 0) for i in infos if i.type == pafs.FileType.File), key=lambda f: f.path)
+        """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError for none.
+
+        On a disk this is every name that is not a folder's, whatever it is called and whatever it is (``medray.shards.disk``):
+        ``open_file`` says of each that cannot be read why.
+        """
+        if self.local is not None:
+            files = [File(path, size) for path, size in disk.listed(self.root, self.uri)]
+        else:
+            info = self.filesystem.get_file_info(self.root)
+            if info.type == pafs.FileType.File:
+                return [File(self.root, info.size or 0)]
+            infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, recursive=True, allow_not_found=True))
+            files = [File(i.path, i.size or 0) for i in infos if i.type == pafs.FileType.File]
         if not files:
             raise ValueError(f"{self.uri}: there are no files in it")
-        return files
+        return sorted(files, key=lambda file: file.path)
 
     def open_file(self, path: str) -> BinaryIO:
-        return io.BufferedReader(self.filesystem.open_input_file(path), 1 << 16)  # type: ignore[arg-type]
+        """Open a file that ``files`` has listed, at its start; it can seek.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is no file but a pipe, a device, or a folder that could not be listed; nothing is opened.
+        """
+        if self.local is not None:
+            return disk.opened(path)
+        return io.BufferedReader(self.filesystem.open_input_file(path), _BUFFER_BYTES)  # type: ignore[arg-type]
 
     def read_bytes(self, name: str) -> bytes:
         with self.filesystem.open_input_file(self.path(name)) as stream:

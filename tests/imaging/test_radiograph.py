@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import warnings
@@ -301,6 +302,113 @@ def test_a_window_that_shows_nothing_is_not_used(tags: dict[str, Any], note: str
     assert film.grey.std() > 50
 
 
+def test_padding_is_dark_under_any_window_and_inversion() -> None:
+    """Of both signs and with a range; what looks like it inside the body stays."""
+    pixels = (grey(100, 80, top=999) + 2000).astype(np.int16)
+    padded = pixels.copy()
+    padded[:30] = -32000 + np.arange(80) % 3
+    padded[60, 40] = -32000
+    for mode in ("MONOCHROME1", "MONOCHROME2"):
+        window = {"WindowCenter": 2500, "WindowWidth": 1000, "BitsStored": 16, "HighBit": 15}
+        ds = dx(padded, PhotometricInterpretation=mode, **window)
+        ds.add_new(0x00280120, "US", 65536 - 32000)
+        ds.add_new(0x00280121, "SS", -31998)
+        film = read_film(file_of(ds))
+        assert not film.grey[:30].any()
+        plain = read_film(file_of(dx(pixels, PhotometricInterpretation=mode, **window)))
+        plain.grey[60, 40] = 255 if mode == "MONOCHROME1" else 0
+        assert np.array_equal(film.grey[30:], plain.grey[30:])
+
+
+def body(dark: float, between: float) -> np.ndarray:
+    """(100, 100) values of 12 bits: a share at 0, a share from 1000 to 3000, the rest at 4095."""
+    values = np.full(10_000, 4095)
+    values[: int(10_000 * dark)] = 0
+    values[int(10_000 * dark) : int(10_000 * (dark + between))] = np.linspace(1000, 3000, int(10_000 * between))
+    return values.reshape(100, 100).astype(np.uint16)
+
+
+WINDOW = {"WindowCenter": 2000, "WindowWidth": 3000}
+
+
+@pytest.mark.parametrize(
+    ("dark", "between"),
+    [(0.3, 0.6), (0.0, 0.2), (0.9, 0.08), (0.02, 0.06), (0.96, 0.03), (0.5, 0.0)],
+    ids=["a body", "overexposed", "a finger", "all but white", "the tip of a finger", "two values"],
+)
+def test_a_window_that_shows_what_there_is_is_kept(dark: float, between: float) -> None:
+    film = read_film(file_of(dx(body(dark, between), **WINDOW)))
+    assert film.repaired is None
+    assert (film.grey == 0).mean() == pytest.approx(dark, abs=1e-4)
+    assert ((film.grey > 0) & (film.grey < 255)).mean() == pytest.approx(between, abs=1e-4)
+
+
+@pytest.mark.parametrize("what", ["nothing", "marker", "border"])
+@pytest.mark.parametrize(("center", "kind"), [(0, "white"), (6000, "black")])
+def test_a_window_that_misses_the_body_is_not_kept_for_the_sake_of_a_marker(
+    what: str, center: float, kind: str
+) -> None:
+    pixels = np.linspace(1000, 3000, 10_000).reshape(100, 100).astype(np.uint16)
+    other = 0 if kind == "white" else 4095
+    if what == "marker":
+        pixels[2:6, 2:6] = other
+    elif what == "border":
+        pixels[:3] = other
+    film = read_film(file_of(dx(pixels, WindowCenter=center, WindowWidth=800)))
+    assert film.repaired == "the file's window shows nothing: stretched between percentiles"
+    assert (film.grey == 255).mean() < 0.05
+    assert film.grey.std() > 50
+
+
+def test_a_table_that_misses_the_body_is_not_used_either() -> None:
+    pixels = np.linspace(1000, 3000, 10_000).reshape(100, 100).astype(np.uint16)
+    pixels[2:6, 2:6] = 0
+    ds = dx(pixels)
+    ds.VOILUTSequence = [lut(np.arange(0, 4096, 8), 0, 12)]
+    assert read_film(file_of(ds)).repaired == "the file's VOI LUT shows nothing: stretched between percentiles"
+
+
+def test_a_table_from_a_negative_value_is_applied_as_pydicom_does() -> None:
+    """Though this film has no negative value: its sign, or its rescale, says that it might."""
+    ramp = np.tile(np.arange(0, 3000, 50, dtype=np.int16), (60, 1))
+    for pixels, tags in (
+        (ramp, {"BitsStored": 16, "HighBit": 15}),
+        ((ramp + 1000).astype(np.uint16), {"RescaleSlope": 1, "RescaleIntercept": -1000}),
+    ):
+        for vr in ("SS", "US"):
+            ds = dx(pixels, **tags)
+            table = lut(np.arange(4001), -1000 & 0xFFFF, 12)
+            if vr == "SS":
+                table.add_new(0x00283002, "SS", [4001, -1000, 12])
+            ds.VOILUTSequence = [table]
+            film = read_film(file_of(ds))
+            assert np.abs(film.grey - (ramp.astype(int) + 1000) * 255 / 4095).max() <= 0.5
+            assert film.repaired is None
+
+
+def test_a_table_of_12_bits_that_says_16_uses_the_whole_of_grey() -> None:
+    pixels = grey(top=4095)
+    says = {}
+    for bits in (12, 16):
+        ds = dx(pixels)
+        ds.VOILUTSequence = [lut(np.arange(4096), 0, bits)]
+        says[bits] = read_film(file_of(ds))
+    assert np.array_equal(says[12].grey, says[16].grey)
+    assert says[12].repaired is None
+    assert says[16].repaired == "a lookup table of 16 bits whose entries have 12"
+
+
+def test_a_film_without_preamble_and_one_that_is_packed() -> None:
+    whole = file_of(dx(grey()))
+    bare = whole[132:]
+    assert np.array_equal(read_film(bare).grey, grey())
+    assert read_film_header(io.BytesIO(bare)) == read_film_header(io.BytesIO(whole))
+    packed = gzip.compress(whole)
+    for read in (read_film, lambda data: read_film_header(io.BytesIO(data))):
+        with pytest.raises(Unreadable, match="^not a DICOM file: packed with gzip; unpack it$"):
+            read(packed)
+
+
 def test_eight_bits_without_a_window_are_as_they_are() -> None:
     film = read_film(file_of(dx(grey())))
     assert np.array_equal(film.grey, grey())
@@ -360,6 +468,16 @@ def test_pydicoms_own_odd_files_are_films_or_one_line() -> None:
 
 
 # ---- real films -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+def test_real_films_keep_the_window_that_they_were_published_with(chest_dir: Path) -> None:
+    hands = sorted((chest_dir.parent / "hand_xray" / "images").glob("*.png"))[:10]  # on large plates: mostly black
+    for path in [*sorted((chest_dir / "nih_64px").iterdir())[:40], *hands]:
+        pixels = np.asarray(Image.open(path).convert("L"))
+        film = read_film(file_of(dx(pixels, WindowCenter=128, WindowWidth=256)))
+        assert film.repaired is None
+        assert np.abs(film.grey.astype(int) - pixels).max() <= 1
 
 
 @pytest.mark.real_data

@@ -74,7 +74,7 @@ def collect(
         row = private.iloc[places[held["image_id"]]].to_dict() | {"image_id": held["image_id"]}
         image, problem = None, ""
         try:
-            with folder.filesystem.open_input_file(row["path"]) as stream:
+            with folder.open_file(row["path"]) as stream:
                 data = stream.read()
             (encoded,) = source.encode(data, [row])
             film = _at_least(read_film(data).grey, SIDE_PX)

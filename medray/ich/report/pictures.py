@@ -167,7 +167,7 @@ def _read(folder: Store, files: pd.DataFrame, slice_ids: list[str]) -> dict[str,
     found: dict[str, Slice | str] = {}
     for path, rows in files.loc[list(dict.fromkeys(slice_ids))].groupby("path", sort=False):
         try:
-            with folder.filesystem.open_input_file(str(path)) as stream:
+            with folder.open_file(str(path)) as stream:
                 data = stream.read()
         except (OSError, ValueError) as error:
             # not the error's own text, nor its strerror: pyarrow puts the path into both

@@ -1,0 +1,94 @@
+"""Input files of any name and kind, from the listing to pixels, by each way on which a job reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from chest_films import dicom, noise
+
+from medray.chest.answers import Films
+from medray.chest.inventory import assemble as assemble_films
+from medray.chest.source import Radiograph
+from medray.engine.predict import decoded_groups, scan_here
+from medray.engine.shard import _Scan, _Writer
+from medray.ich.inventory import assemble
+from medray.ich.source import HeadCT
+from medray.imaging.phantom import PhantomSet
+from medray.shards.source import Source
+from medray.shards.store import Store
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder with a link to nothing and a pipe."""
+    os.mkfifo(tmp_path / "pipe.dcm")
+    (tmp_path / "broken.dcm").symlink_to("/nowhere/x.dcm")
+    return tmp_path
+
+
+def put(folder: Path, data: bytes) -> None:
+    """Write a file under a name that is no UTF-8."""
+    with open(os.fsencode(folder) + b"/Sch\xe4del.dcm", "wb") as stream:
+        stream.write(data)
+
+
+def a_slice(phantoms: PhantomSet) -> bytes:
+    broken = set(phantoms.broken_files)
+    return next(p for p in sorted(phantoms.dicom.rglob("*.dcm")) if p.name not in broken).read_bytes()
+
+
+EXPECTED = {
+    "Sch‛E4del.dcm": ("ok", None),
+    "broken.dcm": ("quarantined", "cannot be read (No such file or directory)"),
+    "pipe.dcm": ("quarantined", "a pipe, not a file"),
+}
+
+
+def statuses(scan: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
+    return {os.path.basename(row["path"]): (row["status"], row["reason"]) for row in scan}
+
+
+def scanned_by_a_task(source: Source, store: Store) -> list[dict[str, Any]]:
+    files = store.files()
+    batch = pa.table({"paths": [[f.path for f in files]], "sizes": [[f.size_bytes for f in files]]})
+    return pa.Table.to_pylist(_Scan(source, store)(batch))
+
+
+def encoded_by_a_task(source: Source, store: Store, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    left_out: dict[str, str] = {}
+    found = list(_Writer(source, store, store, [], [], [])._encoded(rows, {}, left_out))
+    assert not left_out
+    return found
+
+
+def test_slices(odd: Path, phantoms: PhantomSet) -> None:
+    put(odd, a_slice(phantoms))
+    store, source = Store(odd), HeadCT()
+    scan = scan_here(source, store, store.files())
+    assert statuses(scan.replace({np.nan: None}).to_dict("records")) == EXPECTED
+    assert statuses(scanned_by_a_task(source, store)) == EXPECTED
+    rows = assemble(scan, None).rows
+    ((_, here, lost),) = decoded_groups(source, store, "slice_id", rows, "study_id")
+    assert not lost
+    (there,) = encoded_by_a_task(source, store, rows.assign(private_path=rows["path"]).to_dict("records"))
+    assert here[0]["image"] == there["image"]
+
+
+def test_films(odd: Path) -> None:
+    put(odd, dicom(noise()))
+    store, source = Store(odd), Radiograph()
+    scan = scan_here(source, store, store.files())
+    assert statuses(scan.replace({np.nan: None}).to_dict("records")) == EXPECTED
+    assert statuses(scanned_by_a_task(source, store)) == EXPECTED
+    rows = assemble_films(scan, None).rows
+    (film,) = encoded_by_a_task(source, store, rows.assign(private_path=rows["path"]).to_dict("records"))
+    assert film["image"] == noise().tobytes()
+    films = Films.found([store], source, scan_here)
+    with films.rows[0]["folder"].open_file(films.rows[0]["path"]) as stream:
+        assert stream.read(132)[128:] == b"DICM"
+    assert sorted(map(os.path.basename, films.aside["path"])) == ["broken.dcm", "pipe.dcm"]
