@@ -99,11 +99,11 @@ def test_neighbours_are_previous_this_and_next_of_one_window() -> None:
 def test_at_an_end_of_the_stack_the_slice_stands_for_its_neighbour() -> None:
     from medray.engine.stream import in_stack
 
-    rows = [row_of(pixels(seed)) | {"series_id": f"series {seed // 2}"} for seed in range(4)]  # two of two
+    rows = [row_of(pixels(seed)) | {"stack_id": f"series {seed // 2}"} for seed in range(4)]  # two of two
     images = [pixels(seed)[..., 0] for seed in range(4)]
     task = still(neighbours=True, windows=("brain",))
     for middle, wanted in enumerate([(0, 0, 1), (0, 1, 1), (2, 2, 3), (2, 3, 3)]):
-        row = rows[middle] | {"context": in_stack(rows, middle, task.context, "series_id")}
+        row = rows[middle] | {"context": in_stack(rows, middle, task.context, "stack_id")}
         assert np.array_equal(task.example(row)["image"], np.stack([images[i] for i in wanted]))
 
 
