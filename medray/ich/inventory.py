@@ -30,8 +30,9 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
         "duplicate",
         "the same SOPInstanceUID as another file",
     )
-    for reason, rows in _no_axial_slices(table[table["status"] == "ok"]).items():
-        _set_aside(table, table.index.isin(rows), "quarantined", reason)
+    no_slices = _no_axial_slices(table[table["status"] == "ok"])
+    table.loc[no_slices.index, "status"] = "quarantined"
+    table.loc[no_slices.index, "reason"] = no_slices
     usable = table[table["status"] == "ok"]
     patients_of_study = usable.groupby("study_id")["patient_id"].nunique()
     mixed = table["study_id"].isin(patients_of_study.index[patients_of_study > 1]) & table["status"].eq("ok")
@@ -58,18 +59,19 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     return Inventory(table, slices, tuple(warnings))
 
 
-def _no_axial_slices(usable: pd.DataFrame) -> dict[str, list[int]]:
-    """Reason → rows: scouts (ImageType value 3, PS3.3 C.8.2.1.1.1, or FrameType) and planes that are not axial. A study's
+def _no_axial_slices(usable: pd.DataFrame) -> pd.Series:
+    """Row → reason: scouts (ImageType value 3, PS3.3 C.8.2.1.1.1, or FrameType) and planes that are not axial. A study's
     maximum must not come from them, nor a network learn from them."""
-    found: dict[str, list[int]] = {}
-    for row, image_type, orientation in zip(usable.index, usable["image_type"], usable["orientation_rc"], strict=True):
-        plane = plane_name(orientation)
-        if "LOCALIZER" in list(image_type)[2:]:
-            found.setdefault("a scout (its image type is LOCALIZER)", []).append(row)
-        elif plane != "axial":
-            degrees = round(tilt_degrees(orientation))
-            found.setdefault(f"a {plane} plane, {degrees} degrees from axial", []).append(row)
-    return found
+    reasons = pd.Series(None, index=usable.index, dtype=object)
+    if len(usable):
+        cuts, number = np.unique(np.array(usable["orientation_rc"].tolist()), axis=0, return_inverse=True)
+        planes = [(plane_name(cut), round(tilt_degrees(cut))) for cut in cuts]
+        said = [None if name == "axial" else f"a {name} plane, {tilt} degrees from axial" for name, tilt in planes]
+        reasons[:] = np.array(said, dtype=object)[number.ravel()]
+    reasons[["LOCALIZER" in list(codes)[2:] for codes in usable["image_type"]]] = (
+        "a scout (its image type is LOCALIZER)"
+    )
+    return reasons.dropna()
 
 
 def _join(table: pd.DataFrame, labels: Labels) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, BinaryIO, ClassVar
 
@@ -150,21 +150,30 @@ def row_of(header: Header) -> dict[str, Any]:
     return {"item_id": header.slice_id} | row | spacing
 
 
-def headers_of(scan: pd.DataFrame) -> list[Header]:
-    """The headers that rows of ``HeadCT.scan_schema`` were made of."""
-    columns = {name: [_given(value) for value in scan[name]] for name in _AS_THEY_ARE}
-    slice_ids, spacing = scan["item_id"], zip(scan["row_spacing_mm"], scan["column_spacing_mm"], strict=True)
-    return [
-        Header(slice_id=slice_id, spacing_rc_mm=spacing_rc_mm, **dict(zip(columns, values, strict=True)))
-        for slice_id, spacing_rc_mm, *values in zip(slice_ids, spacing, *columns.values(), strict=True)
-    ]
+def headers_of(scan: pd.DataFrame, groups: Iterable[np.ndarray]) -> Iterator[list[Header]]:
+    """The headers that rows of ``HeadCT.scan_schema`` were made of, group by group: memory holds those of one.
+
+    Args:
+        groups: of positions of rows.
+    """
+    slice_id, *spacing = (_cells(scan[name]) for name in ("item_id", "row_spacing_mm", "column_spacing_mm"))
+    others = {name: _cells(scan[name]) for name in _AS_THEY_ARE}
+    for rows in groups:
+        yield [
+            Header(
+                slice_id=slice_id[row],
+                spacing_rc_mm=(spacing[0][row], spacing[1][row]),
+                **{name: cells[row] for name, cells in others.items()},
+            )
+            for row in rows
+        ]
 
 
-def _given(value: Any) -> Any:
-    """A cell as the header had it: pandas makes NaN of None, and arrays of tuples."""
-    if isinstance(value, (list, np.ndarray)):
-        return tuple(value)
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _cells(column: pd.Series) -> np.ndarray:
+    """(rows,) objects as the headers had them: pandas makes NaN of None, and arrays of tuples."""
+    if len(column) and isinstance(column.iloc[0], (list, np.ndarray)):
+        return column.map(tuple).to_numpy(dtype=object)
+    return column.astype(object).where(column.notna(), None).to_numpy()
 
 
 def _name(window: str) -> str:

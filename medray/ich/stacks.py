@@ -28,8 +28,9 @@ def stack(usable: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     stack_id = np.empty(len(usable), dtype=object)
     index, position_mm = np.zeros(len(usable), dtype=np.int32), np.zeros(len(usable))
     of_series: list[list[Stack]] = []
-    for series_id, rows in usable.groupby("series_id", sort=True).indices.items():
-        stacks = stacks_of(headers_of(usable.iloc[rows]))
+    rows_of = usable.groupby("series_id", sort=True).indices
+    for (series_id, rows), headers in zip(rows_of.items(), headers_of(usable, rows_of.values()), strict=True):
+        stacks = stacks_of(headers)
         for number, one in enumerate(stacks, start=1):
             own = rows[one.members]
             stack_id[own] = series_id if len(stacks) == 1 else f"{series_id}/stack{number}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -66,6 +67,9 @@ def stacks_of(headers: Sequence[Header]) -> list[Stack]:
 
 def _parallel(headers: Sequence[Header], members: np.ndarray) -> list[np.ndarray]:
     """Slices whose rows and columns run alike (within a degree), with equal matrix and spacing; most slices first."""
+    first = headers[members[0]]
+    if all(_cut(headers[i]) == _cut(first) for i in members):
+        return [members]
     planes = np.array([(*headers[i].orientation_rc, *headers[i].spacing_rc_mm) for i in members], dtype=np.float64)
     shapes = np.array([(headers[i].rows, headers[i].columns) for i in members])
     groups = []
@@ -82,6 +86,10 @@ def _parallel(headers: Sequence[Header], members: np.ndarray) -> list[np.ndarray
         groups.append(members[alike])
         left &= ~alike
     return groups
+
+
+def _cut(header: Header) -> tuple[object, ...]:
+    return header.orientation_rc, header.spacing_rc_mm, header.rows, header.columns
 
 
 def _places(headers: Sequence[Header], members: np.ndarray) -> tuple[np.ndarray, np.ndarray, Known]:
@@ -130,6 +138,8 @@ def _separated(
     of_value: dict[object, set[int]] = defaultdict(set)
     for i in part:
         of_value[getattr(headers[members[i]], name)].add(int(place[i]))
+    if len(of_value) == 1:
+        return [part]
     values = sorted(of_value, key=lambda value: (value is not None, value))
     depth = _depth([(min(of_value[v]), max(of_value[v])) for v in values])
     if depth == 1:
@@ -150,7 +160,7 @@ def _separated(
 def _depth(spans: list[tuple[int, int]]) -> int:
     """How many of the closed spans lie over each other at most."""
     ends = sorted([(start, -1) for start, _ in spans] + [(end, 1) for _, end in spans])
-    return int(max(np.cumsum([-step for _, step in ends])))
+    return max(accumulate(-step for _, step in ends))
 
 
 def _collide(a: set[int], b: set[int]) -> bool:
