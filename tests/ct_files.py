@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     UID,
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
     SecondaryCaptureImageStorage,
 )
 
@@ -106,7 +109,7 @@ def encode(ds: Dataset) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ds["PixelData"].VR = "OW"
+        ds["PixelData"].VR = "OB" if ds.file_meta.TransferSyntaxUID.is_encapsulated else "OW"
         ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = (
             ds.SOPClassUID,
             ds.SOPInstanceUID,
@@ -120,3 +123,72 @@ def write(folder: Path, files: dict[str, Dataset]) -> None:
     for name, ds in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(encode(ds))
+
+
+def jpeg_lossless(ds: Dataset) -> Dataset:
+    """The slice with its pixels in JPEG Lossless, process 14, first-order prediction (T.81 annex H; PS3.5 A.4.2)."""
+    stored = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns).astype(np.int64)
+    predicted = np.empty_like(stored)
+    predicted[:, 1:] = stored[:, :-1]
+    predicted[1:, 0] = stored[:-1, 0]
+    predicted[0, 0] = 1 << 15
+    bits = []
+    for difference in ((stored - predicted + (1 << 15)) % (1 << 16) - (1 << 15)).ravel().tolist():
+        size = 16 if difference == -(1 << 15) else abs(difference).bit_length()
+        value = difference if difference > 0 else difference + (1 << size) - 1
+        bits.append(f"{size:05b}" + (f"{value:0{size}b}" if 0 < size < 16 else ""))
+    text = "".join(bits)
+    text += "1" * (-len(text) % 8)
+    scan = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\0")
+    frame = struct.pack(">BHHBBBB", 16, ds.Rows, ds.Columns, 1, 1, 0x11, 0)
+    table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11]) + bytes(range(17))  # 17 codes of five bits: 0 to 16 themselves
+    segments = [(0xC3, frame), (0xC4, table), (0xDA, bytes([1, 1, 0, 1, 0, 0]))]
+    stream = b"\xff\xd8" + b"".join(
+        bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content for marker, content in segments
+    )
+    ds.PixelData = encapsulate([stream + scan + b"\xff\xd9"])
+    ds["PixelData"].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    return ds
+
+
+def pacs_folder(folder: Path, patients: int = 3) -> list[str]:
+    """Studies as a PACS sends them, and as the public head-CT set CQ500 holds them: in each a thick and a thin series, the
+    thin one in JPEG Lossless, a scout, coronal and sagittal reformats, a dose report; beside them one odd thing a patient.
+
+    Returns:
+        The ids of the thick series' slices.
+    """
+    ids = []
+    for p in range(patients):
+        first, study = 1000 * p, {"study": p, "patient": f"P{p}"}
+
+        def of(number: int, series: int, at: dict[str, Any] = study, first: int = first) -> dict[str, Any]:
+            return {"uid": first + number, "series": first + series} | at
+
+        thick = {f"CT Plain/{k}": ct(**of(k, 1), z=5 * k, SliceThickness=5) for k in range(1, 7)}
+        ids += [str(ds.SOPInstanceUID) for ds in thick.values()]
+        files = thick | {
+            f"CT PLAIN THIN/{k}": jpeg_lossless(ct(**of(100 + k, 2), z=2.5 * k, SliceThickness=2.5))
+            for k in range(1, 13)
+        }
+        files |= {f"CT Scout/{k}": ct(**of(200 + k, 3), ImageOrientationPatient=plane, ImageType=SCOUT) for k, plane in enumerate((CORONAL, SAGITTAL))}  # fmt: skip
+        for k, plane in enumerate((CORONAL, SAGITTAL)):
+            position = [[-100, 5 * k, 100], [5 * k, -100, 100]][k]
+            files[f"MPR/{k}"] = ct(
+                **of(300 + k, 4), ImageOrientationPatient=plane, ImageType=REFORMAT, ImagePositionPatient=position
+            )
+        files["Dose/1"] = dose_report(**of(400, 5))
+        if p == 0:  # thick axial reformats under the UID of the thin series
+            mpr = {"ImageType": ["DERIVED", "SECONDARY", "AXIAL"], "SliceThickness": 10}
+            files |= {f"CT PLAIN THIN/mpr{k}": ct(**of(500 + k, 2), z=10 * k, **mpr) for k in range(1, 4)}
+        if p == 1:  # with contrast agent, under the UID of the plain series, each its number of acquisition
+            for ds in thick.values():
+                ds.AcquisitionNumber = 1
+            files |= {f"CT Plain/c{k}": ct(**of(600 + k, 1), z=5 * k + 1, AcquisitionNumber=2) for k in range(1, 7)}
+        if p == 2:  # an exporter that left one position in all slices, and a scout in the axial series
+            for k in range(1, 13):
+                files[f"CT PLAIN THIN/{k}"].ImagePositionPatient = [-100, -100, 0]
+            files["CT Plain/0"] = ct(**of(700, 1), ImageOrientationPatient=SAGITTAL, ImageType=SCOUT)
+        write(folder / f"P{p}" / "Unknown Study", {f"{name}.dcm": ds for name, ds in files.items()})
+    return ids
