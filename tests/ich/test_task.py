@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from medray.engine.predict import to_device
 from medray.ich.classes import CLASSES
 from medray.ich.recipes import FOUR, FREE, RECIPES, any_backbone, ladder, recipe
 from medray.ich.task import IDENTIFIERS, SliceTask, head_square
@@ -421,3 +422,11 @@ def test_every_orientation_occurs_when_all_flips_are_on() -> None:
     counts = sorted(seen.count(one) for one in set(seen))
     assert len(counts) == 8
     assert counts[0] > 15
+
+
+def test_a_slice_of_unknown_position_is_as_good_as_others() -> None:
+    task = still()
+    rows = [row_of(pixels(seed)) | {"position_mm": mm} for seed, mm in enumerate((None, 20.0, float("nan")))]
+    batch = task.collate([task.example(row) for row in rows])
+    positions = task.columns_of(np.full((3, len(CLASSES)), 0.5), to_device(batch, torch.device("cpu")))["position_mm"]
+    assert np.array_equal(np.asarray(positions, dtype=np.float64), [np.nan, 20, np.nan], equal_nan=True)

@@ -152,6 +152,22 @@ def test_another_configurations_output(flags: list[object], run_in_process: Run,
 
 
 @pytest.mark.usefixtures("local_ray")
+def test_an_output_whose_files_were_read_otherwise(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    """An earlier version's stacks and pixels do not mix with this one's."""
+    from medray.shards.store import Store
+
+    out = Store(tmp_path / "out")
+    status, text = run_in_process("ich_cv", *flags, "--until", "shards")
+    assert status == 0, text
+    out.sub("runs", "net", "fold0").write_json("history.json", [])
+    configuration = out.read_json("config.json")
+    out.write_json("config.json", {k: v for k, v in configuration.items() if k != "data_version"})
+    error = the_error(run_in_process("ich_cv", *flags, "--until", "shards"))
+    assert f"holds a run with data_version = None, this one has {configuration['data_version']}" in error
+    assert "choose another --variant or --out" in error
+
+
+@pytest.mark.usefixtures("local_ray")
 def test_a_mistake_can_be_corrected_in_the_same_folder(
     flags: list[object], run_in_process: Run, tmp_path: Path
 ) -> None:
