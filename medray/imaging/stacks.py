@@ -166,8 +166,14 @@ def _depth(spans: list[tuple[int, int]]) -> int:
 def _collide(a: set[int], b: set[int]) -> bool:
     """Whether two sets share a place, or each has places between those of the other. A single slice that differs in a
     field, where the stack has a gap for it, is no second stack."""
-    between = [any(min(y) < p < max(y) for p in x) for x, y in ((a, b), (b, a))]
-    return not a.isdisjoint(b) or all(between)
+    if not a.isdisjoint(b):
+        return True
+    return min(len(a), len(b)) > 1 and _any_between(a, b) and _any_between(b, a)
+
+
+def _any_between(places: set[int], others: set[int]) -> bool:
+    low, high = min(others), max(others)
+    return any(low < place < high for place in places)
 
 
 def _stack(
