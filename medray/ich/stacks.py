@@ -46,7 +46,9 @@ def _odd_series(usable: pd.DataFrame) -> list[str]:
     for column, who in (("patient_id", "patients"), ("study_id", "studies")):
         count = int((shared[column] > 1).sum())
         if count:
-            lines.append(f"{_counted(count, 'series id')} shared by several {who}: each has stacks of its own")
+            lines.append(
+                f"{_counted(count, 'series id')} {'is' if count == 1 else 'are'} shared by several {who}: each has stacks of its own"
+            )
     return lines
 
 

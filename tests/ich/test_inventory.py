@@ -115,7 +115,7 @@ def test_two_patients_with_one_series_uid_have_stacks_of_their_own(tmp_path: Pat
     assert found.rows.groupby("stack_id")["patient_id"].nunique().tolist() == [1, 1]
     assert found.rows["index"].tolist() == [0, 1, 2, 0, 1, 2]
     assert found.rows["series_id"].nunique() == 1
-    assert found.warnings[0] == "1 series id shared by several patients: each has stacks of its own"
+    assert found.warnings[0] == "1 series id is shared by several patients: each has stacks of its own"
     table = found.rows.assign(**dict.fromkeys(PROBABILITIES, 0.5), feature=[np.zeros(4, np.float32)] * 6)
     assert [row["patient_id"] for row in pack_stacks(table).to_pylist()] == ["P1", "P2"]
 
