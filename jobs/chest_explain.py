@@ -24,7 +24,7 @@ from medray.engine.claim import claim
 from medray.engine.digest import digest
 from medray.engine.finished import finished_job, finished_run, only_folder
 from medray.engine.options import run_job
-from medray.engine.predict import scan_here
+from medray.engine.predict import reasons_kept, scan_here
 from medray.engine.progress import Progress, say, warn
 from medray.nn.backbone import Backbone
 from medray.shards.store import Store
@@ -68,21 +68,23 @@ def main(job: ChestExplain) -> None:
     check_targets(task, job.target)
     boxes = None if job.boxes is None else read_boxes(job.boxes)
     source = Radiograph().holding(task.shard_needs, ())
-    films = Films.found([Store(image) for image in job.images], source, scan_here)
+    files = {folder: folder.files() for folder in map(Store, job.images)}
     to.check_writable()
+    parts = to.sub("parts")
     settings = {
         "method": digest(method),
-        "files": films.digest,
+        "files": digest([(f.path, f.size_bytes) for own in files.values() for f in own]),
         "target": job.target,
         "top": job.top,
         "boxes": job.boxes,
     }
-    claim(to, settings | {"pictures": job.pictures})
+    claim(to, settings | {"pictures": job.pictures, "data_version": source.version}, bool(parts.names()))
+    with reasons_kept(to):
+        films = Films.found(files, source, scan_here)
     say(
         f"{len(films.rows):,} film{'s' * (len(films.rows) != 1)}, {name}: {len(networks)} network{'s' * (len(networks) != 1)}"
     )
 
-    parts = to.sub("parts")
     chunks = [films.rows[i : i + FILMS_PER_PART] for i in range(0, len(films.rows), FILMS_PER_PART)]
     waiting = [i for i in range(len(chunks)) if f"part-{i:05d}.parquet" not in parts.names(".parquet")]
     done = sum(len(chunk) for i, chunk in enumerate(chunks) if i not in waiting)

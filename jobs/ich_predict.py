@@ -19,7 +19,7 @@ from medray.engine.claim import claim
 from medray.engine.digest import digest
 from medray.engine.finished import finished_job, finished_run
 from medray.engine.options import run_job
-from medray.engine.predict import decoded_groups, outputs_of, scan_here
+from medray.engine.predict import SET_ASIDE, decoded_groups, outputs_of, reasons_kept, scan_here
 from medray.engine.progress import Progress, say, warn
 from medray.ich.external import bleeding_slices, counted, read_truth, score_external, summary
 from medray.ich.inventory import assemble
@@ -37,6 +37,7 @@ from medray.ich.new_studies import (
 from medray.ich.sequence import SequenceTask
 from medray.ich.study import study_table
 from medray.ich.task import SliceTask
+from medray.shards.inventory import set_aside
 from medray.shards.store import Store
 
 
@@ -74,16 +75,20 @@ def main(job: IchPredict) -> None:
     truth = None if job.labels is None else read_truth(job.labels)
     to.check_writable()
     files = dicom.files()
-    inventory = assemble(scan_here(source, dicom, files), None)
-    claim(to, {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])})
-    slices = inventory.rows.sort_values(["study_id", "series_id", "index"])
+    parts = to.sub("parts")  # one a study, so that a restart goes on; not by a tag of the file, which no path may hold
+    identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
+    claim(to, identity | {"data_version": source.version}, bool(parts.names()))
+    with reasons_kept(to):
+        inventory = assemble(scan_here(source, dicom, files), None)
+    for line in inventory.warnings:
+        warn(line)
+    slices = inventory.rows.sort_values(["study_id", "stack_id", "index"])
     numbers = {study: f"study{i + 1:05d}" for i, study in enumerate(sorted(slices["study_id"].unique()))}
     say(f"{counted(len(files), 'file')}, {counted(len(numbers), 'study')}, {members}")
 
     paths = slices.set_index("slice_id")["path"]
     stems = {slice_id: PurePosixPath(path).stem for slice_id, path in paths.items()}
     bleeding = None if truth is None else bleeding_slices(truth, stems)
-    parts = to.sub("parts")  # one a study, so that a restart goes on; not by a tag of the file, which no path may hold
     waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
     progress = Progress("studies", len(numbers), "studies", done=len(numbers) - waiting["study_id"].nunique())
     for study_id, rows, lost in decoded_groups(source, dicom, "slice_id", waiting, "study_id"):
@@ -97,25 +102,26 @@ def main(job: IchPredict) -> None:
     progress.close()
 
     found, lost_slices = read_parts(parts, sorted(numbers.values()))
+    aside = set_aside(inventory.table)
+    lost_files = lost_slices.assign(path=lost_slices["slice_id"].map(paths), status="quarantined")[aside.columns]
+    _write_csv(to, SET_ASIDE, pd.concat([aside, lost_files]))
     if found.empty:
-        raise ValueError(f"{job.dicom}: no slice could be decoded; first reason: {lost_slices['reason'].iloc[0]}")
+        first = lost_slices["reason"].iloc[0]
+        raise ValueError(f"{dicom.uri}: no slice could be decoded; first reason: {first}; {to.uri}/{SET_ASIDE} has all")
     found["leaked"] = seen_in_training(found, read_hashes(out))
     if found["leaked"].any():
         studies = found.loc[found["leaked"], "study_id"].nunique()
         warn(
             f"leakage: {int(found['leaked'].sum())} slices of {studies} studies are pixel by pixel in the training data"
         )
-    table = inventory.table
-    aside = table[~table["status"].isin(["ok", "unlabelled"])][["path", "status", "reason"]]
-    lost_files = lost_slices.assign(path=lost_slices["slice_id"].map(paths), status="quarantined")[aside.columns]
-    _write_csv(to, "set_aside.csv", pd.concat([aside, lost_files]))
-    _write_csv(to, "slices.csv", found.drop(columns=["pixels_hash"]))
+    series = found["slice_id"].map(slices.set_index("slice_id")["series_id"])
+    _write_csv(to, "slices.csv", found.assign(series_id=series).drop(columns=["pixels_hash"]))
     _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
-    ids, no_images = images_of(table)
+    ids, no_images = images_of(inventory.table)
     text, guessed = submission(ids, found, results.read_json("metrics.json")["counts"]["observed_rate"])
     to.write_bytes("submission.csv", text.encode())
     if guessed:
-        warn(f"submission.csv: {counted(guessed, 'image')} that could not be read got the training data's rates")
+        warn(f"submission.csv: {counted(guessed, 'image')} that were set aside got the training data's rates")
     if no_images:
         warn(f"submission.csv: left out as not DICOM: {counted(no_images, 'file')}")
     say(

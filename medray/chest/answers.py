@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,7 +21,8 @@ from medray.chest.task import FilmTask
 from medray.imaging.radiograph import read_film
 from medray.nn.backbone import Backbone
 from medray.report import page
-from medray.shards.store import Store, reason
+from medray.shards.inventory import set_aside
+from medray.shards.store import File, Store, reason
 
 _SHOWN = 60  # films on the page
 _TILE_PX = 240  # three side by side
@@ -37,24 +37,19 @@ class Films:
     aside: pd.DataFrame  # path, status, reason
 
     @classmethod
-    def found(cls, folders: Sequence[Store], source: Radiograph, scan: Callable[..., pd.DataFrame]) -> Films:
-        """Raises ValueError where nothing is a film."""
-        tables: list[pd.DataFrame] = []
-        of_path: dict[str, Store] = {}
-        for folder in folders:
-            files = folder.files()
-            of_path |= {file.path: folder for file in files}
-            tables.append(scan(source, folder, files))
+    def found(
+        cls, files: Mapping[Store, Sequence[File]], source: Radiograph, scan: Callable[..., pd.DataFrame]
+    ) -> Films:
+        """Raises Refused where nothing is a film.
+
+        Args:
+            files: folder → the files in it.
+        """
+        of_path = {file.path: folder for folder, own in files.items() for file in own}
+        tables = [scan(source, folder, own) for folder, own in files.items()]
         inventory = assemble(pd.concat(tables, ignore_index=True).drop_duplicates(["path"]), None)
         rows = inventory.rows.sort_values("path").to_dict("records")
-        table = inventory.table
-        aside = table[~table["status"].isin(["ok", "unlabelled"])][["path", "status", "reason"]]
-        return cls([row | {"folder": of_path[row["path"]]} for row in rows], aside)
-
-    @property
-    def digest(self) -> str:
-        names = json.dumps([(row["path"], row["size_bytes"]) for row in self.rows])
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
+        return cls([row | {"folder": of_path[row["path"]]} for row in rows], set_aside(inventory.table))
 
 
 def ask_film(

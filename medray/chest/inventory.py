@@ -9,7 +9,7 @@ import pandas as pd
 from medray.chest.classes import FINDINGS
 from medray.chest.labels import Labels
 from medray.chest.table import image_keys, nih_patients
-from medray.shards.inventory import Inventory
+from medray.shards.inventory import Inventory, Refused
 
 LATERAL = ("LL", "RL", "LAT", "LATERAL", "L")
 """View Positions (0018,5101) from the side, as DICOM and public tables write them."""
@@ -26,16 +26,17 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
         scan: path, size_bytes, status ("ok" or "quarantined"), reason, and the columns of Radiograph.scan_schema.
         labels: None for films without labels.
     Raises:
-        ValueError: no usable film, or labels of which none belongs to a film.
+        Refused: no usable film, or labels of which none belongs to a film.
     """
     table = scan.sort_values("path", kind="stable").reset_index(drop=True)
     readable = table["status"].eq("ok")
     if not readable.any():
         counts = table["reason"].value_counts()
-        raise ValueError(
+        raise Refused(
             f"none of {len(table)} files is a usable film; most often: {counts.index[0]} ({counts.iloc[0]})"
             if len(counts)
-            else "there is no file"
+            else "there is no file",
+            table,
         )
     paths = image_keys(table["path"])
     keys = pd.Series(None, index=table.index, dtype=object)
@@ -51,15 +52,18 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
         table[name] = float("nan")
     table["split"] = None
     if labels is not None:
-        warnings += _join(table, keys, labels)
+        try:
+            warnings += _join(table, keys, labels)
+        except ValueError as error:
+            raise Refused(str(error), table) from error
     by_name = nih_patients(table["item_id"].astype(str))
     table["patient_id"] = _first_known(table["patient_id"], by_name)
     lateral = table["view"].isin(LATERAL) & table["status"].isin(["ok", "unlabelled"])
     _set_aside(table, lateral, "quarantined", "a lateral film: the findings are those of frontal ones")
     usable = table["status"].isin(["ok", "unlabelled"])
     if not usable.any():
-        raise ValueError(
-            f"none of {len(table)} files is a usable film: all {int(lateral.sum())} that could be are lateral"
+        raise Refused(
+            f"none of {len(table)} files is a usable film: all {int(lateral.sum())} that could be are lateral", table
         )
     nameless = usable & table["patient_id"].isna()
     if nameless.any():

@@ -33,6 +33,7 @@ class Radiograph(Source):
 
     id_column: ClassVar[str] = "image_id"
     stack_column: ClassVar[str | None] = None  # a film stands alone
+    version: ClassVar[int] = 2
     rows_per_group: ClassVar[int] = 32  # of 64 KB each: two megabytes
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [

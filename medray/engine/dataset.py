@@ -56,7 +56,8 @@ class Dataset:
         out = Store(self.options.out)
         out.check_writable()
         out.remove_unfinished()
-        claim(out, inputs | self.source.settings() | more | self.options.identity(), any_begun(out))
+        settings = self.source.settings() | {"data_version": self.source.version}
+        claim(out, inputs | settings | more | self.options.identity(), any_begun(out))
 
     def find(self) -> None:
         """Join the cluster, and write the phantoms where they are wanted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from medray.engine.stream import in_stack
+from medray.shards.inventory import Refused, set_aside
 from medray.shards.reading import encode_file, scan_file
 from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store
@@ -67,6 +69,19 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
         rows = [row for of_file in pool.map(lambda file: scan_file(source, folder, file), files) for row in of_file]
     names = ["path", "size_bytes", "status", "reason", *source.scan_schema.names]
     return pd.DataFrame(rows, columns=names)
+
+
+SET_ASIDE = "set_aside.csv"  # path, status, reason: what a job that predicts leaves of the files that it does not use
+
+
+@contextmanager
+def reasons_kept(to: Store) -> Iterator[None]:
+    """Where files are refused as a whole, leave the reason of each in ``to``, and say so in the error's one line."""
+    try:
+        yield
+    except Refused as refused:
+        to.write_bytes(SET_ASIDE, set_aside(refused.table).to_csv(index=False).encode())
+        raise ValueError(f"{refused}; {to.uri}/{SET_ASIDE} says what became of each file") from None
 
 
 def decoded_groups(

@@ -14,7 +14,7 @@ from medray.engine import shard
 from medray.engine.progress import say, warn
 from medray.engine.samples import Rows, read_index
 from medray.shards.folds import assign_folds, check_lists, given_folds
-from medray.shards.inventory import Inventory, name_pairs, renamed
+from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
 from medray.shards.store import File, Store
@@ -63,14 +63,42 @@ def prepare(
         folds: None for data that is only predicted.
         held_out: which of the given lists is held out, where the inventory has lists: "test", or "val" for a search.
     Raises:
-        ValueError: no usable file, fewer patients than folds, or a patient in two of the given lists.
+        ValueError: no usable file, fewer patients than folds, or a patient in two of the given lists. inventory.parquet
+            is there then, and the message names it.
     """
-    inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
+    try:
+        inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
+    except Refused as refused:
+        _write_inventory(source, refused.table, out, pseudonyms, private)
+        raise ValueError(f"{refused}; {_where(out)}") from None
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
     written = shard.write(source, folder, _to_write(source, inventory.rows, pseudonyms), shards, rows_per_shard, seed)
     table = _with_results(inventory, written, kinds["item_id"], pseudonyms)
+    shown = _write_inventory(source, table, out, pseudonyms, private)
+
+    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
+    index["fold"] = -1
+    if folds is not None:
+        own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
+        known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
+        try:
+            if "split" in known:
+                index["fold"], index["inner"] = _given(known, index, labels, held_out, folds, seed, out)
+            else:
+                index["fold"] = _fold(known["patient_id"].to_numpy(), index, labels, folds, seed, pseudonyms, out)
+        except ValueError as error:
+            raise ValueError(f"{error}; {_where(out)}") from error
+        _warn_of_missing(index, labels)
+    return Prepared(rows, index, shown, table)
+
+
+def _write_inventory(
+    source: Source, table: pd.DataFrame, out: Store, pseudonyms: Pseudonyms, private: Path
+) -> pd.DataFrame:
+    """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
+    kinds = source.kinds()
     shown = renamed(table, pseudonyms, kinds)
     shown = shown[[c for c in ("path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
     shown = shown.rename(columns={"item_id": source.id_column})
@@ -79,18 +107,11 @@ def prepare(
         where = write_map(private, out.uri, name_pairs(table, pseudonyms, kinds))
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table)
+    return shown
 
-    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
-    index["fold"] = -1
-    if folds is not None:
-        own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
-        known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
-        if "split" in known:
-            index["fold"], index["inner"] = _given(known, index, labels, held_out, folds, seed, out)
-        else:
-            index["fold"] = _fold(known["patient_id"].to_numpy(), index, labels, folds, seed, pseudonyms, out)
-        _warn_of_missing(index, labels)
-    return Prepared(rows, index, shown, table)
+
+def _where(out: Store) -> str:
+    return f"{out.uri}/inventory.parquet says what became of each file"
 
 
 def _to_write(source: Source, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:

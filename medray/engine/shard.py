@@ -49,8 +49,9 @@ def scan(source: Source, folder: Store, files: list[File], cache: Store) -> pd.D
     """
     chunks = [files[i : i + FILES_PER_SCAN] for i in range(0, len(files), FILES_PER_SCAN)]
     batches = [chunks[i : i + SCANS_PER_CACHE_FILE] for i in range(0, len(chunks), SCANS_PER_CACHE_FILE)]
+    how = [type(source).__name__, source.version, source.scan_schema.names]
     names = [
-        f"{digest(folder.root, [[(f.path, f.size_bytes) for f in c] for c in batch])}.parquet" for batch in batches
+        f"{digest(folder.root, how, [[(f.path, f.size_bytes) for f in c] for c in batch])}.parquet" for batch in batches
     ]
     finished = set(cache.names(".parquet"))
     progress = Progress("headers", len(files), "files")

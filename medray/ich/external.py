@@ -92,7 +92,7 @@ def score_external(
     A study of which a slice was trained on is left out whole: its other slices show the same bleed.
 
     Args:
-        slices: one row a predicted slice, labelled or not: slice_id, study_id, patient_id, series_id, index,
+        slices: one row a predicted slice, labelled or not: slice_id, study_id, patient_id, stack_id, index,
             PROBABILITIES, and if known ``leaked`` (bool: its pixels were in the training data).
         truth: of slices or of studies.
         stems: slice id → name of its file without ending, by which labels of slices may call it instead.
@@ -102,7 +102,7 @@ def score_external(
     """
     assert slices[list(PROBABILITIES)].notna().all(axis=None), "a slice without a prediction"
     # in an order of its own, so that neither sums nor the bootstrap depend on the order in which rows come
-    order = ["patient_id", "study_id", "series_id", "index", "slice_id"]
+    order = ["patient_id", "study_id", "stack_id", "index", "slice_id"]
     table = slices.sort_values(order).reset_index(drop=True)
     known = truth.table.dropna(how="all")
     notes = list(truth.notes)

@@ -1,4 +1,4 @@
-"""Embedded stacks: the contract between the backbones and the sequence stage, one row a series."""
+"""Embedded stacks: the contract between the backbones and the sequence stage, one row a stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medray.shards.store import Store
 
 STACK_SCHEMA = pa.schema(
     [
-        pa.field("series_id", pa.string(), nullable=False),
+        pa.field("stack_id", pa.string(), nullable=False),
         pa.field("study_id", pa.string(), nullable=False),
         pa.field("patient_id", pa.string(), nullable=False),
         pa.field("slice_id", pa.list_(pa.string()), metadata={"order": "from the feet up, as all lists here"}),
@@ -26,16 +26,16 @@ STACK_SCHEMA = pa.schema(
         *[pa.field(name, pa.list_(pa.int8())) for name in CLASSES],
     ]
 )
-INDEX_COLUMNS = ("series_id", "patient_id", "slice_id", *CLASSES)
-_OF_STACK = ("series_id", "study_id", "patient_id")
+INDEX_COLUMNS = ("stack_id", "patient_id", "slice_id", *CLASSES)
+_OF_STACK = ("stack_id", "study_id", "patient_id")
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 def pack_stacks(outputs: pd.DataFrame) -> pa.Table:
-    """One row a slice → one row a series, in the order in which they first appear; slices by their index.
+    """One row a slice → one row a stack, in the order in which they first appear; slices by their index.
 
     Args:
-        outputs: series_id, study_id, patient_id, slice_id, index, position_mm, PROBABILITIES, CLASSES (NaN where
+        outputs: stack_id, study_id, patient_id, slice_id, index, position_mm, PROBABILITIES, CLASSES (NaN where
             unlabelled), "feature" (an array of float32 a row).
     Raises:
         ValueError: a feature that fp16 cannot hold, or a prediction that is NaN; the slice is named.
@@ -48,7 +48,7 @@ def pack_stacks(outputs: pd.DataFrame) -> pa.Table:
     _check(outputs["slice_id"], sure, "a prediction that is NaN")
     halves = features.astype(np.float16)
     rows = []
-    for places in outputs.groupby("series_id", sort=False).indices.values():
+    for places in outputs.groupby("stack_id", sort=False).indices.values():
         places = places[np.argsort(outputs["index"].to_numpy()[places], kind="stable")]
         stack = outputs.iloc[places]
         labels = {name: [None if np.isnan(v) else int(v) for v in stack[name]] for name in CLASSES}
@@ -67,7 +67,7 @@ def _check(slice_ids: pd.Series, good: np.ndarray, what: str) -> None:
 
 
 def unpack_slices(table: pa.Table) -> pd.DataFrame:
-    """One row a series → one row a slice, without the features; unlabelled is NaN."""
+    """One row a stack → one row a slice, without the features; unlabelled is NaN."""
     table = table.combine_chunks()
     stack = pa.compute.list_parent_indices(table["slice_id"]).to_numpy()
     columns = {name: table[name].to_numpy(zero_copy_only=False)[stack] for name in _OF_STACK}

@@ -9,19 +9,19 @@ import pandas as pd
 
 from medray.ich.classes import CLASSES
 from medray.ich.labels import Labels
-from medray.imaging.geometry import positions_along_normal_mm, stack_order
-from medray.imaging.types import Header
-from medray.shards.inventory import Inventory
+from medray.ich.stacks import STACK_COLUMNS, stack
+from medray.imaging.geometry import plane_name, tilt_degrees
+from medray.shards.inventory import Inventory, Refused
 
 
 def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
-    """Join headers with labels, find duplicates, and order each series along its stack's normal.
+    """Join headers with labels, set aside what is a duplicate or no axial slice, and make stacks of the rest.
 
     Args:
         scan: path, size_bytes, status ("ok" or "quarantined"), reason, and the columns of HeadCT.scan_schema.
         labels: None for studies without labels.
     Raises:
-        ValueError: no usable slice, or labels of which none belongs to a slice.
+        Refused: no usable slice, or labels of which none belongs to a slice.
     """
     table = scan.sort_values(["path", "frame"], kind="stable", na_position="first").reset_index(drop=True)
     _set_aside(
@@ -30,25 +30,48 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
         "duplicate",
         "the same SOPInstanceUID as another file",
     )
+    no_slices = _no_axial_slices(table[table["status"] == "ok"])
+    table.loc[no_slices.index, "status"] = "quarantined"
+    table.loc[no_slices.index, "reason"] = no_slices
     usable = table[table["status"] == "ok"]
     patients_of_study = usable.groupby("study_id")["patient_id"].nunique()
     mixed = table["study_id"].isin(patients_of_study.index[patients_of_study > 1]) & table["status"].eq("ok")
+    # one patient under two names, whose slices would be on both sides of a fold, or two patients under one: no telling
     _set_aside(table, mixed, "quarantined", "its study names more than one patient")
     if not table["status"].eq("ok").any():
         counts = table["reason"].value_counts()
-        raise ValueError(
-            f"none of {len(table)} files is a usable CT slice; most often: {counts.index[0]} ({counts.iloc[0]})"
+        raise Refused(
+            f"none of {len(table)} files is a usable CT slice; most often: {counts.index[0]} ({counts.iloc[0]})", table
         )
 
-    warnings = []
+    stacks, warnings = stack(table[table["status"] == "ok"])
+    table[list(STACK_COLUMNS)] = stacks.reindex(table.index)
     table["label_id"] = table["item_id"]
     table[list(CLASSES)] = np.nan
     if labels is not None:
-        warnings += _join(table, labels)
+        try:
+            warnings += _join(table, labels)
+        except ValueError as error:
+            raise Refused(str(error), table) from error
     slices = table[table["status"].isin(["ok", "unlabelled"])].copy()
     slices["slice_id"] = slices["item_id"]
-    _order_stacks(slices)
+    slices["index"] = slices["index"].astype(np.int32)
     return Inventory(table, slices, tuple(warnings))
+
+
+def _no_axial_slices(usable: pd.DataFrame) -> pd.Series:
+    """Row → reason: scouts (ImageType value 3, PS3.3 C.8.2.1.1.1, or FrameType) and planes that are not axial. A study's
+    maximum must not come from them, nor a network learn from them."""
+    reasons = pd.Series(None, index=usable.index, dtype=object)
+    if len(usable):
+        cuts, number = np.unique(np.array(usable["orientation_rc"].tolist()), axis=0, return_inverse=True)
+        planes = [(plane_name(cut), round(tilt_degrees(cut))) for cut in cuts]
+        said = [None if name == "axial" else f"a {name} plane, {tilt} degrees from axial" for name, tilt in planes]
+        reasons[:] = np.array(said, dtype=object)[number.ravel()]
+    reasons[["LOCALIZER" in list(codes)[2:] for codes in usable["image_type"]]] = (
+        "a scout (its image type is LOCALIZER)"
+    )
+    return reasons.dropna()
 
 
 def _join(table: pd.DataFrame, labels: Labels) -> list[str]:
@@ -81,29 +104,3 @@ def _join(table: pd.DataFrame, labels: Labels) -> list[str]:
 
 def _set_aside(table: pd.DataFrame, rows: pd.Series, status: str, reason: str) -> None:
     table.loc[rows, ["status", "reason"]] = [status, reason]
-
-
-def _order_stacks(slices: pd.DataFrame) -> None:
-    """Set ``index`` and ``position_mm`` of each slice within its series."""
-    index, position = np.zeros(len(slices), dtype=np.int32), np.zeros(len(slices))
-    for places in slices.groupby("series_id", sort=True).indices.values():
-        headers = [_header(row) for row in slices.iloc[places].to_dict("records")]
-        order = stack_order(headers)
-        index[places[order]] = np.arange(len(order))
-        position[places] = positions_along_normal_mm(headers)
-    slices["index"], slices["position_mm"] = index, position
-
-
-def _header(row: dict) -> Header:
-    return Header(
-        slice_id=row["item_id"],
-        patient_id=row["patient_id"],
-        study_id=row["study_id"],
-        series_id=row["series_id"],
-        frame=int(row["frame"]),
-        rows=0,
-        columns=0,
-        position_xyz_mm=tuple(row["position_xyz_mm"]),
-        orientation_rc=tuple(row["orientation_rc"]),
-        spacing_rc_mm=(row["row_spacing_mm"], row["column_spacing_mm"]),
-    )

@@ -127,20 +127,20 @@ def rare_class(
 
 
 def mean_over_neighbours(slices: pd.DataFrame) -> pd.DataFrame:
-    """Each slice's probabilities become the mean of its own and its neighbours' in its series, in logit space.
+    """Each slice's probabilities become the mean of its own and its neighbours' in its stack, in logit space.
 
     Neighbours are the previous and the next slice that exist, by ``index``; what a label is plays no part.
 
     Args:
-        slices: series_id, index, PROBABILITIES, and whatever else.
+        slices: stack_id, index, PROBABILITIES, and whatever else.
     Returns:
         The same rows in the same order, with other probabilities.
     """
-    series, _ = pd.factorize(slices["series_id"])
-    order = np.lexsort((slices["index"].to_numpy(), series))
+    stacks, _ = pd.factorize(slices["stack_id"])
+    order = np.lexsort((slices["index"].to_numpy(), stacks))
     given = logits(slices[list(PROBABILITIES)].to_numpy(dtype=np.float64))
     smooth = np.empty_like(given)
-    for places in np.split(order, np.flatnonzero(np.diff(series[order])) + 1):
+    for places in np.split(order, np.flatnonzero(np.diff(stacks[order])) + 1):
         smooth[places] = running_mean(given[places])
     return slices.assign(**dict(zip(PROBABILITIES, expit(smooth).T, strict=True)))
 

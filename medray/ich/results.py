@@ -45,7 +45,7 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
     folds = predictions.drop_duplicates("study_id").set_index("study_id")["fold"]
     studies.insert(2, "fold", studies["study_id"].map(folds))
     labelled = predictions.dropna(subset=list(CLASSES))
-    oof = labelled[["slice_id", "study_id", "patient_id", "series_id", "index", "fold", *PROBABILITIES, *CLASSES]]
+    oof = labelled[["slice_id", "study_id", "patient_id", "stack_id", "index", "fold", *PROBABILITIES, *CLASSES]]
     oof = oof.astype(dict.fromkeys(CLASSES, "int8"))
     metrics = score(oof, studies) | {
         "ladder": ladder(method.rungs),

@@ -1,4 +1,4 @@
-"""The sequence stage's task: the embedded slices of a series → six probabilities for each of them."""
+"""The sequence stage's task: the embedded slices of a stack → six probabilities for each of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _SEPARATOR = "\n"
-_OF_STACK = ("series_id", "study_id", "patient_id")
+_OF_STACK = ("stack_id", "study_id", "patient_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class SequenceTask(Task):
     def example(self, row: Mapping[str, Any]) -> Example:
         if row["feature_count"] != self.feature_count:
             raise ValueError(
-                f"series {row['series_id']}: embedded with {row['feature_count']} features, expected {self.feature_count}"
+                f"stack {row['stack_id']}: embedded with {row['feature_count']} features, expected {self.feature_count}"
             )
         features = np.frombuffer(row["feature"], dtype=np.float16).reshape(-1, self.feature_count)
         labels = [[np.nan if v is None else float(v) for v in row[name]] for name in CLASSES]
@@ -126,7 +126,7 @@ class SequenceTask(Task):
         ids = [name for text in batch["slice_id"] for name in str(text).split(_SEPARATOR)]
         return {
             "slice_id": np.array(ids, dtype=object),
-            **{name: np.repeat(np.asarray(batch[name]), counts) for name in ("patient_id", "study_id", "series_id")},
+            **{name: np.repeat(np.asarray(batch[name]), counts) for name in ("patient_id", "study_id", "stack_id")},
             **{name: batch[name].cpu().numpy()[real] for name in ("index", "position_mm")},
             **{column: probabilities[:, i] for i, column in enumerate(PROBABILITIES)},
             **{column: labels[:, i] for i, column in enumerate(CLASSES)},

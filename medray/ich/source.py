@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import tyro
 
 from medray.ich.classes import CLASSES
 from medray.imaging.dicom import read_headers, read_slices
 from medray.imaging.headmask import head_mask, remove_hardware
+from medray.imaging.types import Header
 from medray.imaging.window import WINDOWS, apply_windows, parse_window
 from medray.shards.source import Encoded, Source
 
@@ -33,7 +35,8 @@ class HeadCT(Source):
     """Set table, head holder and everything else outside the head to air."""
 
     id_column: ClassVar[str] = "slice_id"
-    stack_column: ClassVar[str] = "series_id"
+    stack_column: ClassVar[str] = "stack_id"
+    version: ClassVar[int] = 2
     # as many neighbouring slices as a training window has batches: each batch gets about one of them. 512x512x3 slices:
     # 6 MB decoded, about 1 MB stored, one ranged read from object storage
     rows_per_group: ClassVar[int] = 8
@@ -44,19 +47,36 @@ class HeadCT(Source):
             pa.field("study_id", pa.string()),
             pa.field("series_id", pa.string()),
             pa.field("frame", pa.int32()),
+            pa.field("rows", pa.int32()),
+            pa.field("columns", pa.int32()),
             pa.field("position_xyz_mm", pa.list_(pa.float64()), metadata=_MM),
             pa.field("orientation_rc", pa.list_(pa.float64())),
             *_POSITION,
+            pa.field("image_type", pa.list_(pa.string())),
+            pa.field("frame_of_reference_id", pa.string()),
+            pa.field("series_number", pa.float64()),
+            pa.field("acquisition_number", pa.float64()),
+            pa.field("instance_number", pa.float64()),
+            pa.field("stack_name", pa.string()),
+            pa.field("temporal_index", pa.float64()),
+            pa.field("kernel", pa.string()),
+            pa.field("peak_kv", pa.float64(), metadata={"unit": "kV"}),
+            pa.field("thickness_mm", pa.float64(), metadata=_MM),
+            pa.field("slice_location_mm", pa.float64(), metadata=_MM),
+            pa.field("acquired", pa.string()),
+            pa.field("created", pa.string()),
         ]
     )
     shard_schema: ClassVar[pa.Schema] = pa.schema(
         [
             *[
                 pa.field(f"{kind}_id", pa.string(), nullable=False, metadata={"identifier": kind})
-                for kind in ("slice", "patient", "study", "series")
+                for kind in ("slice", "patient", "study", "series", "stack")
             ],
-            pa.field("index", pa.int32(), metadata={"meaning": "place in the series, from the feet up"}),
-            pa.field("position_mm", pa.float64(), metadata=_MM | {"meaning": "along the stack's normal"}),
+            pa.field("index", pa.int32(), metadata={"meaning": "place in the stack, from the feet up"}),
+            pa.field(
+                "position_mm", pa.float64(), metadata=_MM | {"meaning": "along the stack's normal; null where unknown"}
+            ),
             *_POSITION,
             pa.field("rows", pa.int32()),
             pa.field("columns", pa.int32()),
@@ -94,20 +114,7 @@ class HeadCT(Source):
         return replace(self, windows=tuple(distinct))
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        return [
-            {
-                "item_id": h.slice_id,
-                "patient_id": h.patient_id,
-                "study_id": h.study_id,
-                "series_id": h.series_id,
-                "frame": h.frame,
-                "position_xyz_mm": list(h.position_xyz_mm),
-                "orientation_rc": list(h.orientation_rc),
-                "row_spacing_mm": h.spacing_rc_mm[0],
-                "column_spacing_mm": h.spacing_rc_mm[1],
-            }
-            for h in read_headers(stream)
-        ]
+        return [row_of(header) for header in read_headers(stream)]
 
     def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         windows = tuple(parse_window(window) for window in self.windows)
@@ -130,6 +137,43 @@ class HeadCT(Source):
             }
             encoded.append(Encoded(columns, image.repaired))
         return encoded
+
+
+_AS_THEY_ARE = tuple(f.name for f in fields(Header) if f.name not in ("slice_id", "spacing_rc_mm"))
+
+
+def row_of(header: Header) -> dict[str, Any]:
+    """A header as a row of ``HeadCT.scan_schema``."""
+    values = {name: getattr(header, name) for name in _AS_THEY_ARE}
+    row = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    spacing = dict(zip(("row_spacing_mm", "column_spacing_mm"), header.spacing_rc_mm, strict=True))
+    return {"item_id": header.slice_id} | row | spacing
+
+
+def headers_of(scan: pd.DataFrame, groups: Iterable[np.ndarray]) -> Iterator[list[Header]]:
+    """The headers that rows of ``HeadCT.scan_schema`` were made of, group by group: memory holds those of one.
+
+    Args:
+        groups: of positions of rows.
+    """
+    slice_id, *spacing = (_cells(scan[name]) for name in ("item_id", "row_spacing_mm", "column_spacing_mm"))
+    others = {name: _cells(scan[name]) for name in _AS_THEY_ARE}
+    for rows in groups:
+        yield [
+            Header(
+                slice_id=slice_id[row],
+                spacing_rc_mm=(spacing[0][row], spacing[1][row]),
+                **{name: cells[row] for name, cells in others.items()},
+            )
+            for row in rows
+        ]
+
+
+def _cells(column: pd.Series) -> np.ndarray:
+    """(rows,) objects as the headers had them: pandas makes NaN of None, and arrays of tuples."""
+    if len(column) and isinstance(column.iloc[0], (list, np.ndarray)):
+        return column.map(tuple).to_numpy(dtype=object)
+    return column.astype(object).where(column.notna(), None).to_numpy()
 
 
 def _name(window: str) -> str:

@@ -59,16 +59,16 @@ def study_table(slices: pd.DataFrame) -> pd.DataFrame:
     """One row a study from predictions of all of its slices, labelled or not; in the order in which they first appear.
 
     Columns: study_id, patient_id, slices, score and score_<class> (maximum of the 3-slice running mean, over the
-    study's series), maximum, mean (of ``any``), source_vote_<class>, label (``any`` of any slice; NaN where no slice
+    study's stacks), maximum, mean (of ``any``), source_vote_<class>, label (``any`` of any slice; NaN where no slice
     is labelled).
     """
     rows = []
     for study_id, unordered in slices.groupby("study_id", sort=False):
-        study = unordered.sort_values(["series_id", "index"])
+        study = unordered.sort_values(["stack_id", "index"])
         probabilities = study[list(PROBABILITIES)].to_numpy(dtype=np.float64)
-        series = [study.iloc[places] for places in study.groupby("series_id", sort=True).indices.values()]
+        stacks = [study.iloc[places] for places in study.groupby("stack_id", sort=True).indices.values()]
         smooth = np.max(
-            [running_mean_maximum(s[list(PROBABILITIES)].to_numpy(dtype=np.float64)) for s in series], axis=0
+            [running_mean_maximum(s[list(PROBABILITIES)].to_numpy(dtype=np.float64)) for s in stacks], axis=0
         )
         vote = source_vote(probabilities)
         rows.append(

@@ -22,7 +22,7 @@ from medray.task import Example
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IDENTIFIERS = ("slice_id", "patient_id", "study_id", "series_id", "index", "position_mm")
+IDENTIFIERS = ("slice_id", "patient_id", "study_id", "stack_id", "index", "position_mm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class SliceTask(BackboneTask):
 
     id_column: ClassVar[str] = "slice_id"
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "rows", "columns", "image", *CLASSES)
-    stack_column: ClassVar[str] = "series_id"
+    stack_column: ClassVar[str] = "stack_id"
 
     backbone: tyro.conf.Suppress[str] = "seresnext50_32x4d"  # any timm model name
     windows: tuple[str, ...] = ("brain", "subdural", "bone")
@@ -131,6 +131,7 @@ class SliceTask(BackboneTask):
         labels = [np.nan if row[name] is None else float(row[name]) for name in CLASSES]
         return {
             **{name: row[name] for name in IDENTIFIERS},
+            "position_mm": np.nan if row["position_mm"] is None else row["position_mm"],
             "image": np.ascontiguousarray(image.reshape(self.size_px, self.size_px, self.channels).transpose(2, 0, 1)),
             "labels": np.array(labels, dtype=np.float32),
         }

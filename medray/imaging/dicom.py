@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,17 +12,31 @@ from medray.imaging.hounsfield import to_hounsfield
 from medray.imaging.padding import padding_range
 from medray.imaging.stored import PixelLayout, stored_values
 from medray.imaging.tags import (
+    ACQUIRED,
+    ACQUISITION_DATE,
+    ACQUISITION_NUMBER,
+    ACQUISITION_TIME,
     CENTER,
     COLUMNS,
+    CONTENT_DATE,
+    CONTENT_TIME,
     DOUBLE_PIXELS,
     FLOAT_PIXELS,
+    FRAME_ACQUIRED,
+    FRAME_ACQUISITION_NUMBER,
+    FRAME_OF_REFERENCE,
+    FRAME_TYPE,
     FRAMES,
     GROUP_OF,
+    IMAGE_TYPE,
+    INSTANCE_NUMBER,
     INTERCEPT,
+    KERNEL,
     MODALITY,
     NAMES,
     ORIENTATION,
     PATIENT_ID,
+    PEAK_KV,
     PER_FRAME,
     PHOTOMETRIC,
     PIXELS,
@@ -30,11 +45,17 @@ from medray.imaging.tags import (
     ROWS,
     SAMPLES,
     SERIES,
+    SERIES_NUMBER,
     SHARED,
+    SLICE_LOCATION,
     SLOPE,
+    SOP_CLASS,
     SOP_INSTANCE,
     SPACING,
+    STACK_ID,
     STUDY,
+    TEMPORAL_INDEX,
+    THICKNESS,
     VOI_FUNCTION,
     WIDTH,
 )
@@ -42,6 +63,9 @@ from medray.imaging.types import Header, Slice, Unreadable
 
 # What a rescale may produce and still be Hounsfield units (PS3.3 C.11.1.1.2); "US" is "unspecified", common in old CT.
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
+
+# Screenshots and dose reports; all UIDs of the kind (PS3.6 A) begin so. They may say that they are of modality CT.
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 _SANE = 1e5  # a rescale beyond it would not be one of CT, and would overflow
 _MAX_SLICE_PIXELS = 4096 * 4096  # four times the side that most scanners make, twice that of the finest
@@ -146,6 +170,9 @@ def _read_frames(elements: Elements) -> list[_Frame]:
     modality = text_of(elements.get(MODALITY))
     if modality != "CT":
         raise Unreadable(f"modality is {plain(modality)}, not CT" if modality else "no modality")
+    captured = text_of(elements.get(SOP_CLASS)).startswith(_SECONDARY_CAPTURE)
+    if captured and not {SLOPE, POSITION, ORIENTATION, SPACING} <= elements.index.keys():
+        raise Unreadable("a secondary capture (such as a dose report or a screenshot), not a CT image")
     if FLOAT_PIXELS in elements.index or DOUBLE_PIXELS in elements.index:
         raise Unreadable("floating-point pixel data")
     if PIXELS not in elements.index:
@@ -192,6 +219,7 @@ def _read_frames(elements: Elements) -> list[_Frame]:
             position_xyz_mm=_vector(places, POSITION, 3),  # type: ignore[arg-type]
             orientation_rc=_orientation(places),
             spacing_rc_mm=_spacing(places),
+            **_apart(places, number),
         )
         frames.append(_Frame(header, slope, intercept))
     return frames
@@ -207,7 +235,7 @@ def _functional_groups(elements: Elements) -> list[tuple[Elements, ...]]:
 def _find(places: tuple[Elements, ...], tag: int) -> bytes | None:
     """The first value of a tag in the places' functional group for it, or directly in a place."""
     for place in places:
-        for group in place.items(GROUP_OF[tag])[:1]:
+        for group in place.items(GROUP_OF.get(tag, 0))[:1]:
             if tag in group.index:
                 return group.get(tag)
         if tag in place.index:
@@ -235,3 +263,46 @@ def _vector(places: tuple[Elements, ...], tag: int, size: int) -> tuple[float, .
     if len(found) != size:
         raise Unreadable(f"{NAMES[tag]} has {len(found)} values, not {size}")
     return tuple(found)
+
+
+# ---- what tells slices of one series apart: never needed, so that nothing in it makes a file unreadable --------------
+
+
+def _apart(places: tuple[Elements, ...], frame: int) -> dict[str, Any]:
+    """The fields of Header from ``image_type`` on."""
+    image_type = _text(places, FRAME_TYPE) or _text(places, IMAGE_TYPE)
+    of_frame = _binary(places, FRAME_ACQUISITION_NUMBER)
+    acquired = _text(places, FRAME_ACQUIRED) or _text(places, ACQUIRED)
+    return {
+        "image_type": tuple(code.strip().upper() for code in image_type.split("\\")) if image_type else (),
+        "frame_of_reference_id": _text(places, FRAME_OF_REFERENCE),
+        "series_number": _number(places, SERIES_NUMBER),
+        "acquisition_number": _number(places, ACQUISITION_NUMBER) if of_frame is None else of_frame,
+        "instance_number": float(frame) if frame else _number(places, INSTANCE_NUMBER),
+        "stack_name": _text(places, STACK_ID),
+        "temporal_index": _binary(places, TEMPORAL_INDEX),
+        "kernel": _text(places, KERNEL),
+        "peak_kv": _number(places, PEAK_KV),
+        "thickness_mm": _number(places, THICKNESS),
+        "slice_location_mm": _number(places, SLICE_LOCATION),
+        "acquired": acquired or _text(places, ACQUISITION_DATE) + _text(places, ACQUISITION_TIME),
+        "created": _text(places, CONTENT_DATE) + _text(places, CONTENT_TIME),
+    }
+
+
+def _text(places: tuple[Elements, ...], tag: int) -> str:
+    return text_of(_find(places, tag))
+
+
+def _number(places: tuple[Elements, ...], tag: int) -> float | None:
+    """The first value of a DS or IS element; None where it is absent or no number."""
+    try:
+        return next(iter(numbers(_find(places, tag), tag, optional=True)), None)
+    except Unreadable:
+        return None
+
+
+def _binary(places: tuple[Elements, ...], tag: int) -> float | None:
+    """The value of a US or UL element; None where it is absent."""
+    value = _find(places, tag)
+    return float(int.from_bytes(value, "little" if places[0].endian == "<" else "big")) if value else None

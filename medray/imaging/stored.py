@@ -98,10 +98,10 @@ def _native_values(elements: Elements, layout: PixelLayout, start: int, length: 
     found = len(elements.data) - start if length == UNDEFINED else min(length, len(elements.data) - start)
     if found < expected:
         raise Unreadable(f"truncated pixels: {expected} bytes expected, {found} found")
-    data: bytes | memoryview = elements.data
+    data = elements.data
     if elements.endian == ">" and layout.bits_allocated == 8 and elements.index[PIXELS][0] == b"OW":
         # PS3.5 A.3: 8-bit pixels in 16-bit words come with each pair swapped.
-        whole_words = data[start : start + expected] + bytes(expected % 2)
+        whole_words = elements.data[start : start + expected] + bytes(expected % 2)
         data, start = np.frombuffer(whole_words, ">u2").astype("<u2").tobytes(), 0
     dtype = f"{elements.endian}u{layout.bits_allocated // 8}"
     values = np.frombuffer(data, dtype, count=layout.rows * layout.columns * layout.frames, offset=start)

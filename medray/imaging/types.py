@@ -25,6 +25,20 @@ class Header:
     position_xyz_mm: tuple[float, float, float]  # ImagePositionPatient: centre of the first pixel, LPS
     orientation_rc: tuple[float, float, float, float, float, float]  # ImageOrientationPatient: row, then column cosines
     spacing_rc_mm: tuple[float, float]  # PixelSpacing: between rows, between columns
+    # what tells slices of one series apart; "", () or None where the file does not say
+    image_type: tuple[str, ...] = ()  # ImageType, FrameType of a frame
+    frame_of_reference_id: str = ""
+    series_number: float | None = None
+    acquisition_number: float | None = None
+    instance_number: float | None = None  # of a frame: its number in the file
+    stack_name: str = ""  # StackID (PS3.3 C.7.6.16.2.2)
+    temporal_index: float | None = None  # TemporalPositionIndex
+    kernel: str = ""  # ConvolutionKernel
+    peak_kv: float | None = None  # KVP
+    thickness_mm: float | None = None  # SliceThickness
+    slice_location_mm: float | None = None
+    acquired: str = ""  # date and time of acquisition, as they stand
+    created: str = ""  # ContentDate and ContentTime
 
 
 @dataclass(frozen=True)

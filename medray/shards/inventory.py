@@ -10,6 +10,18 @@ import pandas as pd
 from medray.shards.pseudonym import Pseudonyms
 
 
+class Refused(ValueError):
+    """Files and labels that cannot be used at all: ``str(error)`` is the one line, and the table says of each file why.
+
+    Args:
+        table: as ``Inventory.table``.
+    """
+
+    def __init__(self, message: str, table: pd.DataFrame) -> None:
+        super().__init__(message)
+        self.table = table
+
+
 @dataclass(frozen=True)
 class Inventory:
     """Identifiers in it are the files' own; ``renamed`` gives them the names under which they leave the driver."""
@@ -19,6 +31,11 @@ class Inventory:
     """Those of ``table`` that go into the shards, with the columns of the shard schema that do not come from pixels.
     Where lists are given, "split" is train, val, test, or missing for rows of none."""
     warnings: tuple[str, ...]  # one line each, without identifiers
+
+
+def set_aside(table: pd.DataFrame) -> pd.DataFrame:
+    """path, status and reason of the files (or frames) of an ``Inventory.table`` that are not used."""
+    return table.loc[~table["status"].isin(["ok", "unlabelled"]), ["path", "status", "reason"]]
 
 
 def renamed(table: pd.DataFrame, pseudonyms: Pseudonyms, kinds: Mapping[str, str]) -> pd.DataFrame:

@@ -36,13 +36,15 @@ class Source(ABC):
 
     id_column: ClassVar[str]  # of shard_schema: unique
     stack_column: ClassVar[str | None] = None  # rows that share it stay together, in the order of "index"
+    version: ClassVar[int] = 1
+    """Of what ``scan``, ``encode`` and the system's ``assemble`` make of a file: a folder of another one is not gone on with."""
     rows_per_group: ClassVar[int] = 8
     """Of a Parquet row group, which is what a training task reads at once: a few megabytes."""
     scan_schema: ClassVar[pa.Schema]  # what a header tells; "item_id" is unique
     shard_schema: ClassVar[pa.Schema]
 
     def identity(self) -> dict[str, Any]:
-        return {"source": type(self).__name__, **asdict(self)}
+        return {"source": type(self).__name__, "version": self.version, **asdict(self)}
 
     @classmethod
     def kinds(cls) -> dict[str, str]:

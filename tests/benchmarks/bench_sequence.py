@@ -48,7 +48,7 @@ def write(to: Store, flags: Flags, count: int) -> dict[int, list[str]]:
             labels = (rng.uniform(size=(len(CLASSES), flags.slices)) < 0.1).astype(int)
             feature = rng.normal(size=(flags.slices, flags.features)).astype(np.float16)
             rows.append(
-                {name: str(stack) for name in ("series_id", "study_id", "patient_id")}
+                {name: str(stack) for name in ("stack_id", "study_id", "patient_id")}
                 | {"slice_id": [f"{stack}-{i}" for i in range(flags.slices)], "index": list(range(flags.slices))}
                 | {"position_mm": [5.0 * i for i in range(flags.slices)], "feature": feature.tobytes()}
                 | {"feature_count": flags.features}

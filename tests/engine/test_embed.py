@@ -108,7 +108,7 @@ def test_every_slice_is_embedded_once_by_every_network_in_stack_order(
             table = store.read_table(name)
             wanted = prepared.index[prepared.rows.file == number]
             assert [one for stack in table["slice_id"].to_pylist() for one in stack] == wanted["slice_id"].tolist()
-            assert table["series_id"].to_pylist() == list(dict.fromkeys(wanted["series_id"]))
+            assert table["stack_id"].to_pylist() == list(dict.fromkeys(wanted["stack_id"]))
             for stack in table.to_pylist():
                 assert stack["index"] == sorted(stack["index"])
                 assert stack["position_mm"] == sorted(stack["position_mm"])
@@ -160,8 +160,8 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
 ) -> None:
     store, names = features
     rows, index = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
-    assert len(rows) == len(index) == 3 * prepared.index["series_id"].nunique()
-    assert (index.groupby("series_id")["embedded_by"].apply(sorted).map(tuple) == FOLDS).all()
+    assert len(rows) == len(index) == 3 * prepared.index["stack_id"].nunique()
+    assert (index.groupby("stack_id")["embedded_by"].apply(sorted).map(tuple) == FOLDS).all()
     fold_of_slice = dict(zip(prepared.index["slice_id"], prepared.index["fold"], strict=True))
     for place, stack in enumerate(index.itertuples()):
         name = rows.files[rows.file[place]]
@@ -170,8 +170,8 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
         assert in_file["slice_id"][int(rows.row[place])].as_py() == list(stack.slice_id)
         assert {fold_of_slice[s] for s in stack.slice_id} == {stack.fold}
     of_stacks = stack_index(index, prepared.index["slice_id"], store.uri)
-    by_series = prepared.index.groupby("series_id")[list(CLASSES)].max()
-    assert np.array_equal(of_stacks[list(CLASSES)], by_series.loc[of_stacks["series_id"]], equal_nan=True)
+    by_series = prepared.index.groupby("stack_id")[list(CLASSES)].max()
+    assert np.array_equal(of_stacks[list(CLASSES)], by_series.loc[of_stacks["stack_id"]], equal_nan=True)
 
 
 def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(

@@ -62,7 +62,7 @@ class Canaries(Source):
 
 def assemble(scan: pd.DataFrame) -> Inventory:
     slices = scan.assign(slice_id=scan["item_id"], patient_id=scan["item_id"].str.split("-").str[0])
-    slices = slices.assign(study_id=slices["patient_id"], series_id=slices["patient_id"])
+    slices = slices.assign(study_id=slices["patient_id"], series_id=slices["patient_id"], stack_id=slices["patient_id"])
     slices["index"] = slices["item_id"].str.split("-").str[1].astype(np.int32)
     slices[["position_mm", "row_spacing_mm", "column_spacing_mm"]] = 1.0
     labels = np.random.default_rng(5).permutation(np.arange(PATIENTS) % 2)

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.prepare import Prepared, prepare
+from medray.engine.shard import scan
 from medray.ich.classes import CLASSES
 from medray.ich.inventory import assemble
 from medray.ich.labels import read_labels
@@ -74,6 +76,38 @@ def test_a_restart_writes_nothing_again_and_another_key_leaves_folds_and_pixels(
         assert pq.read_table(first.rows.store.path(one), columns=columns) == pq.read_table(
             other.rows.store.path(two), columns=columns
         )
+
+
+class _More(HeadCT):
+    """Reads one thing more of each header."""
+
+    scan_schema = HeadCT.scan_schema.append(pa.field("more", pa.string()))
+
+    def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+        return [row | {"more": "yes"} for row in super().scan(stream)]
+
+
+class _Newer(_More):
+    version = _More.version + 1
+
+    def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+        return [row | {"more": "newer"} for row in super().scan(stream)]
+
+
+def test_headers_are_read_again_where_more_is_read_of_them(
+    phantoms: PhantomSet, local_ray: None, tmp_path: Path
+) -> None:
+    folder, cache = Store(phantoms.dicom), Store(tmp_path)
+    files = folder.files()[:5]
+    plain = scan(HeadCT(), folder, files, cache)
+    assert "more" not in plain
+    register_pickle_by_value(sys.modules[__name__])
+    assert set(scan(_More(), folder, files, cache)["more"].dropna()) == {"yes"}
+    assert set(scan(_Newer(), folder, files, cache)["more"].dropna()) == {"newer"}
+    kept = cache.names(".parquet")
+    assert len(kept) == 3
+    pd.testing.assert_frame_equal(scan(HeadCT(), folder, files, cache), plain)
+    assert cache.names(".parquet") == kept
 
 
 @pytest.mark.real_data

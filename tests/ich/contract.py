@@ -18,7 +18,7 @@ def slice_row(task: SliceTask, number: int) -> Row:
     rng = np.random.default_rng(number)
     image = rng.integers(0, 255, (48, 40, task.channels), dtype=np.uint8)
     labels = {name: int((number >> i) & 1) for i, name in enumerate(CLASSES)}
-    ids = {name: f"{name}{number}" for name in ("slice_id", "patient_id", "study_id", "series_id")}
+    ids = {name: f"{name}{number}" for name in ("slice_id", "patient_id", "study_id", "stack_id")}
     return {**ids, "index": number, "position_mm": 1.0, "rows": 48, "columns": 40, "image": image.tobytes(), **labels}
 
 

@@ -19,7 +19,7 @@ from medray.ich.study import study_table
 from medray.metrics.binary import CLIP
 
 TYPES = CLASSES[:-1]
-ORDER = ["patient_id", "study_id", "series_id", "index", "slice_id"]
+ORDER = ["patient_id", "study_id", "stack_id", "index", "slice_id"]
 
 
 def write(path: Path, header: str, *rows: str) -> str:
@@ -41,7 +41,7 @@ def predictions(patients: int = 24, per_study: int = 6) -> pd.DataFrame:
                 ids = {
                     "slice_id": f"1.2.{patient}.{visit}.{index}",
                     "study_id": study,
-                    "series_id": f"{study}s",
+                    "stack_id": f"{study}s",
                     "patient_id": f"p{patient:02d}",
                     "index": index,
                 }

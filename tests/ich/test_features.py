@@ -23,7 +23,7 @@ def slices_of(lengths: dict[str, int], seed: int = 0) -> pd.DataFrame:
             labels = np.full(6, np.nan) if rng.uniform() < 0.3 else rng.integers(0, 2, 6)
             rows.append(
                 {
-                    "series_id": series,
+                    "stack_id": series,
                     "study_id": f"study of {series}",
                     "patient_id": f"patient of {series}",
                     "slice_id": f"{series}{i}",
@@ -40,7 +40,7 @@ def slices_of(lengths: dict[str, int], seed: int = 0) -> pd.DataFrame:
 def test_one_row_a_series_in_the_order_in_which_they_first_appear() -> None:
     table = pack_stacks(slices_of({"b": 3, "a": 1, "c": 2}))
     assert table.schema.equals(STACK_SCHEMA, check_metadata=True)
-    assert table["series_id"].to_pylist() == ["b", "a", "c"]
+    assert table["stack_id"].to_pylist() == ["b", "a", "c"]
     assert table["patient_id"].to_pylist() == ["patient of b", "patient of a", "patient of c"]
     assert table["slice_id"].to_pylist() == [["b0", "b1", "b2"], ["a0"], ["c0", "c1"]]
     assert table["feature_count"].to_pylist() == [FEATURES] * 3
@@ -56,9 +56,9 @@ def test_round_trip(shuffled: bool) -> None:
     slices = slices_of({"b": 30, "a": 1, "c": 12})
     given = slices.sample(frac=1, random_state=1) if shuffled else slices
     back = unpack_slices(pack_stacks(given))
-    order = list(dict.fromkeys(given["series_id"]))
-    wanted = slices.sort_values("series_id", key=lambda s: s.map(order.index), kind="stable")
-    for name in ("series_id", "study_id", "patient_id", "slice_id"):
+    order = list(dict.fromkeys(given["stack_id"]))
+    wanted = slices.sort_values("stack_id", key=lambda s: s.map(order.index), kind="stable")
+    for name in ("stack_id", "study_id", "patient_id", "slice_id"):
         assert back[name].tolist() == wanted[name].tolist(), name
     assert wanted["any"].isna().any()
     assert np.array_equal(back[NUMBERS].to_numpy(float), wanted[NUMBERS].to_numpy(float), equal_nan=True)
@@ -85,7 +85,7 @@ def test_tables_of_several_files_unpack_together() -> None:
     # chunks: the parent of a flattened entry must count rows of the whole table
     parts = [slices_of({"a": 3, "b": 2}), slices_of({"c": 4})]
     back = unpack_slices(pa.concat_tables([pack_stacks(part) for part in parts]))
-    assert back["series_id"].tolist() == ["a"] * 3 + ["b"] * 2 + ["c"] * 4
+    assert back["stack_id"].tolist() == ["a"] * 3 + ["b"] * 2 + ["c"] * 4
     assert back["slice_id"].tolist() == [i for part in parts for i in part["slice_id"]]
 
 

@@ -5,16 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pydicom
 import pytest
+from ct_files import CORONAL, REFORMAT, SAGITTAL, SCOUT, ct, dose_report, encode, enhanced, write
+from pydicom.dataset import Dataset
 
 from medray.engine.predict import scan_here
-from medray.ich.classes import CLASSES
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.features import pack_stacks
 from medray.ich.inventory import assemble
 from medray.ich.labels import Labels, read_labels
-from medray.ich.source import HeadCT
+from medray.ich.source import HeadCT, headers_of, row_of
+from medray.imaging.dicom import read_headers
 from medray.imaging.phantom import PhantomSet
-from medray.shards.inventory import Inventory
+from medray.shards.inventory import Inventory, Refused
 from medray.shards.store import Store
 
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -69,6 +74,147 @@ def test_labels_join_by_file_name_where_the_uid_is_unknown(phantoms: PhantomSet,
     labels = Labels(pd.DataFrame([[0, 1, 0, 0, 0, 1.0]], ["ID_renamed"], list(CLASSES)), 0, {})
     found = inventory_of(tmp_path, labels)
     assert found.rows[list(CLASSES)].to_numpy().tolist() == [[0, 1, 0, 0, 0, 1]]
+
+
+# ---- stacks ----------------------------------------------------------------------------------------------------------
+
+
+def of(folder: Path, files: dict[str, Dataset]) -> Inventory:
+    write(folder, files)
+    return inventory_of(folder, None)
+
+
+def by_name(found: Inventory, folder: Path) -> pd.DataFrame:
+    names = found.table["path"].map(lambda path: str(Path(path).relative_to(folder)))
+    return found.table.set_index(names)
+
+
+def stacks(found: Inventory) -> dict[str, list[str]]:
+    """Stack → names of its files, lowest slice first."""
+    rows = found.rows.sort_values(["stack_id", "index"])
+    return {str(stack): [Path(p).stem for p in own["path"]] for stack, own in rows.groupby("stack_id")}
+
+
+def test_a_scout_in_the_series_falls_out_of_it(tmp_path: Path) -> None:
+    files = {f"a/{i:02d}.dcm": ct(i, z=5 * i) for i in range(1, 11)}
+    files["a/00.dcm"] = ct(99, ImageOrientationPatient=SAGITTAL, ImageType=SCOUT)
+    files |= {f"b/{i:02d}.dcm": ct(100 + i, z=5 * i, series=2, study=2, patient="P2") for i in range(1, 11)}
+    found = of(tmp_path, files)
+    aside = by_name(found, tmp_path).query("status != 'ok'")
+    assert aside["reason"].to_dict() == {"a/00.dcm": "a scout (its image type is LOCALIZER)"}
+    series = found.rows.groupby("series_id")
+    assert [own["index"].tolist() for _, own in series] == [list(range(10))] * 2
+    assert (found.rows["stack_id"] == found.rows["series_id"]).all()
+    assert found.warnings == ()
+
+
+def test_two_patients_with_one_series_uid_have_stacks_of_their_own(tmp_path: Path) -> None:
+    files = {f"a/{i}.dcm": ct(i, z=5 * i) for i in range(1, 4)}
+    files |= {f"b/{i}.dcm": ct(100 + i, z=5 * i + 1, study=2, patient="P2") for i in range(1, 4)}
+    found = of(tmp_path, files)
+    assert found.rows.groupby("stack_id")["patient_id"].nunique().tolist() == [1, 1]
+    assert found.rows["index"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert found.rows["series_id"].nunique() == 1
+    assert found.warnings[0] == "1 series id is shared by several patients: each has stacks of its own"
+    table = found.rows.assign(**dict.fromkeys(PROBABILITIES, 0.5), feature=[np.zeros(4, np.float32)] * 6)
+    assert [row["patient_id"] for row in pack_stacks(table).to_pylist()] == ["P1", "P2"]
+
+
+def test_two_phases_of_one_series_are_two_stacks(tmp_path: Path) -> None:
+    def phases(**apart: tuple[object, object]) -> dict[str, Dataset]:
+        return {
+            f"{phase}-{i}.dcm": ct(10 * i + phase, z=5 * i, **{tag: v[phase - 1] for tag, v in apart.items()})
+            for phase in (1, 2)
+            for i in range(1, 5)
+        }
+
+    for number, apart in enumerate(({"AcquisitionNumber": (1, 2)}, {"ConvolutionKernel": ("H30s", "H60s")})):
+        found = of(tmp_path / str(number), phases(**apart))
+        assert list(stacks(found).values()) == [[f"{phase}-{i}" for i in range(1, 5)] for phase in (1, 2)]
+        series = found.rows["series_id"].iloc[0]
+        assert list(stacks(found)) == [f"{series}/stack1", f"{series}/stack2"]
+        assert found.warnings[0].startswith("1 series holds more than one stack, 2 in all")
+    alike = of(tmp_path / "alike", phases())
+    assert len(stacks(alike)) == 1
+    (line,) = alike.warnings
+    assert line == "4 places hold two slices each, and nothing in their headers separates them (1 stack in all)"
+
+
+def test_one_position_for_all_slices_is_ordered_by_what_still_counts(tmp_path: Path) -> None:
+    def lost(**tags: object) -> dict[str, Dataset]:
+        return {f"{i}.dcm": ct(i, **tags) for i in (1, 2, 3, 9, 10, 11)}
+
+    by_number = of(tmp_path / "number", lost())
+    assert list(stacks(by_number).values()) == [["1", "2", "3", "9", "10", "11"]]
+    assert by_number.rows["position_mm"].isna().all()
+    assert by_number.warnings == ("1 stack with one position for all slices: they are in the order of InstanceNumber",)
+    files = lost()
+    for ds in files.values():
+        ds.SliceLocation = 5 * ds.InstanceNumber
+    by_location = of(tmp_path / "location", files)
+    assert list(stacks(by_location).values()) == list(stacks(by_number).values())
+    assert by_location.rows.set_index("index")["position_mm"].sort_index().tolist() == [5, 10, 15, 45, 50, 55]
+    assert by_location.warnings == ("1 stack with one position for all slices: they are in the order of SliceLocation",)
+    (line,) = of(tmp_path / "nothing", lost(InstanceNumber=None)).warnings
+    assert line.startswith("1 stack with one position for all slices: their order is unknown")
+
+
+def test_a_study_as_a_pacs_sends_it(tmp_path: Path) -> None:
+    files = {f"ax/{i}.dcm": ct(i, z=5 * i) for i in range(1, 5)}
+    files["scout.dcm"] = ct(20, series=2, ImageOrientationPatient=CORONAL, ImageType=SCOUT)
+    files["cor.dcm"] = ct(30, series=3, ImageOrientationPatient=CORONAL, ImageType=REFORMAT)
+    files["sag.dcm"] = ct(40, series=4, ImageOrientationPatient=SAGITTAL, ImageType=REFORMAT)
+    files["dose.dcm"] = dose_report(50, series=5)
+    files["alone.dcm"] = ct(60, series=6)
+    found = of(tmp_path, files)
+    assert sorted(Path(path).stem for path in found.rows["path"]) == ["1", "2", "3", "4", "alone"]
+    assert by_name(found, tmp_path)["reason"].dropna().to_dict() == {
+        "cor.dcm": "a coronal plane, 90 degrees from axial",
+        "dose.dcm": "a secondary capture (such as a dose report or a screenshot), not a CT image",
+        "sag.dcm": "a sagittal plane, 90 degrees from axial",
+        "scout.dcm": "a scout (its image type is LOCALIZER)",
+    }
+
+
+def test_a_gantry_may_be_tilted(tmp_path: Path) -> None:
+    c, s = np.cos(np.deg2rad(30)), np.sin(np.deg2rad(30))
+    files = {f"{i}.dcm": ct(i, z=5 * i, ImageOrientationPatient=[1, 0, 0, 0, c, -s]) for i in range(3)}
+    assert of(tmp_path, files).rows["index"].tolist() == [0, 1, 2]
+
+
+def test_frames_of_one_file_are_slices_like_others(tmp_path: Path) -> None:
+    axial = [{"z": 5.0 * k, "stack": "1"} for k in range(3)]
+    sagittal = [{"z": 5.0 * k, "stack": "2", "orientation": SAGITTAL} for k in range(2)]
+    found = of(tmp_path / "planes", {"a.dcm": enhanced(1, [*sagittal, *axial])})
+    assert found.rows.sort_values("index")["frame"].tolist() == [3, 4, 5]
+    assert found.table["reason"].dropna().tolist() == ["a sagittal plane, 90 degrees from axial"] * 2
+    scout = {"z": 0.0, "image_type": SCOUT}
+    assert of(tmp_path / "scout", {"a.dcm": enhanced(1, [scout, *axial])}).rows["frame"].tolist() == [2, 3, 4]
+    for name in ("acquisition", "time", "stack"):
+        phases = [{"z": 5.0 * k, name: str(p) if name == "stack" else p} for k in range(3) for p in (1, 2)]
+        two = of(tmp_path / name, {"a.dcm": enhanced(1, phases)})
+        frames = two.rows.sort_values("index").groupby("stack_id")["frame"].apply(list)
+        assert frames.tolist() == [[1, 3, 5], [2, 4, 6]]
+
+
+def test_what_is_refused_has_its_table(phantoms: PhantomSet, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="none of 1 files is a usable CT slice; most often: a scout") as refused:
+        of(tmp_path, {"scout.dcm": ct(1, ImageOrientationPatient=CORONAL, ImageType=SCOUT)})
+    assert refused.value.table["reason"].tolist() == ["a scout (its image type is LOCALIZER)"]
+    unknown = Labels(pd.DataFrame([[0.0] * 6], ["ID_unknown"], list(CLASSES)), 0, {})
+    with pytest.raises(Refused, match="belongs to one of") as refused:
+        inventory_of(phantoms.dicom, unknown)
+    assert len(refused.value.table) == len(list(phantoms.dicom.iterdir()))
+
+
+def test_headers_survive_their_way_through_a_table(tmp_path: Path) -> None:
+    """The table of headers is kept as Parquet, and read through pandas."""
+    frames = [{"z": 0.0, "stack": "1", "acquisition": 2, "time": 1}, {"z": 5.0}]
+    files = [encode(ct(1, AcquisitionNumber=3, ImageType=SCOUT)), encode(ct(2, InstanceNumber=None))]
+    headers = [h for file in (*files, encode(enhanced(3, frames))) for h in read_headers(file)]
+    Store(tmp_path).write_table("h", pa.Table.from_pylist([row_of(h) for h in headers], schema=HeadCT.scan_schema))
+    table = Store(tmp_path).read_table("h").to_pandas()
+    assert list(headers_of(table, [np.array([0, 1]), np.array([3, 2])])) == [headers[:2], headers[:1:-1]]
 
 
 @pytest.mark.filterwarnings("error")

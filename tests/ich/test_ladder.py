@@ -138,7 +138,7 @@ def test_rungs_that_do_not_fit() -> None:
 
 def stack(series: dict[str, list[float]]) -> pd.DataFrame:
     rows = [(s, i, f"{s}{i}", *[p] * 6) for s, values in series.items() for i, p in enumerate(values)]
-    return pd.DataFrame(rows, columns=["series_id", "index", "slice_id", *PROBABILITIES])
+    return pd.DataFrame(rows, columns=["stack_id", "index", "slice_id", *PROBABILITIES])
 
 
 def test_mean_over_neighbours_by_hand() -> None:
@@ -165,6 +165,6 @@ def test_rows_keep_their_order_and_other_columns() -> None:
 def test_neighbours_across_a_gap_and_without_a_series_name() -> None:
     table = stack({"a": [0.1, 0.5, 0.9]}).drop(index=1)
     assert np.allclose(mean_over_neighbours(table)["p_any"], 0.5)
-    other = table.assign(series_id="f00")
+    other = table.assign(stack_id="f00")
     assert mean_over_neighbours(other)["p_any"].tolist() == mean_over_neighbours(table)["p_any"].tolist()
     assert mean_over_neighbours(table.iloc[:0]).empty

@@ -35,7 +35,7 @@ def truth() -> pd.DataFrame:
     frame = pd.DataFrame({"patient_id": np.repeat([f"p{i:02d}" for i in range(PATIENTS)], SLICES)})
     frame["index"] = np.tile(np.arange(SLICES), PATIENTS)
     frame["slice_id"] = frame["patient_id"] + "-" + frame["index"].astype(str)
-    frame["study_id"] = frame["series_id"] = "of " + frame["patient_id"]
+    frame["study_id"] = frame["stack_id"] = "of " + frame["patient_id"]
     frame["fold"] = np.repeat(np.arange(PATIENTS) % FOLDS, SLICES)
     drawn = rng.normal(-0.5, 2, (len(frame), 6))
     labels = (rng.random(drawn.shape) < expit(drawn)).astype(np.float64)
@@ -334,7 +334,7 @@ def described(method: Method) -> dict[str, Any]:
 def study() -> tuple[Tables, Tables]:
     """A study of four slices as every network sees it."""
     rng = np.random.default_rng(9)
-    ids = pd.DataFrame({"slice_id": [f"new-{i}" for i in range(4)], "series_id": "new", "index": range(4)})
+    ids = pd.DataFrame({"slice_id": [f"new-{i}" for i in range(4)], "stack_id": "new", "index": range(4)})
 
     def tables() -> Tables:
         return {

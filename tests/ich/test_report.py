@@ -86,7 +86,7 @@ def finish(out: Path, dicom: Path, labels: Path, key: bytes | None = b"k" * 32, 
     table = renamed(inventory.rows, pseudonyms, HeadCT.kinds())
     patients = {name: i % folds for i, name in enumerate(sorted(table["patient_id"].unique()))}
     table["fold"] = table["patient_id"].map(patients)
-    columns = ["slice_id", "patient_id", "study_id", "series_id", "index", "fold", *CLASSES]
+    columns = ["slice_id", "patient_id", "study_id", "stack_id", "index", "fold", *CLASSES]
     predictions = table[columns].reset_index(drop=True)
     rng = np.random.default_rng(0)
     for name, column in zip(CLASSES, PROBABILITIES, strict=True):
@@ -130,7 +130,7 @@ def made(run: Finished) -> tuple[str, dict[str, bytes]]:
 def identifiers(run: Finished) -> set[str]:
     """The files' own names for everything, whole and in part."""
     table = run.private
-    names = {str(v) for c in ("item_id", "patient_id", "study_id", "series_id") for v in table[c].dropna()}
+    names = {str(v) for c in ("item_id", "patient_id", "study_id", "series_id", "stack_id") for v in table[c].dropna()}
     names |= {part for path in table["path"] for part in (path, Path(path).stem)} | {run.folder.root}
     return {name for name in names if len(name) >= 5}
 
@@ -284,7 +284,7 @@ def test_files_set_aside_are_counted(run: Finished, made: tuple[str, dict[str, b
 def test_images_keep_their_proportions(run: Finished, tmp_path: Path) -> None:
     """A slice cut to 48 of its 96 rows fills half the height, and all of the width, of its square picture."""
     oof = run.oof
-    series = oof[oof["series_id"] == oof["series_id"].iloc[0]]
+    series = oof[oof["stack_id"] == oof["stack_id"].iloc[0]]
     own = dict(zip(run.inventory["slice_id"], run.private["path"], strict=True))
     dicom = tmp_path / "dicom"
     dicom.mkdir()
@@ -306,11 +306,11 @@ def test_images_keep_their_proportions(run: Finished, tmp_path: Path) -> None:
 
 
 def test_a_long_series_is_thinned_evenly(run: Finished) -> None:
-    """One patient's files stand for a series of 200: positions run against the order of the table."""
+    """One patient's files stand for a series of 200: its places run against the order of the table."""
     path = run.private.loc[run.private["status"] == "ok", "path"].iloc[0]
     names = [f"slice-{i:03d}" for i in range(200)]
     public = pd.DataFrame({"slice_id": names, "status": "ok"})
-    private = pd.DataFrame({"path": path, "frame": 0, "series_id": "s", "position_xyz_mm": [[0, 0, -i] for i in range(200)]})  # fmt: skip
+    private = pd.DataFrame({"path": path, "frame": 0, "stack_id": "s", "index": range(199, -1, -1)})  # fmt: skip
     found = collect_pictures(HeadCT(), run.folder, public, private, run.oof.iloc[:0])
     shown = sorted(int(one.shot.slice_id[-3:]) for one in found.series)
     assert len(shown) == SERIES_AT_MOST

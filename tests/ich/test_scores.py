@@ -43,7 +43,7 @@ def predictions(patients: int = 30, per_study: int = 12) -> pd.DataFrame:
             ids = {
                 "slice_id": f"s{patient:02d}-{index:02d}",
                 "study_id": f"t{patient}",
-                "series_id": f"r{patient}",
+                "stack_id": f"r{patient}",
                 "patient_id": f"p{patient}",
             }
             rows.append(ids | {"index": index, "fold": patient % 3} | values | labels)
@@ -65,6 +65,6 @@ def test_metrics_of_a_known_table() -> None:
 def test_names_of_patients_and_slices_do_not_matter() -> None:
     table = predictions()
     other = table.copy()
-    for column in ("slice_id", "study_id", "series_id", "patient_id"):
+    for column in ("slice_id", "study_id", "stack_id", "patient_id"):
         other[column] = [f"{hash((column, name)):x}" for name in table[column]]
     assert score(table, study_table(table), samples=20) == score(other, study_table(other), samples=20)

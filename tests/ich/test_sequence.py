@@ -37,7 +37,7 @@ def stack_row(series: str, length: int, seed: int = 0, labelled: bool = True) ->
     rng = np.random.default_rng((seed, length))
     labels = rng.integers(0, 2, (length, 6)).astype(float) if labelled else np.full((length, 6), np.nan)
     columns = {
-        "series_id": series,
+        "stack_id": series,
         "study_id": f"study of {series}",
         "patient_id": f"patient of {series}",
         "slice_id": [f"{series}{i}" for i in range(length)],
@@ -105,7 +105,7 @@ def test_a_value_that_a_field_cannot_have(fields: dict[str, Any], message: str) 
 
 
 def test_features_of_another_backbone_are_refused(task: SequenceTask) -> None:
-    with pytest.raises(ValueError, match="series a: embedded with 5 features, expected 7"):
+    with pytest.raises(ValueError, match="stack a: embedded with 5 features, expected 7"):
         replace(task, feature_count=7).example(stack_row("a", 3))
     with pytest.raises(ValueError, match="feature_count"):
         SequenceTask().network()
@@ -119,7 +119,7 @@ def test_collate_pads_to_the_longest_stack(task: SequenceTask) -> None:
         "index": ((2, 7), np.int32),
         "position_mm": ((2, 7), np.float64),
         "lengths": ((2,), np.int64),
-        **{name: ((2,), object) for name in ("series_id", "study_id", "patient_id", "slice_id")},
+        **{name: ((2,), object) for name in ("stack_id", "study_id", "patient_id", "slice_id")},
     }
     assert batch["lengths"].tolist() == [3, 7]
     assert np.isnan(batch["labels"][0, 3:]).all()
@@ -135,7 +135,7 @@ def test_batches_pass_ray_data_whatever_their_padded_length(
     lengths = [3, 7, 12, 2, 12, 12, 1, 1, 400, 5, 4]
     store, rows = Store(tmp_path), [stack_row(f"s{i}-", n, seed=i) for i, n in enumerate(lengths)]
     store.write_table("a.parquet", pa.Table.from_pylist(rows, schema=STACK_SCHEMA), row_group_size=4)
-    places, _ = read_index(store, ["series_id"])
+    places, _ = read_index(store, ["stack_id"])
     plans: list[TrainingPlan | EvaluationPlan] = [TrainingPlan(places, 2, epochs=2, seed=0), EvaluationPlan(places, 2)]
     for plan in plans:
         sent = [batch for unit in plan.units() for batch in read_unit(task, plan, unit)]
@@ -204,8 +204,8 @@ def test_outputs_have_one_row_a_slice_and_no_padding(task: SequenceTask) -> None
     rows = [stack_row("a", 3), stack_row("b", 7), stack_row("c", 1)]
     table = table_of(task, network_of(task), rows)
     assert table["slice_id"].tolist() == [i for row in rows for i in row["slice_id"]]
-    assert table["series_id"].tolist() == ["a"] * 3 + ["b"] * 7 + ["c"]
-    assert table["patient_id"].tolist() == [f"patient of {s}" for s in table["series_id"]]
+    assert table["stack_id"].tolist() == ["a"] * 3 + ["b"] * 7 + ["c"]
+    assert table["patient_id"].tolist() == [f"patient of {s}" for s in table["stack_id"]]
     assert table["index"].tolist() == [i for row in rows for i in row["index"]]
     assert table["position_mm"].tolist() == [p for row in rows for p in row["position_mm"]]
     assert (table[list(PROBABILITIES)].dtypes == np.float64).all()
@@ -222,7 +222,7 @@ def test_outputs_have_one_row_a_slice_and_no_padding(task: SequenceTask) -> None
 def test_outputs_have_the_columns_of_the_backbone(task: SequenceTask) -> None:
     from medray.ich.task import SliceTask
 
-    slices = {name: ["x"] for name in ("slice_id", "patient_id", "study_id", "series_id", "index", "position_mm")}
+    slices = {name: ["x"] for name in ("slice_id", "patient_id", "study_id", "stack_id", "index", "position_mm")}
     expected = SliceTask().columns_of(np.zeros((1, 6)), slices | {"labels": torch.zeros(1, 6)})
     assert set(table_of(task, network_of(task), [stack_row("a", 2)])) == set(expected)
 

@@ -34,7 +34,7 @@ def test_with_the_true_labels_the_real_study_bleeds_and_the_vote_misses_it(head_
     table = labels.reset_index()
     for probability, name in zip(PROBABILITIES, CLASSES, strict=True):
         table[probability] = table[name]
-    table = table.sort_values("any").assign(study_id="study", series_id="series", patient_id="p", index=range(36))
+    table = table.sort_values("any").assign(study_id="study", stack_id="series", patient_id="p", index=range(36))
     study = study_table(table).iloc[0]
     assert study["score"] == 1.0
     assert study["label"] == 1.0
@@ -46,7 +46,7 @@ def test_series_of_a_study_are_smoothed_apart() -> None:
     rows = [
         {
             "study_id": "t",
-            "series_id": series,
+            "stack_id": series,
             "patient_id": "p",
             "index": i,
             **dict.fromkeys(PROBABILITIES, p),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from medray.engine.predict import to_device
 from medray.ich.classes import CLASSES
 from medray.ich.recipes import FOUR, FREE, RECIPES, any_backbone, ladder, recipe
 from medray.ich.task import IDENTIFIERS, SliceTask, head_square
@@ -99,11 +100,11 @@ def test_neighbours_are_previous_this_and_next_of_one_window() -> None:
 def test_at_an_end_of_the_stack_the_slice_stands_for_its_neighbour() -> None:
     from medray.engine.stream import in_stack
 
-    rows = [row_of(pixels(seed)) | {"series_id": f"series {seed // 2}"} for seed in range(4)]  # two of two
+    rows = [row_of(pixels(seed)) | {"stack_id": f"series {seed // 2}"} for seed in range(4)]  # two of two
     images = [pixels(seed)[..., 0] for seed in range(4)]
     task = still(neighbours=True, windows=("brain",))
     for middle, wanted in enumerate([(0, 0, 1), (0, 1, 1), (2, 2, 3), (2, 3, 3)]):
-        row = rows[middle] | {"context": in_stack(rows, middle, task.context, "series_id")}
+        row = rows[middle] | {"context": in_stack(rows, middle, task.context, "stack_id")}
         assert np.array_equal(task.example(row)["image"], np.stack([images[i] for i in wanted]))
 
 
@@ -421,3 +422,11 @@ def test_every_orientation_occurs_when_all_flips_are_on() -> None:
     counts = sorted(seen.count(one) for one in set(seen))
     assert len(counts) == 8
     assert counts[0] > 15
+
+
+def test_a_slice_of_unknown_position_is_as_good_as_others() -> None:
+    task = still()
+    rows = [row_of(pixels(seed)) | {"position_mm": mm} for seed, mm in enumerate((None, 20.0, float("nan")))]
+    batch = task.collate([task.example(row) for row in rows])
+    positions = task.columns_of(np.full((3, len(CLASSES)), 0.5), to_device(batch, torch.device("cpu")))["position_mm"]
+    assert np.array_equal(np.asarray(positions, dtype=np.float64), [np.nan, 20, np.nan], equal_nan=True)

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,40 @@ def test_a_plain_image() -> None:
     assert image.repaired is None
     assert image.pixels_hu.dtype == np.int16
     assert np.array_equal(image.pixels_hu, np.maximum(stored_values() - 1024, -1024))
+
+
+def test_what_tells_slices_of_a_series_apart() -> None:
+    said = {
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SEQ"], "FrameOfReferenceUID": "1.2.3", "SeriesNumber": 4,
+        "AcquisitionNumber": 2, "InstanceNumber": 17, "ConvolutionKernel": "H30s", "KVP": 120, "SliceThickness": 4.8,
+        "SliceLocation": -12.5, "AcquisitionDate": "20200102", "AcquisitionTime": "030405", "ContentTime": "030406",
+    }  # fmt: skip
+    header = one(ct(**said)).header
+    assert header == replace(
+        one(ct()).header, image_type=("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SEQ"), frame_of_reference_id="1.2.3",
+        series_number=4, acquisition_number=2, instance_number=17, kernel="H30s", peak_kv=120, thickness_mm=4.8,
+        slice_location_mm=-12.5, acquired="20200102030405", created="030406",
+    )  # fmt: skip
+    both = one(ct(**said, AcquisitionDateTime="20200102030405.5")).header
+    assert both.acquired == "20200102030405.5"
+
+
+def test_a_number_that_is_none_is_no_reason_to_set_a_slice_aside() -> None:
+    ds = ct()
+    with pydicom.config.disable_value_validation():
+        for tag in (0x00200013, 0x00200012, 0x00201041, 0x00180050):
+            ds.add_new(tag, "LO", "none")
+    header = one(ds).header
+    assert (header.instance_number, header.acquisition_number) == (None, None)
+    assert (header.slice_location_mm, header.thickness_mm) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["", ".1", ".2", ".3", ".4"])
+def test_a_secondary_capture_says_what_it_is(kind: str) -> None:
+    capture = {"SOPClassUID": UID(f"1.2.840.10008.5.1.4.1.1.7{kind}"), "SamplesPerPixel": 3, "RescaleSlope": None}
+    assert refused(ct(**capture)) == "a secondary capture (such as a dose report or a screenshot), not a CT image"
+    # one that has all that a slice needs is a slice, as programs that convert files write it
+    assert one(ct(SOPClassUID=capture["SOPClassUID"])).header == one(ct()).header
 
 
 def test_bytes_buffers_and_files_are_read_alike() -> None:
@@ -431,6 +466,25 @@ def test_an_enhanced_image_becomes_its_slices(syntax: str) -> None:
     for k, s in enumerate(slices):  # one more stored, one less by the rescale
         assert np.array_equal(s.pixels_hu, np.maximum(stored_values() + k - 1000 - k, -1024))
     assert read_windows(file) == [FileWindow(40, 80, "LINEAR_EXACT")]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_what_tells_frames_apart(syntax: str) -> None:
+    ds = enhanced()
+    for k, own in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        content, kind, recon = Dataset(), Dataset(), Dataset()
+        content.StackID, content.TemporalPositionIndex, content.FrameAcquisitionNumber = "7", 70_000 + k, 300 + k
+        content.FrameAcquisitionDateTime = "20200102030405"
+        kind.FrameType, recon.ConvolutionKernel = ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"], "H60s"
+        own.FrameContentSequence, own.CTImageFrameTypeSequence = Sequence([content]), Sequence([kind])
+        own.CTReconstructionSequence = Sequence([recon])
+    ds.ImageType, ds.AcquisitionNumber, ds.InstanceNumber = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], 1, 5
+    for k, header in enumerate(read_headers(encode(ds, syntax))):
+        assert (header.stack_name, header.temporal_index, header.acquisition_number) == ("7", 70_000 + k, 300 + k)
+        assert (header.image_type[2], header.kernel, header.instance_number) == ("LOCALIZER", "H60s", k + 1)
+        assert header.acquired == "20200102030405"
+    plain = read_headers(encode(enhanced(), syntax))[0]
+    assert (plain.stack_name, plain.temporal_index, plain.acquisition_number, plain.image_type) == ("", None, None, ())
 
 
 def test_undefined_lengths_in_functional_groups() -> None:

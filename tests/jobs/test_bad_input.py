@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import the_error
 
 from medray.imaging.phantom import PhantomSet
+from medray.shards.pseudonym import read_map
 
 Run = Callable[..., tuple[int, str]]
 SMALL = ("--backbones", "test_resnet", "--no-pretrained", "--size-px", 32, "--epochs", 1, "--folds", 2)
@@ -113,20 +115,30 @@ def test_a_folder_without_dicom(flags: list[object], run_in_process: Run, tmp_pa
     for i in range(3):
         (tmp_path / "texts" / f"{i}.dcm").write_text("no image")
     result = run_in_process("ich_cv", *with_flag(flags, "--dicom", tmp_path / "texts"))
-    assert "none of 3 files is a usable CT slice; most often: not a DICOM file" in the_error(result)
+    error = the_error(result)
+    assert "none of 3 files is a usable CT slice; most often: not a DICOM file" in error
+    assert f"{tmp_path}/out/inventory.parquet says what became of each file" in error
+    inventory = pd.read_parquet(tmp_path / "out" / "inventory.parquet")
+    assert inventory["status"].tolist() == ["quarantined"] * 3
+    assert inventory["reason"].str.startswith("not a DICOM file").all()
+    names = read_map(tmp_path / "private", str(tmp_path / "out"), "file")
+    assert sorted(Path(names[name]).name for name in inventory["path"]) == ["0.dcm", "1.dcm", "2.dcm"]
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_labels_of_other_slices(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("ID,Label\nID_unknown_any,0\n")
     result = run_in_process("ich_cv", *with_flag(flags, "--labels", tmp_path / "other.csv"))
-    assert "none of its 1 ids belongs to one of" in the_error(result)
+    assert "none of its 1 ids belongs to one of" in (error := the_error(result))
+    assert f"{tmp_path}/out/inventory.parquet says" in error
+    assert pd.read_parquet(tmp_path / "out" / "inventory.parquet")["status"].eq("ok").any()
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_fewer_patients_than_folds_keeps_the_shards(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     result = run_in_process("ich_cv", *with_flag(flags, "--folds", 40))
-    assert "--folds 40: only 13 patients have usable slices; use fewer folds" in the_error(result)
+    assert "--folds 40: only 13 patients have usable slices; use fewer folds" in (error := the_error(result))
+    assert f"{tmp_path}/out/inventory.parquet says" in error
     assert list((tmp_path / "out" / "shards").rglob("*.parquet"))
 
 
@@ -137,6 +149,22 @@ def test_another_configurations_output(flags: list[object], run_in_process: Run,
     claim(Store(tmp_path / "out"), {"epochs": 7})
     Store(tmp_path / "out").sub("runs", "net", "fold0").write_json("history.json", [])
     assert "holds a run with" in the_error(run_in_process("ich_cv", *flags))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_output_whose_files_were_read_otherwise(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
+    """An earlier version's stacks and pixels do not mix with this one's."""
+    from medray.shards.store import Store
+
+    out = Store(tmp_path / "out")
+    status, text = run_in_process("ich_cv", *flags, "--until", "shards")
+    assert status == 0, text
+    out.sub("runs", "net", "fold0").write_json("history.json", [])
+    configuration = out.read_json("config.json")
+    out.write_json("config.json", {k: v for k, v in configuration.items() if k != "data_version"})
+    error = the_error(run_in_process("ich_cv", *flags, "--until", "shards"))
+    assert f"holds a run with data_version = None, this one has {configuration['data_version']}" in error
+    assert "choose another --variant or --out" in error
 
 
 @pytest.mark.usefixtures("local_ray")

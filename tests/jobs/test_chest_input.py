@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from chest_films import write_png
 from conftest import the_error
 
+from medray.chest.recipes import small
 from medray.engine import checkpoint
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
@@ -82,3 +84,37 @@ def test_help_names_every_flag_of_its_own(job: str, run_in_process: Job) -> None
         "chest_tune": "--images --objective --search",
     }
     assert all(flag in text for flag in flags[job].split())
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_films_that_cannot_be_used_leave_their_reasons(run_in_process: Job, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / "films" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "films" / name).write_bytes(b"no film")
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,p,1\nb.png,q,0\n")
+    out = tmp_path / "out"
+    flags = ["--images", tmp_path / "films", "--labels", tmp_path / "labels.csv", "--out", out, "--public-ids"]
+    flags += ["--recipe", "small", "--workers", 0, "--key-dir", tmp_path / "private"]
+    error = the_error(run_in_process("chest_cv", *flags))
+    assert "none of 2 files is a usable film" in error
+    assert f"{out}/inventory.parquet says what became of each file" in error
+    inventory = pd.read_parquet(out / "inventory.parquet")
+    assert [Path(path).name for path in inventory["path"]] == ["a.png", "b.png"]
+    assert inventory["reason"].str.len().gt(5).all()
+
+
+def test_what_is_explained_and_is_no_film_leaves_its_reason(run_in_process: Job, tmp_path: Path) -> None:
+    task = small()
+    out = Store(tmp_path / "run")
+    out.write_json("config.json", {"images": "somewhere"})
+    state = {"weights": task.network().state_dict(), "task": json.dumps(task.identity())}
+    checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
+    out.sub("models", "net").write_json("method.json", {"runs": "net", "folds": [0]})
+    (tmp_path / "film.png").write_bytes(b"no film")
+    flags = [tmp_path / "film.png", "--run", tmp_path / "run", "--to", tmp_path / "to"]
+    error = the_error(run_in_process("chest_explain", *flags))
+    assert "none of 1 files is a usable film" in error
+    assert f"{tmp_path}/to/set_aside.csv says what became of each file" in error
+    aside = pd.read_csv(tmp_path / "to" / "set_aside.csv")
+    assert aside["path"].tolist() == [str(tmp_path / "film.png")]
+    assert len(aside["reason"].iloc[0]) > 5

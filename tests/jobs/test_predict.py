@@ -11,36 +11,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import the_error
+from ct_files import CORONAL, SCOUT, ct, dose_report, write
 
-from medray.engine import checkpoint
-from medray.ich.classes import CLASSES
 from medray.ich.new_studies import TRAINED_ON_PHANTOMS
 from medray.ich.source import HeadCT
-from medray.ich.task import SliceTask
-from medray.ich.views import Views
 from medray.imaging.phantom import PhantomSet
-from medray.shards.store import Store
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def finished(tmp_path: Path, tiny_task: SliceTask) -> Callable[[str | None], Path]:
-    """Makes the folder of a finished run; ``dicom`` is what it was trained on, None for phantoms."""
-
-    def make(dicom: str | None) -> Path:
-        out = Store(tmp_path / "run")
-        out.write_json("config.json", {"dicom": dicom, "remove_hardware": True})
-        model = {"folds": [0], "runs": "net", "sequence": None, "recalibration": {}}
-        blend = {"names": ["net"], "weights": [1.0], "space": "logit"}
-        views = Views(views=("plain",)).identity()
-        out.write_json("method.json", {"models": {"net": model}, "views": views, "blend": blend})
-        out.write_json("metrics.json", {"counts": {"observed_rate": dict.fromkeys(CLASSES, 0.125)}})
-        state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
-        checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
-        return tmp_path / "run"
-
-    return make
 
 
 def a_study(phantoms: PhantomSet, folder: Path) -> list[str]:
@@ -108,3 +86,38 @@ def test_a_run_that_was_trained_on_phantoms_says_so(
     assert bleeding.tolist().count(1) == len(stems) // 2
     assert f"scored: {len(stems)} slices of 1 study of 1 patient" in text
     assert "(95%" not in text
+
+
+def test_files_that_cannot_be_used_leave_their_reasons_and_can_be_replaced(
+    finished: Callable[[str | None], Path], run_in_process: Run, tmp_path: Path
+) -> None:
+    new, run = tmp_path / "new", finished("somewhere")
+    write(new, {"scout.dcm": ct(1, ImageOrientationPatient=CORONAL, ImageType=SCOUT), "dose.dcm": dose_report(2)})
+    error = the_error(run_in_process("ich_predict", "--run", run, "--dicom", new, "--to", tmp_path / "to"))
+    assert "none of 2 files is a usable CT slice" in error
+    assert f"{tmp_path}/to/set_aside.csv says what became of each file" in error
+
+    def reasons() -> dict[str, str]:
+        table = pd.read_csv(tmp_path / "to" / "set_aside.csv")
+        return {Path(path).name: reason for path, reason in zip(table["path"], table["reason"], strict=True)}
+
+    assert reasons() == {
+        "dose.dcm": "a secondary capture (such as a dose report or a screenshot), not a CT image",
+        "scout.dcm": "a scout (its image type is LOCALIZER)",
+    }
+    write(new, {"slice.dcm": ct(3)})
+    _, submission = predict(run_in_process, run, tmp_path)
+    assert len(reasons()) == 2
+    assert len(submission) == 6 * 3
+
+
+def test_slices_that_cannot_be_decoded_leave_their_reasons(
+    finished: Callable[[str | None], Path], run_in_process: Run, tmp_path: Path
+) -> None:
+    write(tmp_path / "new", {"cut.dcm": ct(3, PixelData=b"12"), "scout.dcm": ct(1, ImageType=SCOUT)})
+    flags = ("--run", finished("somewhere"), "--dicom", tmp_path / "new", "--to", tmp_path / "to")
+    assert "no slice could be decoded; first reason: truncated pixels" in the_error(
+        run_in_process("ich_predict", *flags)
+    )
+    aside = pd.read_csv(tmp_path / "to" / "set_aside.csv")
+    assert sorted(Path(path).name for path in aside["path"]) == ["cut.dcm", "scout.dcm"]

@@ -72,7 +72,7 @@ def head_mask(pictures: Pictures) -> Section:
         for one in pictures.series
     )
     empty = sum(one.shot.image is not None and not one.head for one in pictures.series)
-    caption = f"{len(shown)} slices spread over one series, from the feet up: the number is the slice's place in the stack. Removed pixels count above −500 HU. Grey values span −850 to 650 HU."
+    caption = f"{len(shown)} slices spread over one stack, from the feet up: the number is the slice's place in the stack. Removed pixels count above −500 HU. Grey values span −850 to 650 HU."
     if empty:
         caption += f" {empty} of them hold no head: everything goes."
     text = "Left, the slice as it is, with what the head mask removes in orange (table, head holder, tubes); right, what is left. Inside the head no value changes."

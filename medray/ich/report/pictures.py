@@ -15,7 +15,6 @@ import pandas as pd
 from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
 from medray.ich.source import HeadCT
 from medray.imaging.dicom import read_slices
-from medray.imaging.geometry import stack_order
 from medray.imaging.headmask import head_mask, remove_hardware
 from medray.imaging.hounsfield import AIR_HU, LOWEST_HU
 from medray.imaging.types import Slice, Unreadable
@@ -78,13 +77,12 @@ def collect_pictures(
         source: how the run prepared its pixels.
         folder: where the files are.
         public: as inventory.parquet; its slice_id and status are used.
-        private: the same rows with path, frame, series_id (and position_xyz_mm) of the files. None of it is returned.
+        private: the same rows with path, frame, stack_id and index (place in the stack). Of these only index is returned.
         oof: as oof.parquet; may be empty.
     """
     if len(public) != len(private):
         raise ValueError(f"the two inventories have {len(public)} and {len(private)} rows")
-    wanted_columns = ["path", "frame", "series_id", "position_xyz_mm"]
-    files = private[[name for name in wanted_columns if name in private]].reset_index(drop=True)
+    files = private[["path", "frame", "stack_id", "index"]].reset_index(drop=True)
     files.index = pd.Index(public["slice_id"])
     files = files[public["status"].isin(["ok", "repaired", "unlabelled"]).to_numpy()]
     if files.empty:
@@ -143,20 +141,14 @@ def _example_pair(oof: pd.DataFrame, name: str) -> tuple[str | None, str | None]
 
 
 def _series(files: pd.DataFrame, oof: pd.DataFrame) -> dict[str, int]:
-    """Slices spread over the series with the most positive ones: public name → place in the stack.
-
-    The places may count from the head down: positions alone do not tell which end is which.
-    """
+    """Slices spread over the stack with the most positive ones, from the feet up: public name → place in the stack."""
     first = files.index[0]
     if len(oof):
-        best = oof.groupby("series_id")["any"].sum().idxmax()
-        first = oof.loc[oof["series_id"] == best, "slice_id"].iloc[0]
-    members = files[files["series_id"] == files.loc[first, "series_id"]]
-    if "position_xyz_mm" in members:  # near enough to the stack's order to leave out evenly
-        position = np.array([np.asarray(p, dtype=float) for p in members["position_xyz_mm"]])
-        members = members.iloc[np.argsort(position[:, np.argmax(np.ptp(position, axis=0))], kind="stable")]
-    some = np.linspace(0, len(members) - 1, min(SERIES_AT_MOST, len(members))).round().astype(int)
-    return dict(zip(members.index[some].tolist(), some.tolist(), strict=True))
+        best = oof.groupby("stack_id")["any"].sum().idxmax()
+        first = oof.loc[oof["stack_id"] == best, "slice_id"].iloc[0]
+    members = files[files["stack_id"] == files.loc[first, "stack_id"]].sort_values("index")
+    some = members.iloc[np.linspace(0, len(members) - 1, min(SERIES_AT_MOST, len(members))).round().astype(int)]
+    return dict(zip(some.index.tolist(), some["index"].astype(int).tolist(), strict=True))
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -217,20 +209,13 @@ def _masked(places: dict[str, int], slices: dict[str, Slice | str]) -> tuple[Mas
     """In stack order, those that could not be read last.
 
     Args:
-        places: as ``_series`` gives them: the first and the last of the stack are among them.
+        places: as ``_series`` gives them.
     """
-    readable = [s for s in places if isinstance(slices[s], Slice)]
-    headers = [one.header for s in readable if isinstance(one := slices[s], Slice)]
-    try:
-        order = stack_order(headers) if headers else np.zeros(0, dtype=int)
-    except ValueError:  # headers that describe no stack: then in the order of the files
-        order = np.arange(len(headers))
-    if len(order) > 1 and order[0] > order[-1]:  # the headers know the feet: the places counted from the head
-        places = {s: max(places.values()) - place for s, place in places.items()}
     masked = []
-    for place in order:
-        image = slices[readable[place]]
-        assert isinstance(image, Slice)
+    for slice_id, place in places.items():
+        image = slices[slice_id]
+        if isinstance(image, str):
+            continue
         hu, spacing = image.pixels_hu, image.header.spacing_rc_mm
         mask = head_mask(hu, spacing)
         after = apply_window(remove_hardware(hu, mask), _WIDE)
@@ -240,8 +225,8 @@ def _masked(places: dict[str, int], slices: dict[str, Slice | str]) -> tuple[Mas
         pair = _beside([_fit(before, spacing, _MASK_PX), _fit(np.stack([after] * 3, -1), spacing, _MASK_PX)])
         masked.append(
             Masked(
-                Shot(readable[place], pair),
-                places[readable[place]],
+                Shot(slice_id, pair),
+                place,
                 bool(mask.any()),
                 int((~mask & (hu > AIR_HU / 2)).sum()),
             )

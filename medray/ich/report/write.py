@@ -32,7 +32,7 @@ def write_report(
     Args:
         source, folder: how and where to read the few original files that are shown.
         inventory: as in inventory.parquet.
-        private: the rows of inventory.parquet with the files' own path, frame and series_id; nothing of it is shown.
+        private: the rows of inventory.parquet with the files' own path, frame, stack_id and index; nothing but index of it is shown.
         labels: one row a slice of the shards: patient_id, study_id, CLASSES (NaN where unlabelled), fold.
         histories: run name → entries of its history.json.
         settings: name → value, shown as they are.
