@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from chest_films import dicom, noise
 
@@ -15,10 +16,11 @@ from medray.chest.answers import Films
 from medray.chest.inventory import assemble as assemble_films
 from medray.chest.source import Radiograph
 from medray.engine.predict import decoded_groups, scan_here
-from medray.engine.shard import _Scan, _Writer
 from medray.ich.inventory import assemble
 from medray.ich.source import HeadCT
 from medray.imaging.phantom import PhantomSet
+from medray.shards.part import Parts
+from medray.shards.reading import scan_file
 from medray.shards.source import Source
 from medray.shards.store import Store
 
@@ -26,9 +28,11 @@ from medray.shards.store import Store
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
     """A folder with a link to nothing and a pipe."""
-    os.mkfifo(tmp_path / "pipe.dcm")
-    (tmp_path / "broken.dcm").symlink_to("/nowhere/x.dcm")
-    return tmp_path
+    folder = tmp_path / "files"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.dcm")
+    (folder / "broken.dcm").symlink_to("/nowhere/x.dcm")
+    return folder
 
 
 def put(folder: Path, data: bytes) -> None:
@@ -54,19 +58,17 @@ def statuses(scan: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
 
 
 def scanned_by_a_task(source: Source, store: Store) -> list[dict[str, Any]]:
-    files = store.files()
-    batch = pa.table({"paths": [[f.path for f in files]], "sizes": [[f.size_bytes for f in files]]})
-    return pa.Table.to_pylist(_Scan(source, store)(batch))
+    return [row for file in store.files() for row in scan_file(source, store, file)]
 
 
-def encoded_by_a_task(source: Source, store: Store, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    left_out: dict[str, str] = {}
-    found = list(_Writer(source, store, store, [], [], [])._encoded(rows, {}, left_out))
-    assert not left_out
-    return found
+def written_by_a_task(source: Source, store: Store, rows: pd.DataFrame, to: Path) -> list[dict[str, Any]]:
+    columns = [name for name in source.shard_schema.names if name in rows]
+    table = rows.assign(private_path=rows["path"]).to_dict("records")
+    assert Parts(source, store, Store(to), columns).write("a.parquet", table)["written"].all()
+    return pq.read_table(to / "a.parquet").to_pylist()
 
 
-def test_slices(odd: Path, phantoms: PhantomSet) -> None:
+def test_slices(odd: Path, phantoms: PhantomSet, tmp_path: Path) -> None:
     put(odd, a_slice(phantoms))
     store, source = Store(odd), HeadCT()
     scan = scan_here(source, store, store.files())
@@ -75,18 +77,18 @@ def test_slices(odd: Path, phantoms: PhantomSet) -> None:
     rows = assemble(scan, None).rows
     ((_, here, lost),) = decoded_groups(source, store, "slice_id", rows, "study_id")
     assert not lost
-    (there,) = encoded_by_a_task(source, store, rows.assign(private_path=rows["path"]).to_dict("records"))
+    (there,) = written_by_a_task(source, store, rows, tmp_path / "shards")
     assert here[0]["image"] == there["image"]
 
 
-def test_films(odd: Path) -> None:
+def test_films(odd: Path, tmp_path: Path) -> None:
     put(odd, dicom(noise()))
     store, source = Store(odd), Radiograph()
     scan = scan_here(source, store, store.files())
     assert statuses(scan.replace({np.nan: None}).to_dict("records")) == EXPECTED
     assert statuses(scanned_by_a_task(source, store)) == EXPECTED
     rows = assemble_films(scan, None).rows
-    (film,) = encoded_by_a_task(source, store, rows.assign(private_path=rows["path"]).to_dict("records"))
+    (film,) = written_by_a_task(source, store, rows, tmp_path / "shards")
     assert film["image"] == noise().tobytes()
     films = Films.found([store], source, scan_here)
     with films.rows[0]["folder"].open_file(films.rows[0]["path"]) as stream:
