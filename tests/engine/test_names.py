@@ -90,7 +90,7 @@ def test_films(odd: Path, tmp_path: Path) -> None:
     rows = assemble_films(scan, None).rows
     (film,) = written_by_a_task(source, store, rows, tmp_path / "shards")
     assert film["image"] == noise().tobytes()
-    films = Films.found([store], source, scan_here)
+    films = Films.found({store: store.files()}, source, scan_here)
     with films.rows[0]["folder"].open_file(films.rows[0]["path"]) as stream:
         assert stream.read(132)[128:] == b"DICM"
     assert sorted(map(os.path.basename, films.aside["path"])) == ["broken.dcm", "pipe.dcm"]
