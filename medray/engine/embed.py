@@ -17,8 +17,8 @@ from torch import nn
 
 from medray.engine import checkpoint
 from medray.engine.cluster import what_happened
+from medray.engine.device import autocast_dtype
 from medray.engine.digest import digest
-from medray.engine.loop import autocast_dtype
 from medray.engine.predict import channels_last, evaluate
 from medray.engine.progress import Progress
 from medray.engine.run import Run, StopRun
