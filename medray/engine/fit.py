@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 import ray
@@ -137,6 +137,18 @@ def _error(reference: ray.ObjectRef) -> str | None:
     return None
 
 
+def after_changes(own: Sequence[str]) -> str:
+    """What is true of a run whose number of workers has changed.
+
+    Args:
+        own: what in it depends on the number of workers, as in done.json.
+    """
+    trained = "trained by changing numbers of workers: the same batches, but"
+    if own:
+        return f"{trained} with {' and '.join(own)} its loss may differ from an undisturbed run's by more than 1e-3"
+    return f"{trained} its loss equals an undisturbed run's within 1e-3 where every label is known, not to the bit"
+
+
 class _Watched:
     """A run in progress: says each epoch as it ends, and now and then where it is within one."""
 
@@ -166,10 +178,10 @@ class _Watched:
             )
             self.said = time.monotonic()
         if len(history) > self.epochs or (finished and not self.ended):
-            if finished and not self.ended and len({n for entry in history for n in entry.get("workers", [])}) > 1:
-                say(
-                    f"  {self.run.name}  trained by changing numbers of workers: its log loss is an undisturbed run's within 1e-3, not to the bit"
-                )
+            changed = len({n for entry in history for n in entry.get("workers", [])}) > 1
+            if finished and not self.ended and changed:
+                own = self.run.results.read_json("done.json").get("depends_on_workers", [])
+                say(f"  {self.run.name}  {after_changes(own)}")
             self.epochs, self.ended = len(history), finished
             self.on_change(self.run)
         if time.monotonic() - self.said > _SAY_SECONDS:

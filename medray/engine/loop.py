@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
 from medray.engine.device import autocast_dtype, check_gpu
+from medray.engine.nodes.changing import depends_on_workers, synchronized
 from medray.engine.predict import channels_last, evaluate, to_device
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
@@ -61,8 +62,7 @@ class Worker:
         self.network = channels_last(self.task.without_weights().network().to(self.device))
         self.model: nn.Module = self.network
         if run.resources.gpu and run.resources.min_workers is not None:
-            # the batch's statistics must not depend on how many workers share it; torch has this for GPUs only
-            self.network = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self.network = self.model = synchronized(self.network)
         if self.world > 1:
             # in a turn of several, the parameters of the others get no gradient
             several = len(self.task.optimizers(self.network)) > 1
@@ -245,8 +245,14 @@ class Worker:
             state = {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
             digest = checkpoint.write_weights(store, "model.pt", state)
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
-        store.write_json("done.json", done)
+        store.write_json("done.json", done | {"depends_on_workers": self._depends_on_workers()})
         self._clean()
+
+    def _depends_on_workers(self) -> list[str]:
+        """What lets a run whose number of workers has changed end unlike an undisturbed one by more than rounding."""
+        found = depends_on_workers(self.network)
+        found += ["mixed precision"] * (self.amp_dtype is not None)
+        return found + ["several optimizers"] * (len(self.optimizers) > 1)
 
     def _best_epoch(self) -> int:
         """The epoch that scored best on the inner rows, as rank 0 knows it."""

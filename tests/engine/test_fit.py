@@ -65,6 +65,7 @@ def test_a_run_leaves_its_history_and_the_loss_falls(finished: list[Run]) -> Non
     assert losses[-1] < losses[0]
     assert {"held_out_weighted_log_loss", "learning_rate"} <= history[-1]["metrics"].keys()
     assert history[-1]["system"]["images_per_s"] > 0
+    assert finished[0].store.read_json("done.json")["depends_on_workers"] == ["batch normalization", "dropout"]
 
 
 def test_a_finished_run_is_left_alone(finished: list[Run]) -> None:
