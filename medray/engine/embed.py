@@ -109,10 +109,10 @@ def _run(
             (done,), _ = ray.wait(list(waiting))
             try:
                 ray.get(done)
-            except Exception as error:  # whatever happened in the task: one line of it
+            except Exception as error:  # whatever happened in the task
                 for other in waiting:
                     ray.cancel(other)
-                raise StopRun(what_happened(error)) from None
+                raise StopRun(what_happened(error)) from error
             progress.add(waiting.pop(done))
     progress.close()
 

@@ -40,7 +40,7 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
         if run.finished:
             on_change(run)
     active: dict[ray.ObjectRef, _Watched] = {}
-    failures: list[StopRun] = []
+    failures: list[tuple[StopRun, Exception]] = []
     while waiting or active:
         while waiting and len(active) < waiting[0].resources.side_by_side:
             run = waiting.pop(0)
@@ -57,10 +57,12 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
             watched = active.pop(reference)
             error = _error(reference)
             watched.look()
-            if error:
-                failures.append(StopRun(error if watched.run.name in error else f"run {watched.run.name}: {error}"))
+            if error is not None:
+                line, name = what_happened(error), watched.run.name
+                failures.append((StopRun(line if name in line else f"run {name}: {line}"), error))
     if failures:
-        raise failures[0]
+        failure, cause = failures[0]
+        raise failure from cause
 
 
 def _check(run: Run) -> None:
@@ -129,11 +131,11 @@ _train = ray.remote(_fit)
 _train_once = ray.remote(max_calls=1)(_fit)
 
 
-def _error(reference: ray.ObjectRef) -> str | None:
+def _error(reference: ray.ObjectRef) -> Exception | None:
     try:
         ray.get(reference)
-    except Exception as error:  # whatever happened in the workers: one line of it, the rest is in Ray's logs
-        return what_happened(error)
+    except Exception as error:  # whatever happened in the workers
+        return error
     return None
 
 
