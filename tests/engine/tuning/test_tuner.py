@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlflow
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -260,6 +261,22 @@ def test_a_search_without_any_score_says_why(prepared: Prepared, tiny_task: Slic
     with pytest.raises(ValueError, match=r"no trial came to a score; the first reason: epoch 1: .*the loss is"):
         run_search(Search(trials=1, prune=False), sweep, tracker)
     tracker.close()
+
+
+def test_a_mistake_of_the_programs_own_in_a_trial_leaves_its_traceback(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+) -> None:
+    def broken(task: Any, folds: Any) -> dict[str, float]:
+        return {FIGURE: float((np.zeros(3) + np.zeros(4)).sum())}
+
+    sweep = sweep_in(tmp_path, prepared, replace(tiny_task, epochs=1), ["learning-rate=1e-3..1e-2"], rungs=(1,))
+    tracker = tracker_in(tmp_path)
+    with pytest.raises(ValueError, match=r"first reason: epoch 1: a mistake of this program.*ValueError at") as error:
+        run_search(Search(trials=1, prune=False), replace(sweep, score=broken), tracker)
+    tracker.close()
+    path = Path(str(error.value).rsplit(" is in ", 1)[1].split(" on ")[0])
+    assert "operands could not be broadcast together" in path.read_text()
+    path.unlink()
 
 
 def test_a_database_that_cannot_be_opened(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
