@@ -13,6 +13,7 @@ from medray.shards.store import Store
 
 KEEP = 2
 _NAME = re.compile(r"epoch(\d{4})-step(\d{8})\.pt")
+_BEST = re.compile(r"best-epoch\d{4}\.pt")
 
 
 def save(store: Store, epoch: int, step: int, state: dict[str, Any]) -> None:
@@ -26,6 +27,19 @@ def latest(store: Store) -> dict[str, Any] | None:
     """The newest state, None where there is none."""
     names = [name for name in store.names(".pt") if _NAME.fullmatch(name)]
     return read_weights(store, names[-1]) if names else None
+
+
+def best_name(epoch: int) -> str:
+    """File of the weights with which ``epoch`` ended. A process may be killed before the checkpoint names that epoch as the
+    best, and the epoch may end with others when it is trained again: the file of the one named before is still there."""
+    return f"best-epoch{epoch:04d}.pt"
+
+
+def keep_best(store: Store, epoch: int) -> None:
+    """Remove the best weights of other epochs than the one that a checkpoint names."""
+    for name in store.names(".pt"):
+        if _BEST.fullmatch(name) and name != best_name(epoch):
+            store.delete(name)
 
 
 def write_weights(store: Store, name: str, state: dict[str, Any]) -> str:

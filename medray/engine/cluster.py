@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass, replace
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` rebuilds the environment for every worker
@@ -20,6 +21,8 @@ import ray
 
 from medray.engine.nodes.idle import keep_nodes_free
 
+_ERROR = re.compile(r"(?:^|[\s.])(\w*Error|\w*Exception|StopRun|Unreadable)(?:: (.*)|$)")
+_KINDS_THAT_EXPLAIN_THEMSELVES = {"StopRun", "Unreadable", "ValueError", "OutOfMemoryError", "OSError", "RuntimeError"}
 READ_AHEAD_BYTES = 512e6  # of each stream; a batch of 64 images at 480 px is 44 MB
 
 
@@ -145,9 +148,16 @@ def _check_range(workers: int, min_workers: int | None) -> None:
 
 def what_happened(error: BaseException) -> str:
     """The one line that says what happened, out of Ray's layers of tracebacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind, line = last_error(str(error))
+    if kind and kind not in _KINDS_THAT_EXPLAIN_THEMSELVES:
+        return f"{kind}: {line}" if line else kind
+    return line or type(error).__name__
+
+
+def last_error(text: str) -> tuple[str, str]:
+    """Type and first line of the last error in a text of tracebacks; "" and the last line where none is named."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in reversed(lines):
-        for kind in ("StopRun: ", "ValueError: ", "OutOfMemoryError: ", "OSError: ", "RuntimeError: "):
-            if kind in line:
-                return line.split(kind, 1)[1]
-    return lines[-1] if lines else type(error).__name__
+        if found := _ERROR.search(line):
+            return found[1], found[2] or ""
+    return "", lines[-1] if lines else ""

@@ -17,8 +17,8 @@ from torch import nn
 
 from medray.engine import checkpoint
 from medray.engine.cluster import what_happened
+from medray.engine.device import autocast_dtype
 from medray.engine.digest import digest
-from medray.engine.loop import autocast_dtype
 from medray.engine.predict import channels_last, evaluate
 from medray.engine.progress import Progress
 from medray.engine.run import Run, StopRun
@@ -109,10 +109,10 @@ def _run(
             (done,), _ = ray.wait(list(waiting))
             try:
                 ray.get(done)
-            except Exception as error:  # whatever happened in the task: one line of it
+            except Exception as error:  # whatever happened in the task
                 for other in waiting:
                     ray.cancel(other)
-                raise StopRun(what_happened(error)) from None
+                raise StopRun(what_happened(error)) from error
             progress.add(waiting.pop(done))
     progress.close()
 

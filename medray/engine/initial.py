@@ -5,9 +5,12 @@ A hub that is down at night, or a node that cannot reach it, then costs nothing,
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from medray.engine import checkpoint
+from medray.engine.progress import warn
 from medray.shards.store import Store
 from medray.task import Task
 
@@ -23,6 +26,14 @@ def write_initial(task: Task, to: Store) -> Store | None:
     if not task.starts_from_weights:
         return None
     if not to.exists(NAME):
+        from medray.nn.weights import WeightsWarning  # timm, which only such a task needs
+
         torch.manual_seed(task.seed)
-        checkpoint.write_weights(to, NAME, task.network().state_dict())
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", WeightsWarning)
+            state = task.network().state_dict()
+        for note in notes:
+            if issubclass(note.category, WeightsWarning):
+                warn(str(note.message))
+        checkpoint.write_weights(to, NAME, state)
     return to

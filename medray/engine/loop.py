@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
+from medray.engine.device import autocast_dtype, check_gpu
+from medray.engine.nodes.changing import depends_on_workers, synchronized
 from medray.engine.predict import channels_last, evaluate, to_device
 from medray.engine.run import Run, StopRun
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
@@ -60,8 +62,7 @@ class Worker:
         self.network = channels_last(self.task.without_weights().network().to(self.device))
         self.model: nn.Module = self.network
         if run.resources.gpu and run.resources.min_workers is not None:
-            # the batch's statistics must not depend on how many workers share it; torch has this for GPUs only
-            self.network = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self.network = self.model = synchronized(self.network)
         if self.world > 1:
             # in a turn of several, the parameters of the others get no gradient
             several = len(self.task.optimizers(self.network)) > 1
@@ -75,7 +76,7 @@ class Worker:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         self.averaged = average_of(self.network, self.task.ema_decay)
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"epoch": -1, "value": float("inf")}
+        self.best: dict[str, Any] = {"epoch": 0, "value": float("inf")}  # rank 0's, of the inner rows; epoch 0 is none
         self.epoch, self.step, self.sums = 0, 0, {}  # type: int, int, dict[str, float]
         self.worlds: list[int] = []  # numbers of workers that have trained this epoch
         self.asked, self.notice = time.monotonic(), False  # whether a node of this run is about to be taken
@@ -209,8 +210,9 @@ class Worker:
             metrics |= {f"{place}_{n}": v for n, v in scores.items() if np.isfinite(v)}
             first = next(iter(scores.values()), float("inf"))
             if self.run.monitor == "inner" and self.rank == 0 and first < self.best["value"]:
-                self.best = {"epoch": self.epoch, "value": first}
-                checkpoint.write_weights(self.run.store, "best.pt", {"weights": self._scored().state_dict()})
+                self.best = {"epoch": self.epoch + 1, "value": first}
+                name = checkpoint.best_name(self.epoch + 1)
+                checkpoint.write_weights(self.run.store, name, {"weights": self._scored().state_dict()})
         metrics["learning_rate"] = next(iter(self.optimizers.values())).param_groups[0]["lr"]
         self.history = [e for e in self.history if e["epoch"] < self.epoch + 1]
         self.history.append(
@@ -225,11 +227,10 @@ class Worker:
     def _finish(self) -> None:
         """Predict the held-out rows with the last epoch's weights, or the inner split's best, and close the run (of
         one that stops early only the predictions are kept: its weights are in the checkpoint)."""
-        network = self._scored()
+        network, chosen = self._scored(), self.run.last_epoch
         if self.run.monitor == "inner":
-            if self.world > 1:
-                dist.barrier()
-            network.load_state_dict(checkpoint.read_weights(self.run.store, "best.pt")["weights"])
+            chosen = self._best_epoch()
+            network.load_state_dict(checkpoint.read_weights(self.run.store, checkpoint.best_name(chosen))["weights"])
         table = self._evaluate(self.run.held_out)
         inner = None if self.run.inner is None else self._evaluate(self.run.inner)
         if self.rank:
@@ -243,10 +244,24 @@ class Worker:
         if self.run.last_epoch == self.task.epochs:
             state = {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
             digest = checkpoint.write_weights(store, "model.pt", state)
-        chosen = self.best["epoch"] + 1 if self.run.monitor == "inner" else self.run.last_epoch
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
-        store.write_json("done.json", done)
+        store.write_json("done.json", done | {"depends_on_workers": self._depends_on_workers()})
         self._clean()
+
+    def _depends_on_workers(self) -> list[str]:
+        """What lets a run whose number of workers has changed end unlike an undisturbed one by more than rounding."""
+        found = depends_on_workers(self.network)
+        found += ["mixed precision"] * (self.amp_dtype is not None)
+        return found + ["several optimizers"] * (len(self.optimizers) > 1)
+
+    def _best_epoch(self) -> int:
+        """The epoch that scored best on the inner rows, as rank 0 knows it."""
+        known = [self.best["epoch"]]
+        if self.world > 1:
+            dist.broadcast_object_list(known, 0)
+        if not known[0]:
+            raise StopRun(f"run {self.run.name}: no epoch has a score on the inner rows; choose another --monitor")
+        return int(known[0])
 
     # ------------------------------------------------------------ state
 
@@ -286,6 +301,7 @@ class Worker:
             "identity": json.dumps(self.task.identity()),
         }  # fmt: skip
         checkpoint.save(self.run.store.sub("checkpoints"), self.epoch, self.step, state)
+        checkpoint.keep_best(self.run.store, self.best["epoch"])
         self.run.store.write_json("history.json", self.history)
 
     def _clean(self) -> None:
@@ -314,6 +330,11 @@ class Worker:
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
         self.worlds = state.get("worlds", []) if self.step else []
         self.history, self.best = state["history"], state["best"]
+        best = checkpoint.best_name(self.best["epoch"])
+        if self.run.monitor == "inner" and self.best["epoch"] and not self.run.store.exists(best):
+            raise StopRun(
+                f"run {self.run.name}: {best}, which its checkpoint names, is not there; choose another --out"
+            )
         if self.rank == 0:
             self.run.store.write_json("history.json", self.history)
 
@@ -347,26 +368,6 @@ def average_of(network: nn.Module, decay: float | None) -> torch.optim.swa_utils
             mean.lerp_(value, part) if mean.is_floating_point() else mean.copy_(value)
 
     return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """None means fp32. A V100 has no bf16 units: torch would emulate it slowly."""
-    if precision == "auto":
-        if device.type == "cpu":
-            return None
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-
-
-def check_gpu(device: torch.device) -> None:
-    """Raise StopRun where this build of torch has no code for the GPU."""
-    major, minor = torch.cuda.get_device_capability(device)
-    built = torch.cuda.get_arch_list()
-    if not any(arch.startswith(f"sm_{major}") and int(arch[4:].rstrip("a")[-1]) <= minor for arch in built):
-        raise StopRun(
-            f"{torch.cuda.get_device_name(device)} is sm_{major}{minor}, this torch {torch.__version__} is built for "
-            f"{' '.join(built)}; torch 2.10.0 from the default index serves sm_70 to sm_120"
-        )
 
 
 def check_ids(found: pd.Series, expected: tuple[str, ...], name: str) -> None:

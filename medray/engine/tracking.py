@@ -6,6 +6,7 @@ is missing, so that a restarted job, a redone epoch and a lost connection all en
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -27,7 +28,7 @@ from medray.task import Task
 
 RETRY_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 10.0
-_KEY = "medray.key"
+_KEY, _PARENT = "medray.key", "mlflow.parentRunId"
 
 
 @dataclass
@@ -42,6 +43,10 @@ class _Wanted:
     artifacts: dict[str, bytes] = field(default_factory=dict)  # file name → content
     model: tuple[Store, Task] | None = None  # where model.pt is, and whose network it is
     finished: bool = False
+
+
+class DeletedExperiment(Exception):
+    """The experiment was deleted: its name can neither take runs nor be made again. The text is one line."""
 
 
 class Tracker:
@@ -60,7 +65,8 @@ class Tracker:
         self._changed: set[str] = set()
         self._ids: dict[str, str] = {}
         self._lock, self._wake, self._closing = threading.Lock(), threading.Event(), threading.Event()
-        self._gave_up, self._failing, self._logging_model = threading.Event(), False, False
+        self._gave_up, self._logging_model = threading.Event(), False
+        self._failure: Exception | None = None  # of the last attempt
         self._last_answer = 0.0
         self._thread = threading.Thread(target=self._mirror, name="mlflow", daemon=True)
         self._thread.start()
@@ -88,28 +94,37 @@ class Tracker:
                 self._gave_up.set()
                 break
             self._thread.join(0.1)
-        complete = not self._changed
-        if not complete:
+        if not self._changed:
+            return True
+        if self._failure is None or _unanswered(self._failure):
             warn(f"MLflow at {self.uri} does not answer; run the same command again when it does, and it gets the rest")
-        return complete
+        else:
+            warn(
+                f"MLflow has not taken everything ({_line(self._failure)}); run the same command again, and it gets the rest"
+            )
+        return False
 
     # ------------------------------------------------------------ the thread
 
     def _mirror(self) -> None:
         while not self._gave_up.is_set():
-            self._wake.wait(timeout=RETRY_SECONDS if self._failing else None)
+            self._wake.wait(timeout=RETRY_SECONDS if self._failure else None)
             self._wake.clear()
             try:
                 while (key := self._next()) is not None and not self._gave_up.is_set():
                     self._log(key)
-                    self._failing, self._last_answer = False, time.monotonic()
+                    self._failure, self._last_answer = None, time.monotonic()
             except Exception as error:  # a server's failures have many types; none of them may end a night's run
-                if not self._failing:
-                    first = str(error).splitlines()[0][:200]
-                    warn(f"MLflow: {first}; training goes on, the points follow when it answers")
-                self._failing = True
-                if not self.uri.startswith("http") and self._closing.is_set():
-                    return  # what a local database refuses, it refuses again
+                if self._failure is None or _unanswered(self._failure) != _unanswered(error):
+                    then = (
+                        "the points follow when it answers"
+                        if _unanswered(error)
+                        else "the points follow once that is mended"
+                    )
+                    warn(f"MLflow: {_line(error)}; training goes on, {then}")
+                self._failure = error
+                if self._closing.is_set() and (isinstance(error, DeletedExperiment) or not self.uri.startswith("http")):
+                    return  # what is deleted, or a local database refuses, is refused again
             if self._closing.is_set():
                 if not self._changed:
                     return
@@ -129,8 +144,10 @@ class Tracker:
         with self._lock:
             wanted = _Wanted(**vars(self._wanted[key]))
         client = mlflow.MlflowClient(tracking_uri=self.uri)
-        run_id = self._run_id(client, key, wanted)
-        run = client.get_run(run_id)
+        run = self._run(client, key, wanted)
+        run_id = run.info.run_id
+        if wanted.parent is not None and run.data.tags.get(_PARENT) != self._ids[wanted.parent]:
+            client.set_tag(run_id, _PARENT, self._ids[wanted.parent])
         for name, value in wanted.params.items():
             if name not in run.data.params:
                 client.log_param(run_id, name, str(value)[:6000])
@@ -156,25 +173,47 @@ class Tracker:
             if vars(self._wanted[key]) == vars(wanted):
                 self._changed.discard(key)
 
-    def _run_id(self, client: Any, key: str, wanted: _Wanted) -> str:
-        if key in self._ids:
-            return self._ids[key]
-        experiment = client.get_experiment_by_name(self.experiment)
-        experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else client.create_experiment(self.experiment, artifact_location=self.artifacts)
-        )
+    def _run(self, client: Any, key: str, wanted: _Wanted) -> Any:
+        """The run of ``key``: the one that is known or found, else a new one, also in place of one that was deleted.
+
+        Raises:
+            DeletedExperiment: there is no place for it.
+        """
+        from mlflow.entities import ViewType
+        from mlflow.exceptions import MlflowException
+
+        known = self._ids.get(key)
+        if known is not None:
+            with contextlib.suppress(MlflowException):  # removed from the database for good
+                run = client.get_run(known)
+                if run.info.lifecycle_stage == "active":
+                    return run
         name = f"{self.identity}/{key}"
-        found = client.search_runs([experiment_id], f"tags.`{_KEY}` = '{name}'", max_results=1)
-        if found:
-            self._ids[key] = found[0].info.run_id
-            return self._ids[key]
+        experiment = self._experiment(client)
+        runs = client.search_runs([experiment], f"tags.`{_KEY}` = '{name}'", ViewType.ALL)
+        active = [run for run in runs if run.info.lifecycle_stage == "active"]
+        if active:
+            self._ids[key] = active[0].info.run_id
+            return active[0]
+        if known is not None or runs:
+            warn(f"MLflow: the run {wanted.name} was deleted there; it is logged again, as a new run")
         tags = {_KEY: name}
-        if wanted.parent is not None:
-            tags["mlflow.parentRunId"] = self._ids[wanted.parent]
-        self._ids[key] = client.create_run(experiment_id, tags=tags, run_name=wanted.name).info.run_id
-        return self._ids[key]
+        run = client.create_run(experiment, tags=tags, run_name=wanted.name)
+        self._ids[key] = run.info.run_id
+        with self._lock:  # they name their parent
+            self._changed |= {other for other, each in self._wanted.items() if each.parent == key}
+        return run
+
+    def _experiment(self, client: Any) -> str:
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            return str(client.create_experiment(self.experiment, artifact_location=self.artifacts))
+        if found.lifecycle_stage != "active":
+            raise DeletedExperiment(
+                f'the experiment "{self.experiment}" was deleted there; restore it (mlflow experiments restore '
+                f"--experiment-id {found.experiment_id}) or choose another --experiment"
+            )
+        return str(found.experiment_id)
 
     @staticmethod
     def _log_history(client: Any, run_id: str, known: dict[str, float], history: list[dict[str, Any]]) -> None:
@@ -193,6 +232,19 @@ class Tracker:
             new += [Metric(name, value, now, epoch) for epoch, value in by_epoch.items() if epoch not in logged]
         for start in range(0, len(new), 500):
             client.log_batch(run_id, metrics=new[start : start + 500])
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:250]
+
+
+def _unanswered(error: BaseException | None) -> bool:
+    """No answer came, unlike one that refuses: MLflow wraps both in one type."""
+    from requests.exceptions import RequestException
+
+    while error is not None and not isinstance(error, RequestException):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def finish(tracker: Tracker, results: Store, metrics: dict[str, float], pictures: dict[str, bytes], cost: str) -> None:

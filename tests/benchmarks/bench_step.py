@@ -27,7 +27,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medray.engine.cluster import Resources
-from medray.engine.loop import Worker, autocast_dtype
+from medray.engine.device import autocast_dtype
+from medray.engine.loop import Worker
 from medray.engine.predict import channels_last, to_device
 from medray.engine.run import Run
 from medray.engine.samples import Rows

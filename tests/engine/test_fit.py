@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,11 @@ from medray.engine.cluster import Resources
 from medray.engine.fit import fit
 from medray.engine.loop import Worker
 from medray.engine.options import Options
+from medray.engine.predict import evaluate
 from medray.engine.prepare import Prepared
 from medray.engine.run import Run, StopRun
+from medray.engine.samples import EvaluationPlan
+from medray.engine.stream import stream
 from medray.engine.sweep import cross_validation, out_of_fold
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.task import SliceTask
@@ -61,6 +65,7 @@ def test_a_run_leaves_its_history_and_the_loss_falls(finished: list[Run]) -> Non
     assert losses[-1] < losses[0]
     assert {"held_out_weighted_log_loss", "learning_rate"} <= history[-1]["metrics"].keys()
     assert history[-1]["system"]["images_per_s"] > 0
+    assert finished[0].store.read_json("done.json")["depends_on_workers"] == ["batch normalization", "dropout"]
 
 
 def test_a_finished_run_is_left_alone(finished: list[Run]) -> None:
@@ -128,6 +133,73 @@ def test_the_inner_split_chooses_the_epoch_and_shares_no_patient(
     ]
     assert not patients[0] & patients[1]
     assert not (patients[0] | patients[1]) & patients[2]
+
+
+@pytest.mark.parametrize(("redone", "chosen"), [(2.0, 1), (0.4, 2)])
+def test_a_kill_between_the_best_weights_and_their_checkpoint(
+    redone: float,
+    chosen: int,
+    prepared: Prepared,
+    tiny_task: SliceTask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second epoch is the best so far, and the process ends before its checkpoint; trained again it ends with other
+    weights, as it may on a GPU. Predictions come from the epoch that is named."""
+    (run, _) = runs_in(tmp_path, prepared, tiny_task, monitor="inner")
+
+    class Killed(BaseException):
+        pass
+
+    save, train, scores = checkpoint.save, Worker._train_epoch, [1.0, 0.5]
+    after: dict[int, dict[str, torch.Tensor]] = {}
+
+    def save_or_die(store: Store, epoch: int, step: int, state: dict[str, Any]) -> None:
+        if epoch == 2 and len(after) == 1:
+            after[0] = {}
+            raise Killed
+        after[epoch] = {name: value.clone() for name, value in state["network"].items()}
+        save(store, epoch, step, state)
+
+    def train_otherwise(self: Worker, batches: Any, steps: int) -> None:
+        train(self, batches, steps)
+        if after:
+            with torch.no_grad():
+                for parameter in self.network.parameters():
+                    parameter.mul_(1 + 0.01 * len(after))
+
+    monkeypatch.setattr(SliceTask, "metrics", lambda self, table: {"weighted_log_loss": scores.pop(0)})
+    monkeypatch.setattr(checkpoint, "save", save_or_die)
+    monkeypatch.setattr(Worker, "_train_epoch", train_otherwise)
+    monkeypatch.setattr("ray.train.report", lambda metrics: None)
+    with pytest.raises(Killed):
+        Worker(run).work()
+    assert {"best-epoch0001.pt", "best-epoch0002.pt"} == set(run.store.names(".pt"))  # killed exactly between the two
+    scores += [redone, 3.0]
+    Worker(run).work()
+
+    assert run.store.read_json("done.json")["epoch"] == chosen
+    weights = checkpoint.read_weights(run.store, "model.pt")["weights"]
+    assert all(torch.equal(weights[name], after[chosen][name]) for name in weights)
+    assert not all(torch.equal(weights[name], after[3 - chosen][name]) for name in weights)
+    assert run.store.names(".pt") == [f"best-epoch000{chosen}.pt", "model.pt"]
+    monkeypatch.undo()
+    network = tiny_task.network().eval()
+    network.load_state_dict(after[chosen])
+    assert run.inner is not None
+    plan = EvaluationPlan(run.held_out, tiny_task.evaluation_batch, 1, 0)
+    table = evaluate(tiny_task, network, stream(tiny_task, plan, 0.5), torch.device("cpu"))
+    pd.testing.assert_frame_equal(run.predictions(), table.reset_index(drop=True))
+
+
+def test_a_checkpoint_that_names_best_weights_which_are_not_there(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+) -> None:
+    (run, _) = runs_in(tmp_path, prepared, tiny_task, monitor="inner")
+    fit([replace(run, stop_after=1)])
+    run.store.delete("best-epoch0001.pt")
+    with pytest.raises(StopRun, match=r"best-epoch0001\.pt, which its checkpoint names, is not there.*--out"):
+        fit([run])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -29,6 +30,13 @@ def steps(uri: str, run_name: str) -> list[int]:
     runs = client.search_runs([experiment.experiment_id], f"tags.`mlflow.runName` = '{run_name}'")
     assert len(runs) == 1
     return sorted(m.step for m in client.get_metric_history(runs[0].info.run_id, "loss"))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_restarted_job_continues_its_runs(tmp_path: Path) -> None:
@@ -60,7 +68,98 @@ def test_a_server_that_never_answers_costs_ten_seconds_at_most(
         started = time.monotonic()
         assert not tracker.close()
         assert time.monotonic() - started < tracking.LONGEST_WAIT_SECONDS + 1.5
-    assert "run the same command again" in capsys.readouterr().err
+    assert "does not answer; run the same command again" in capsys.readouterr().err
+
+
+def test_a_deleted_experiment_is_named_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    number = client.create_experiment("e", artifact_location=tmp_path.as_uri())
+    client.delete_experiment(number)
+    capsys.readouterr()
+    tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
+    tracker.want("", "job", history=history(1))
+    wait_for(lambda: tracker._failure is not None)  # it is said at the start, while training goes on
+    at_start = capsys.readouterr().err
+    tracker.want("", "job", history=history(2))
+    assert not tracker.close()
+    at_end = capsys.readouterr().err
+    for said in (at_start, at_end):
+        assert said.count("\n") == 1
+        assert 'the experiment "e" was deleted there' in said
+        assert f"mlflow experiments restore --experiment-id {number}" in said
+        assert "choose another --experiment" in said
+        assert "answer" not in said
+
+    client.restore_experiment(number)
+    tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
+    tracker.want("", "job", history=history(2))
+    assert tracker.close()
+    assert steps(uri, "job") == [1, 2]
+
+
+def test_an_experiment_that_is_deleted_and_restored_while_a_job_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.2)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
+    tracker.want("", "job", history=history(1))
+    wait_for(lambda: not tracker._changed)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    tracker.want("", "job", history=history(2))
+    wait_for(lambda: tracker._failure is not None)
+    client.restore_experiment(experiment.experiment_id)
+    tracker.want("", "job", history=history(3), finished=True)
+    assert tracker.close()
+    assert steps(uri, "job") == [1, 2, 3]
+    assert capsys.readouterr().err.count("was deleted there") == 1
+
+
+@pytest.mark.parametrize("when", ["while the job runs", "before it is started again"])
+def test_a_deleted_run_is_logged_again_and_it_is_said(
+    when: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+
+    def job_of_two_runs() -> Tracker:
+        tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
+        tracker.want("", "job", params={"a": 1})
+        tracker.want("fold0", "fold0", parent="", history=history(1))
+        return tracker
+
+    tracker = job_of_two_runs()
+    wait_for(lambda: not tracker._changed)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    old = dict(tracker._ids)
+    for run_id in old.values():
+        client.delete_run(run_id)
+    capsys.readouterr()
+    if when == "before it is started again":
+        assert tracker.close()
+        tracker = job_of_two_runs()
+    tracker.want("fold0", "fold0", parent="", history=history(2), finished=True)
+    tracker.want("", "job", params={"a": 1}, finished=True)
+    assert tracker.close()
+    said = capsys.readouterr().err.splitlines()
+    assert sorted(said) == [
+        f"! MLflow: the run {n} was deleted there; it is logged again, as a new run" for n in ("fold0", "job")
+    ]
+    assert steps(uri, "fold0") == [1, 2]
+    fold = client.get_run(tracker._ids["fold0"])
+    assert fold.data.tags["mlflow.parentRunId"] == tracker._ids[""] != old[""]
+
+
+def test_what_a_database_refuses_is_not_called_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e", tmp_path.as_uri(), "job")
+    tracker.want("", "job", params={"a?": 1})
+    assert not tracker.close()
+    said = capsys.readouterr().err
+    assert "MLflow has not taken everything (Invalid value" in said
+    assert "answer" not in said
 
 
 @pytest.mark.slow

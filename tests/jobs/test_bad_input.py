@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import the_error
+from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
+import medray.ich.task
 from medray.imaging.phantom import PhantomSet
 from medray.shards.pseudonym import read_map
 
@@ -107,6 +111,48 @@ def test_an_output_that_cannot_be_written(flags: list[object], run_in_process: R
 def test_a_key_below_the_output(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     result = run_in_process("ich_cv", *with_flag(flags, "--key-dir", tmp_path / "out" / "key"))
     assert "lies below --out" in the_error(result)
+
+
+def the_traceback(result: tuple[int, str]) -> str:
+    """What the file says that the job names when it ends by a mistake of its own."""
+    status, text = result
+    (line,) = [line for line in text.splitlines() if line.startswith("! error: ")]
+    assert status == 1, text
+    assert "Traceback" not in text
+    assert "a mistake of this program, not of the command (ValueError at " in line
+    path = Path(line.rsplit(" is in ", 1)[1])
+    found = path.read_text()
+    path.unlink()
+    return found
+
+
+def broken(*args: object, **kwargs: object) -> None:
+    np.zeros(3) + np.zeros(4)
+
+
+def test_a_mistake_of_the_programs_own_leaves_its_traceback(
+    flags: list[object], run_in_process: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medray.engine.dataset.Dataset.claim", broken)
+    found = the_traceback(run_in_process("ich_cv", *flags))
+    assert "in broken" in found
+    assert "operands could not be broadcast together" in found
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_mistake_of_the_programs_own_in_a_worker_leaves_its_traceback(
+    flags: list[object], run_in_process: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (medray.ich.task, sys.modules[__name__]):  # the workers get them as they are here
+        register_pickle_by_value(module)
+    monkeypatch.setattr(medray.ich.task.SliceTask, "losses", broken)
+    try:
+        found = the_traceback(run_in_process("ich_cv", *flags, "--until", "backbones"))
+    finally:
+        for module in (medray.ich.task, sys.modules[__name__]):
+            unregister_pickle_by_value(module)
+    assert "in broken" in found
+    assert "operands could not be broadcast together" in found
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -15,9 +18,11 @@ import torch
 from huggingface_hub import constants, hf_hub_download
 from torch import Tensor
 
+from medray.engine.initial import write_initial
 from medray.ich.task import SliceTask
 from medray.nn.backbone import Backbone, first_line
-from medray.nn.weights import load_weights
+from medray.nn.weights import WeightsWarning, load_weights
+from medray.shards.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,11 +86,124 @@ def test_the_body_comes_from_a_hubs_file_and_the_head_stays_its_own(
     assert all(torch.equal(value, head[n]) for n, value in network.head.state_dict().items())
 
 
-def test_a_file_as_a_parallel_training_script_wraps_it(tmp_path: Path) -> None:
+def begin(state: State, prefix: str) -> State:
+    return {f"{prefix}{n}": value for n, value in state.items()}
+
+
+OPTIMIZER = {"state": {0: {"step": torch.zeros(()), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+WRAPPED: list[Callable[[State], Any]] = [
+    *(
+        lambda s, key=key: {"epoch": 3, key: s, "optimizer": OPTIMIZER}  # type: ignore[misc]
+        for key in (
+            "state_dict", "model_state_dict", "model", "net", "ema", "state_dict_ema", "model_ema", "weights_ema",
+            "network", "weights",
+        )
+    ),
+    *(
+        lambda s, prefix=prefix: begin(s, prefix)  # type: ignore[misc]
+        for prefix in (
+            "module.", "model.", "backbone.", "_orig_mod.", "net.", "encoder.", "test_resnet.", "0.",
+            "module.test_resnet.", "_orig_mod.module.", "module._orig_mod.", "model.backbone._orig_mod.net.encoder.",
+        )
+    ),
+    lambda s: {"state_dict": begin(s, "module."), "best_auc": np.float64(0.9), "epoch": np.int64(3)},
+    lambda s: {"checkpoint": {"model": begin(s, "module.model.")}, "epoch": 3},
+    lambda s: {"model": {"n_averaged": torch.tensor(3), **begin(s, "module.")}},  # torch's AveragedModel
+]  # fmt: skip
+
+
+def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*args: object, **kwargs: object) -> None:
+        pytest.fail("the hub was asked")
+
+    for name in ("load_state_dict_from_hf", "load_state_dict_from_url", "download_cached_file", "load_custom_from_hf"):
+        monkeypatch.setattr(f"timm.models._builder.{name}", asked)
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", asked)
+    monkeypatch.setattr("medray.nn.backbone.get_session", asked)
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+def test_a_file_as_other_training_scripts_wrap_it(
+    wrap: Callable[[State], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_hub(monkeypatch)
     state, network = hub_state(), backbone()
-    wrapped = {"epoch": 3, "state_dict": {f"module.{n}": value for n, value in state.items()}}
-    load_weights(network, "test_resnet", 3, str(save_torch(wrapped, tmp_path / "wrapped")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeightsWarning)  # of a classifier under another name than the network's
+        load_weights(network, "test_resnet", 3, str(save_torch(wrap(state), tmp_path / "wrapped")))
     assert all(torch.equal(value, state[n]) for n, value in network.body.state_dict().items())
+
+
+def test_a_score_of_numpy_1_beside_the_tensors(tmp_path: Path) -> None:
+    state, network, path = hub_state(), backbone(), tmp_path / "old.pth"
+    torch.save({"state_dict": state, "best_auc": np.float64(0.9)}, path, _use_new_zipfile_serialization=False)
+    new = path.read_bytes()
+    assert b"numpy._core.multiarray" in new
+    path.write_bytes(new.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    load_weights(network, "test_resnet", 3, str(path))
+    assert all(torch.equal(value, state[n]) for n, value in network.body.state_dict().items())
+
+
+def as_of_2017(state: State) -> State:
+    """A DenseNet under DataParallel as torch 0.3 saved it: ``norm.1`` for ``norm1``, batches are not counted yet."""
+    renamed = {
+        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))([12])\.", r"\1.\2.", n): value for n, value in state.items()
+    }
+    return {f"module.densenet121.{n}": v for n, v in renamed.items() if not n.endswith("num_batches_tracked")}
+
+
+def test_a_densenet_of_2017(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    without_hub(monkeypatch)
+    state = hub_state("densenet121")
+    old = as_of_2017(state)
+    assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in old
+    network = backbone("densenet121")
+    load_weights(
+        network, "densenet121", 3, str(save_torch({"state_dict": old, "best_loss": 0.1}, tmp_path / "chexnet"))
+    )
+    for n, value in network.body.state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, state[n]), n
+    assert "".join(capfd.readouterr()) == ""
+
+
+def the_warning(state: Any, path: Path) -> str:
+    network = backbone()
+    with pytest.warns(WeightsWarning) as said:
+        load_weights(network, "test_resnet", 3, str(save_torch(state, path)))
+    (only,) = said
+    return str(only.message)
+
+
+def test_what_has_no_place_in_the_network_is_named(tmp_path: Path) -> None:
+    state = hub_state()
+    extra = {f"decoder.{i}.weight": torch.zeros(2) for i in range(4)}
+    line = the_warning(begin(state, "encoder.") | extra | {"encoder.aux.bias": torch.zeros(2)}, tmp_path / "unet")
+    assert "5 of its tensors have no place in test_resnet" in line
+    assert line.endswith("encoder.aux.bias, decoder.0.weight, decoder.1.weight, …")
+
+
+def test_of_two_sets_that_fit_the_averaged_one_is_taken_and_it_is_said(tmp_path: Path) -> None:
+    state, averaged, network = hub_state(seed=7), hub_state(seed=8), backbone()
+    path = save_torch({"state_dict": state, "state_dict_ema": averaged}, tmp_path / "timm")
+    with pytest.warns(
+        WeightsWarning, match=r"state_dict_ema: \* is taken; the names of state_dict: \* would fit as well"
+    ):
+        load_weights(network, "test_resnet", 3, str(path))
+    assert all(torch.equal(value, averaged[n]) for n, value in network.body.state_dict().items())
+
+
+def test_a_job_shows_what_has_no_place_and_nothing_of_the_libraries(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = {f"model.{n}": v for n, v in hub_state().items()} | {"loss.weight": torch.zeros(2)}
+    task = SliceTask(backbone="test_resnet", weights=str(save_torch(state, tmp_path / "peer")))
+    write_initial(task, Store(tmp_path / "run"))
+    out, err = capfd.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("! --weights ")
+    assert line.endswith("1 of its tensors have no place in test_resnet and are left out: loss.weight")
 
 
 def test_one_channel_is_the_sum_of_the_files_three(tmp_path: Path) -> None:
@@ -124,10 +242,17 @@ def test_a_file_that_holds_no_tensors(content: bytes, suffix: str, tmp_path: Pat
     assert "not a file of tensors" in the_line(backbone(), tmp_path / f"weights.{suffix}")
 
 
-@pytest.mark.parametrize("value", [torch.zeros(3), [torch.zeros(3)], {}])
+@pytest.mark.parametrize("value", [torch.zeros(3), [torch.zeros(3)]])
 def test_tensors_without_names(value: Any, tmp_path: Path) -> None:
     path = save_torch(value, tmp_path / "weights")
     assert f"holds {type(value).__name__}, expected tensors by name" in the_line(backbone(), path)
+
+
+@pytest.mark.parametrize("value", [{}, {"epoch": 3}, {"state_dict": {}, "epoch": 3}])
+def test_a_file_without_any_tensor(value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_hub(monkeypatch)
+    path = save_torch(value, tmp_path / "weights")
+    assert "holds no tensor, expected tensors by name" in the_line(backbone(), path)
 
 
 class Burglar:
@@ -143,10 +268,18 @@ class Burglar:
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     path = save_torch({"state_dict": hub_state(), "arguments": Burglar(trace)}, tmp_path / "weights")
-    assert "not a file of tensors" in the_line(backbone(), path)
+    line = the_line(backbone(), path)
+    assert "not a file of tensors" in line
+    assert "save the model's state_dict() alone" in line
     assert not trace.exists()
     torch.load(path, weights_only=False)  # the trap works
     assert trace.exists()
+
+
+def test_a_whole_pickled_model(tmp_path: Path) -> None:
+    line = the_line(backbone(), save_torch(timm.create_model("test_resnet"), tmp_path / "model"))
+    assert "timm.models.resnet.ResNet" in line
+    assert "save the model's state_dict() alone" in line
 
 
 @pytest.mark.parametrize(("file", "network"), [("test_byobnet", "test_resnet"), ("test_resnet", "test_efficientnet")])
@@ -163,13 +296,30 @@ def test_a_file_in_which_a_layer_is_missing(tmp_path: Path) -> None:
     del state["conv1.0.weight"]
     line = the_line(backbone(), save_safetensors(state, tmp_path / "hub"))
     assert "another architecture" in line
-    assert "such as conv1.0.weight" in line
+    assert "1 of its" in line
+    assert "not in the file by name, such as conv1.0.weight" in line
+
+
+def test_a_file_without_the_statistics_of_batch_normalization(tmp_path: Path) -> None:
+    state = hub_state()
+    del state["bn1.running_mean"]
+    assert "not in the file by name, such as bn1.running_mean" in the_line(
+        backbone(), save_torch(state, tmp_path / "hub")
+    )
+
+
+def test_a_file_of_which_no_name_fits(tmp_path: Path) -> None:
+    state = {f"layer_{i}": value for i, value in enumerate(hub_state().values())}
+    line = the_line(backbone(), save_safetensors(state, tmp_path / "other"))
+    assert "tensors is in the file by name; they are named like bn1.bias, the file's like layer_0" in line
 
 
 def test_a_file_in_which_a_layer_has_another_shape(tmp_path: Path) -> None:
     state = hub_state()
     state["conv1.0.weight"] = state["conv1.0.weight"][:-1]
-    assert "another architecture" in the_line(backbone(), save_safetensors(state, tmp_path / "hub"))
+    line = the_line(backbone(), save_safetensors(state, tmp_path / "hub"))
+    assert "1 of its" in line
+    assert "another shape, such as conv1.0.weight (16×3×3×3 needed, 15×3×3×3 in the file)" in line
 
 
 def test_a_runs_model_of_another_architecture(tmp_path: Path) -> None:
@@ -187,7 +337,7 @@ def test_keys_in_a_uri_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "secret" in uri  # the address itself goes where it is needed
         raise OSError(f"cannot reach {uri}")
 
-    monkeypatch.setattr("medray.nn.weights.read_file", unreachable)
+    monkeypatch.setattr("medray.nn.weights_file.read_file", unreachable)
     with pytest.raises(ValueError, match="--weights s3://bucket/weights.pt: there is no such file") as error:
         load_weights(backbone(), "test_resnet", 3, "s3://key:secret@bucket/weights.pt?region=us-east-1")
     assert "secret" not in str(error.value)

@@ -26,7 +26,7 @@ class Search:
     name: str = "search"
     """Folder below searches/ in --out. Given again, the search goes on there."""
     trials: int = 50
-    """How many values to try. A finished search goes on where more are asked for."""
+    """How many values to try. A finished search goes on with new values where more are asked for."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How new values are chosen: by Optuna's TPE from the trials before, or at random."""
     prune: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import ray.tune
 
 from medray.engine.cluster import Resources, what_happened
 from medray.engine.fit import start
+from medray.engine.mistakes import is_ours, write_traceback
 from medray.engine.options import Options
 from medray.engine.run import Run
 from medray.engine.samples import Rows
@@ -90,7 +92,8 @@ def run_trial(sampled: dict[str, Any], sweep: Sweep) -> None:
                         raise ValueError(f"{objective} is undefined on the held-out rows of these folds")
             except (ray.exceptions.RayTaskError, ray.exceptions.OutOfMemoryError, ValueError) as error:
                 # a loss that diverges, or a size that does not fit into memory, ends one trial only
-                store.write_json("failed.json", {"epoch": epoch, "reason": what_happened(error)})
+                why = f"{write_traceback(error)} on {socket.gethostname()}" if is_ours(error) else what_happened(error)
+                store.write_json("failed.json", {"epoch": epoch, "reason": why})
                 return
             store.write_json("rungs.json", [*done, {"epoch": epoch, "scores": scores}])
         ray.tune.report({"epoch": epoch, **scores})

@@ -14,6 +14,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # what a trial
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that failed before its first report
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes whatever the verbosity
 
+import numpy as np
 import optuna
 import ray
 import ray.tune
@@ -114,25 +115,43 @@ class StudySearch(OptunaSearch):
 
 def _searcher(search: Search, sweep: Sweep) -> StudySearch:
     database = study_database(search, sweep.store, sweep.options)
-    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    kept: dict[str, Any] = {"constant_liar": True} if search.sampler == "tpe" else {}  # several trials at once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = samplers[search.sampler](seed=search.search_seed, **kept)
+    name = f"{search.name}-{digest(sweep.store.uri)}"
     try:
         storage = optuna.storages.RDBStorage(database)
     except Exception as error:  # SQLAlchemy's and the database drivers' own kinds
         first_line = str(error).splitlines()[0].replace(database, "its URL")
         raise ValueError(f"--study-storage: cannot be opened ({first_line})") from None
+    sampler = _sampler(search, _finished(name, storage))
     names, modes = list(sweep.objectives), [str(mode) for mode in sweep.objectives.values()]
     return StudySearch(
         space={dimension.field: dimension.distribution() for dimension in sweep.space},
         metric=names if len(names) > 1 else names[0],
         mode=modes if len(names) > 1 else modes[0],
         sampler=sampler,
-        study_name=f"{search.name}-{digest(sweep.store.uri)}",
+        study_name=name,
         storage=storage,
     )
+
+
+def _finished(name: str, storage: optuna.storages.BaseStorage) -> int:
+    """Trials of a study that have ended; 0 where there is no such study yet."""
+    if name not in optuna.get_all_study_names(storage):
+        return 0
+    ended = [state for state in optuna.trial.TrialState if state.is_finished()]
+    return len(optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False, states=ended))
+
+
+def _sampler(search: Search, finished: int) -> optuna.samplers.BaseSampler:
+    """A sampler that draws other values than those before it in the study did (optuna issue 3255), and always the same.
+
+    A search that was killed goes on with the sampler that Tune has kept.
+    """
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    kept: dict[str, Any] = {"constant_liar": True} if search.sampler == "tpe" else {}  # several trials at once
+    seed = int(np.random.SeedSequence((search.search_seed, finished)).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return samplers[search.sampler](seed=seed, **kept)
 
 
 def _scheduler(search: Search, sweep: Sweep) -> FIFOScheduler:

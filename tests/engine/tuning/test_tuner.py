@@ -6,8 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -24,7 +27,7 @@ from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search
 from medray.engine.tuning.space import parse_space
 from medray.engine.tuning.trial import Sweep, read_trials
-from medray.engine.tuning.tuner import StudySearch, run_search
+from medray.engine.tuning.tuner import StudySearch, _searcher, run_search
 from medray.ich.classes import CLASSES
 from medray.ich.objective import OBJECTIVES, score_folds
 from medray.ich.task import SliceTask
@@ -115,6 +118,51 @@ def test_an_end_that_only_the_study_knows_is_heard_again(tmp_path: Path) -> None
     (trial,) = optuna.load_study(study_name="s", storage=storage).trials
     assert (trial.state, trial.value) == (optuna.trial.TrialState.COMPLETE, 0.5)
     assert again.suggest("two") is not None
+
+
+def bare_sweep(folder: Path) -> Any:
+    """What a searcher asks of a sweep: one field from 0 to 1."""
+    dimension = SimpleNamespace(field="rate", distribution=lambda: optuna.distributions.FloatDistribution(0, 1))
+    return SimpleNamespace(store=Store(folder), options=None, objectives={"loss": "min"}, space=(dimension,))
+
+
+def drawn(search: Search, folder: Path, parts: tuple[int, ...]) -> list[float]:
+    """What a search draws that is started once for each of ``parts`` with so many more trials."""
+    sweep = bare_sweep(folder)
+    found = []
+    for part, trials in enumerate(parts):
+        searcher = _searcher(search, sweep)
+        for i in range(trials):
+            values = searcher.suggest(f"{part}-{i}")
+            assert values is not None
+            found.append(values["rate"])
+            searcher.on_trial_complete(f"{part}-{i}", {"loss": abs(values["rate"] - 0.3), "training_iteration": 1})
+    return found
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_more_trials_of_a_search_draw_new_values_and_always_the_same(sampler: str, tmp_path: Path) -> None:
+    search = Search(sampler=sampler, search_seed=4)  # type: ignore[arg-type]
+    first = drawn(search, tmp_path / "a", (5, 5, 3))  # tpe draws its first ten at random
+    assert len(set(first)) == 13
+    assert drawn(search, tmp_path / "b", (5, 5, 3)) == first
+    other = Search(sampler=sampler, search_seed=5)  # type: ignore[arg-type]
+    assert not set(drawn(other, tmp_path / "c", (5,))) & set(first)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_killed_search_draws_what_it_would_have_drawn(sampler: str, tmp_path: Path) -> None:
+    """The driver is killed after Optuna had been asked for a fourth trial, of which Tune wrote nothing down."""
+    search = Search(sampler=sampler)  # type: ignore[arg-type]
+    sweep = bare_sweep(tmp_path / "s")
+    searcher = _searcher(search, sweep)
+    for i in range(3):
+        searcher.suggest(f"{i}")
+    searcher.save(str(tmp_path / "state"))
+    lost = searcher.suggest("3")
+    again = _searcher(search, sweep)
+    again.restore(str(tmp_path / "state"))
+    assert again.suggest("3") == lost
 
 
 def test_optuna_and_mlflow_know_every_trial(searched: tuple[Sweep, dict[str, float], dict[str, float]]) -> None:
@@ -213,6 +261,22 @@ def test_a_search_without_any_score_says_why(prepared: Prepared, tiny_task: Slic
     with pytest.raises(ValueError, match=r"no trial came to a score; the first reason: epoch 1: .*the loss is"):
         run_search(Search(trials=1, prune=False), sweep, tracker)
     tracker.close()
+
+
+def test_a_mistake_of_the_programs_own_in_a_trial_leaves_its_traceback(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+) -> None:
+    def broken(task: Any, folds: Any) -> dict[str, float]:
+        return {FIGURE: float((np.zeros(3) + np.zeros(4)).sum())}
+
+    sweep = sweep_in(tmp_path, prepared, replace(tiny_task, epochs=1), ["learning-rate=1e-3..1e-2"], rungs=(1,))
+    tracker = tracker_in(tmp_path)
+    with pytest.raises(ValueError, match=r"first reason: epoch 1: a mistake of this program.*ValueError at") as error:
+        run_search(Search(trials=1, prune=False), replace(sweep, score=broken), tracker)
+    tracker.close()
+    path = Path(str(error.value).rsplit(" is in ", 1)[1].split(" on ")[0])
+    assert "operands could not be broadcast together" in path.read_text()
+    path.unlink()
 
 
 def test_a_database_that_cannot_be_opened(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
