@@ -11,7 +11,6 @@ identifiers: they are for whoever owns the studies. Run again after a kill, it g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pandas as pd
 
@@ -37,6 +36,7 @@ from medray.ich.new_studies import (
 from medray.ich.sequence import SequenceTask
 from medray.ich.study import study_table
 from medray.ich.task import SliceTask
+from medray.shards.names import file_name
 from medray.shards.store import Store
 
 
@@ -81,7 +81,7 @@ def main(job: IchPredict) -> None:
     say(f"{counted(len(files), 'file')}, {counted(len(numbers), 'study')}, {members}")
 
     paths = slices.set_index("slice_id")["path"]
-    stems = {slice_id: PurePosixPath(path).stem for slice_id, path in paths.items()}
+    stems = {slice_id: file_name(path) for slice_id, path in paths.items()}
     bleeding = None if truth is None else bleeding_slices(truth, stems)
     parts = to.sub("parts")  # one a study, so that a restart goes on; not by a tag of the file, which no path may hold
     waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
