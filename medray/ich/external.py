@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.labels import Level, label_ids, read_levelled
-from medray.ich.scores import class_statistics, interval_text, mean_of, sensitivities
+from medray.ich.scores import class_statistics, interval_text, mean_of, sensitivities, slice_losses
 from medray.ich.study import study_table
-from medray.metrics.binary import Ranking, calibration_bins, log_losses
+from medray.metrics.binary import Ranking, calibration_bins
 from medray.metrics.bootstrap import interval_over_groups
 
 Figure = dict[str, float | None]
@@ -223,18 +223,14 @@ def _weighted(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: in
     if missing:
         notes.append(f"no weighted log loss: the labels do not say {', '.join(missing)}")
         return None
-    complete = labels.notna().all(axis=1)
-    if not complete.any():
-        notes.append("no weighted log loss: no slice has all six labels")
-        return None
-    if not complete.all():
-        notes.append(f"weighted log loss of the {int(complete.sum())} slices that have all six labels")
-    rows = scored[complete]
-    probabilities = rows[list(PROBABILITIES)].to_numpy(dtype=np.float64)
-    losses = log_losses(probabilities, labels.loc[complete, list(CLASSES)].to_numpy())
-    per_slice = losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
-    patients = rows["patient_id"].to_numpy()
-    return interval_over_groups({"loss": mean_of(per_slice)}, patients, samples, seed)["loss"]
+    partly = int((~labels.notna().all(axis=1)).sum())
+    if partly:
+        notes.append(
+            f"weighted log loss: {counted(partly, 'slice')} of which some classes are unknown count by the others"
+        )
+    probabilities = scored[list(PROBABILITIES)].to_numpy(dtype=np.float64)
+    losses = slice_losses(probabilities, labels[list(CLASSES)].to_numpy())
+    return interval_over_groups({"loss": mean_of(losses)}, scored["patient_id"].to_numpy(), samples, seed)["loss"]
 
 
 def _of_studies(

@@ -213,7 +213,7 @@ def _merged(
     if repeated is None:
         repeated = int((absent - 1).clip(0).sum() + (present - 1).clip(0).sum())
     table = np.where(present > 0, 1.0, np.where(absent > 0, 0.0, np.nan))
-    stated = ~np.isnan(table).all(axis=0)
+    stated: np.ndarray = ~np.isnan(table).all(axis=0)
 
     both = (absent > 0) & (present > 0)
     conflicts = {}
@@ -229,6 +229,6 @@ def _merged(
     table[wrong] = np.nan
     unsaid = np.isnan(any_) & ~wrong
     any_[unsaid & one], any_[unsaid & none] = 1.0, 0.0
-    types[np.isnan(types) & np.equal(any_, 0)[:, None] & stated[:-1]] = 0.0
+    types[np.isnan(types) & (table[:, -1:] == 0) & stated[:-1]] = 0.0
     frame = pd.DataFrame(table, pd.Index(distinct, dtype="str", name="slice_id"), list(CLASSES))
     return Labels(frame, repeated, conflicts, tuple(np.array(CLASSES)[stated].tolist()))
