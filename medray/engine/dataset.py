@@ -46,13 +46,16 @@ class Dataset:
         self._labels = None if self.labels_uri is None else self._read_labels(self.labels_uri)
 
     def _read_labels(self, uri: str) -> Any:
-        """The system's labels; says which classes they do not speak of."""
+        """The system's labels; says of which classes nothing can be learned."""
         labels = self.system.read_labels(uri)
-        absent = [name for name in self.system.classes if labels.table[name].isna().all()]
+        known = {name: labels.table[name].dropna() for name in self.system.classes}
+        absent = [name for name, values in known.items() if values.empty]
+        alike = [name for name, values in known.items() if len(values) and values.eq(1).all()]
+        flag = self.system.flags[1]
         if absent:
-            warn(
-                f"{self.system.flags[1]}: no label of {', '.join(absent)}: nothing is learned of them, and they have no score"
-            )
+            warn(f"{flag}: no label of {', '.join(absent)}: nothing is learned of it, and it has no score")
+        if alike:
+            warn(f"{flag}: every known label of {', '.join(alike)} is 1: nothing is learned without one of 0")
         return labels
 
     def claim(self, **more: Any) -> None:

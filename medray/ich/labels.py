@@ -213,7 +213,7 @@ def _merged(
     if repeated is None:
         repeated = int((absent - 1).clip(0).sum() + (present - 1).clip(0).sum())
     table = np.where(present > 0, 1.0, np.where(absent > 0, 0.0, np.nan))
-    stated: np.ndarray = ~np.isnan(table).all(axis=0)
+    stated = np.array([not np.isnan(column).all() for column in table.T])
 
     both = (absent > 0) & (present > 0)
     conflicts = {}
