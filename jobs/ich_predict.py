@@ -112,7 +112,10 @@ def main(job: IchPredict) -> None:
     _write_csv(to, "slices.csv", found.drop(columns=["pixels_hash"]))
     _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
     ids, no_images = images_of(table)
-    text, guessed = submission(ids, found, results.read_json("metrics.json")["counts"]["observed_rate"])
+    rates = results.read_json("metrics.json")["counts"]["observed_rate"]
+    if unlearned := [name for name, rate in rates.items() if rate is None]:
+        warn(f"this run had no label of {', '.join(unlearned)}: its probabilities of it say nothing")
+    text, guessed = submission(ids, found, rates)
     to.write_bytes("submission.csv", text.encode())
     if guessed:
         warn(f"submission.csv: {counted(guessed, 'image')} that could not be read got the training data's rates")

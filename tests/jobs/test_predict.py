@@ -108,3 +108,22 @@ def test_a_run_that_was_trained_on_phantoms_says_so(
     assert bleeding.tolist().count(1) == len(stems) // 2
     assert f"scored: {len(stems)} slices of 1 study of 1 patient" in text
     assert "(95%" not in text
+
+
+def test_a_run_without_labels_of_a_class_says_that_it_knows_nothing_of_it(
+    finished: Callable[[str | None], Path], phantoms: PhantomSet, run_in_process: Run, tmp_path: Path
+) -> None:
+    stems = a_study(phantoms, tmp_path / "new")
+    for place, name in (
+        (0, "1.2.840.4"),
+        (1, "1.2.840.5"),
+    ):  # as an archive names them, and cut before their identifiers
+        (tmp_path / "new" / name).write_bytes((tmp_path / "new" / f"{stems[place]}.dcm").read_bytes()[:400])
+    run = finished("somewhere")
+    rates = dict.fromkeys(CLASSES, 0.125) | {"epidural": None, "subdural": None}
+    Store(run).write_json("metrics.json", {"counts": {"observed_rate": rates}})
+    text, submission = predict(run_in_process, run, tmp_path)
+    assert "! this run had no label of epidural, subdural: its probabilities of it say nothing" in text
+    labels = submission.set_index("ID")["Label"]
+    for name in ("1.2.840.4", "1.2.840.5"):
+        assert [labels[f"{name}_{c}"] for c in CLASSES] == [0.5, 0.125, 0.125, 0.125, 0.5, 0.125]
