@@ -113,6 +113,11 @@ def _from_entry(data: bytes, shown: str, folder: Store) -> Labels:
             f"--labels {folder.uri}: {int(twice.sum())} films are in both official lists; keep one line of each"
         )
     split = films["key"].map(both[~both.index.duplicated()])
+    if split.isna().all():
+        raise ValueError(
+            f"--labels {folder.uri}: none of the {len(both):,} names in the official lists is a film of {shown}; they must be "
+            "written alike (00000013_005.png), or take the lists away and folds are drawn by patient"
+        )
     films["split"] = split.astype(object).where(split.notna(), None)
     return _merged(films, OFFICIAL, shown)
 

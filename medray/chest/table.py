@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from medray.chest.classes import FINDINGS, NO_FINDING, finding_named, plain_name, unknown_findings
-from medray.shards.cells import read_cells
+from medray.shards.cells import UNKNOWN, ZEROS_AND_ONES, read_cells, zeros_and_ones
 from medray.shards.names import bare
 
 # plain names of the columns that are read, besides those of findings; the first that a table has is taken
@@ -21,8 +21,6 @@ _STRINGS = ("findinglabels",)
 _NO_FINDING = (plain_name(NO_FINDING),)
 _KNOWN = {*_IMAGE, *_PATIENT, *_AGE, *_SEX, *_VIEW, *_SIDE, *_SPLIT, *_STRINGS, *_NO_FINDING}
 
-_VALUES = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "1.": 1.0, "0.": 0.0}
-_UNKNOWN = {"", "-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "null", "none"}
 _SPLITS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
@@ -89,24 +87,6 @@ def image_column(table: pd.DataFrame) -> str | None:
     return column_of(table, _IMAGE)
 
 
-def label_values(cells: pd.Series, shown: str, flag: str = "--labels") -> np.ndarray:
-    """(rows,) 0, 1 or NaN of a column of cells: empty, -1, "u" and "uncertain" are unknown.
-
-    Raises:
-        ValueError: another cell; the line is named.
-    """
-    codes, distinct = pd.factorize(cells)
-    texts = [" ".join(str(text).lower().split()) for text in distinct]
-    for code, text in enumerate(texts):
-        if text not in _VALUES and text not in _UNKNOWN:
-            line = cells.index[codes == code][0]
-            raise ValueError(
-                f'{flag} {shown}: line {line}: {cells.name} is "{text[:40]}", neither 0 nor 1; leave the cell empty (or '
-                "-1) where it is unknown"
-            )
-    return np.array([_VALUES.get(text, np.nan) for text in texts])[codes]
-
-
 def _from_columns(table: pd.DataFrame, shown: str) -> pd.DataFrame:
     """Labels out of a column for each of some findings."""
     columns = {found: c for c in table.columns if (found := finding_named(c)) is not None}
@@ -118,16 +98,16 @@ def _from_columns(table: pd.DataFrame, shown: str) -> pd.DataFrame:
         raise ValueError(f"--labels {shown}: no column is named like a finding ({', '.join(FINDINGS)}); rename yours")
     empty = np.full(len(table), np.nan)
     labels = pd.DataFrame(
-        {f: label_values(table[columns[f]], shown) if f in columns else empty for f in FINDINGS}, index=table.index
+        {f: zeros_and_ones(table[columns[f]], shown) if f in columns else empty for f in FINDINGS}, index=table.index
     )
     none = column_of(table, _NO_FINDING)
-    labels["no_finding"] = empty if none is None else label_values(table[none], shown)
+    labels["no_finding"] = empty if none is None else zeros_and_ones(table[none], shown)
     return labels
 
 
 def _looks_like_labels(cells: pd.Series) -> bool:
     distinct = {str(text).strip().lower() for text in cells.unique()}
-    return distinct <= _VALUES.keys() | _UNKNOWN and bool(distinct & _VALUES.keys())
+    return distinct <= ZEROS_AND_ONES.keys() | UNKNOWN and bool(distinct & ZEROS_AND_ONES.keys())
 
 
 def _from_strings(cells: pd.Series, shown: str) -> pd.DataFrame:

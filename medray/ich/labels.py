@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from medray.ich.classes import CLASSES
-from medray.shards.cells import read_cells
+from medray.shards.cells import read_cells, zeros_and_ones
 from medray.shards.names import bare
 from medray.shards.packed import read_unpacked
 
@@ -29,15 +29,6 @@ ID_COLUMNS: dict[str, Level] = {
 
 _LONG = ("id", "label")
 _READ = {*_LONG, *map(str.lower, ID_COLUMNS), *CLASSES}
-_VALUES = {
-    "": np.nan,
-    "0": 0.0,
-    "1": 1.0,
-    "0.0": 0.0,
-    "1.0": 1.0,
-    "0.": 0.0,
-    "1.": 1.0,
-}  # pandas writes 1.0 beside empty
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ def read_levelled(uri: str) -> tuple[Level, Labels, str]:
     * the challenge's long CSV: a column ID, ``<slice>_<class>``, and a column Label;
     * a table with one of ID_COLUMNS and a column for each of some classes.
 
-    Other columns are ignored. A label is 0, 1 or empty, which is unknown. Ids lose the suffix of an image file.
+    Other columns are ignored. What is unknown is empty, -1 or "uncertain". Ids lose the suffix of an image file.
     Identical repeated rows are merged. An id whose rows contradict each other, or whose ``any`` is not the OR of its
     five types, keeps no label: nobody can say which row is right. What follows from ``any`` being that OR is known
     without being stated: it is 1 where a type is 1, and the types are 0 where it is 0; but nothing becomes known of a
@@ -133,23 +124,10 @@ def _from_long(cells: pd.DataFrame, shown: str) -> Labels:
         raise ValueError(
             f"--labels {shown}: line {line}: no class in this ID; it must end in one of _{', _'.join(CLASSES)}"
         )
-    values = _values(cells["label"], "label", shown)
+    values = zeros_and_ones(cells["label"], shown)
     slices = pc.dictionary_encode(pc.struct_field(parts, "slice"))
     codes = slices.indices.to_numpy()
     return _merged(codes, slices.dictionary.to_pylist(), place.astype(np.int64), values)
-
-
-def _values(cells: pd.Series, name: str, shown: str) -> np.ndarray:
-    """(rows,) 0, 1 or NaN."""
-    codes, distinct = pd.factorize(cells)
-    for code, text in enumerate(distinct):
-        if text not in _VALUES:
-            line, one_line = cells.index[(codes == code).argmax()], " ".join(str(text).split())
-            raise ValueError(
-                f'--labels {shown}: line {line}: {name} is "{one_line[:40]}", neither 0 nor 1; leave the cell empty '
-                "where it is unknown"
-            )
-    return np.array([_VALUES[text] for text in distinct])[codes]
 
 
 def _from_wide(cells: pd.DataFrame, columns: dict[str, str], shown: str) -> tuple[Level, Labels]:
@@ -164,7 +142,7 @@ def _from_wide(cells: pd.DataFrame, columns: dict[str, str], shown: str) -> tupl
     if ids.eq("").any():
         line = cells.index[ids.eq("").to_numpy().argmax()]
         raise ValueError(f"--labels {shown}: line {line}: {id_name} is empty; fill it in or drop the line")
-    values = np.stack([_values(cells[columns[name]], name, shown) for name in named], axis=1)
+    values = np.stack([zeros_and_ones(cells[columns[name]].rename(name), shown) for name in named], axis=1)
     codes, distinct = pd.factorize(ids)
     repeated = int(pd.DataFrame(values).assign(id=codes).duplicated().sum())
     places = np.array([CLASSES.index(name) for name in named])

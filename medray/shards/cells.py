@@ -8,10 +8,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+
+ZEROS_AND_ONES = {"0": 0.0, "0.0": 0.0, "0.": 0.0, "1": 1.0, "1.0": 1.0, "1.": 1.0}  # 1.0: pandas, beside empty cells
+UNKNOWN = {"", "-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "null", "none"}
 
 _SEPARATORS = (",", ";", "\t")  # the second is what Excel writes where a comma is the decimal point
 
@@ -49,6 +53,24 @@ def read_cells(
         raise ValueError(f"{flag} {shown}: there is no row in it")
     names = [n if n and header.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(header)][: rows.shape[1]]
     return rows.set_axis(names, axis=1)
+
+
+def zeros_and_ones(cells: pd.Series, shown: str, flag: str = "--labels") -> np.ndarray:
+    """(rows,) 0, 1 or NaN, for what is in UNKNOWN, of a column of ``read_cells``.
+
+    Raises:
+        ValueError: another cell; the line is named.
+    """
+    codes, distinct = pd.factorize(cells)
+    texts = [" ".join(str(text).lower().split()) for text in distinct]
+    for code, text in enumerate(texts):
+        if text not in ZEROS_AND_ONES and text not in UNKNOWN:
+            line = cells.index[(codes == code).argmax()]
+            raise ValueError(
+                f'{flag} {shown}: line {line}: {cells.name} is "{text[:40]}", neither 0 nor 1; leave the cell empty (or '
+                "-1) where it is unknown"
+            )
+    return np.array([ZEROS_AND_ONES.get(text, np.nan) for text in texts])[codes]
 
 
 def read_lines(data: bytes, shown: str, flag: str = "--labels") -> list[tuple[int, list[str]]]:

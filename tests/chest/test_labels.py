@@ -53,6 +53,16 @@ def test_the_official_lists_are_the_split_and_hold_no_val(tmp_path: Path) -> Non
         assert labels.split == OFFICIAL
 
 
+def test_official_lists_of_other_films_are_refused(tmp_path: Path) -> None:
+    uri = entry(tmp_path, FOUR)
+    (tmp_path / "train_val_list.txt").write_text("00000009_000.png\n")
+    (tmp_path / "test_list.txt").write_text("images/00000002_000.png\n")
+    with pytest.raises(
+        ValueError, match=r"none of the 2 names in the official lists is a film of .*Data_Entry_2017.csv"
+    ):
+        read_labels(uri)
+
+
 def test_a_film_in_both_official_lists_is_refused(tmp_path: Path) -> None:
     uri = entry(tmp_path, FOUR)
     for name in ("train_val_list.txt", "test_list.txt"):

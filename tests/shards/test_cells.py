@@ -3,12 +3,13 @@ from __future__ import annotations
 import csv
 import io
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medray.shards.cells import read_cells, read_lines
+from medray.shards.cells import read_cells, read_lines, zeros_and_ones
 
 ROWS = [["ID", "Label", "Site"], ["a", "0", ""], ["b", "1", "north wing"]]
 
@@ -112,3 +113,12 @@ def test_lines_of_a_list() -> None:
     for encoding in ("utf-16", "utf-16-le"):
         with pytest.raises(ValueError, match=r"^--labels list.txt: not a text file in UTF-8; save it as one$"):
             read_lines("a.png\r\n".encode(encoding), "list.txt")
+
+
+def test_cells_as_labels() -> None:
+    cells = read_cells(b"a,b\n1,0.0\n0,Uncertain\n1.0,\n-1,n/a\n", "t.csv")
+    np.testing.assert_array_equal(zeros_and_ones(cells["a"], "t.csv"), [1, 0, 1, np.nan])
+    np.testing.assert_array_equal(zeros_and_ones(cells["b"], "t.csv"), [0, np.nan, np.nan, np.nan])
+    other = read_cells(b'a,b\n\n1,0\n0,"may\nbe"\n', "t.csv")
+    with pytest.raises(ValueError, match=r'^--reader t.csv: line 5: b is "may be", neither 0 nor 1; leave .* unknown$'):
+        zeros_and_ones(other["b"], "t.csv", "--reader")
