@@ -49,7 +49,8 @@ class IchCV:
     dicom: str | None = None
     """Folder or URI with the DICOM files, in any order. Where not given, phantoms are written and used."""
     labels: str | None = None
-    """The labels as the challenge's long CSV (ID,Label)."""
+    """Labels of slices: the challenge's long CSV (ID,Label), or a table of slice_id or SOPInstanceUID and one or more of
+    the six classes. What is unknown is empty or not there."""
     until: Literal["shards", "backbones", "features", "sequence", "report"] = "report"
     """End after this stage."""
     options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=lambda: Options(out="out/ich"))

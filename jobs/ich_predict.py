@@ -11,7 +11,6 @@ identifiers: they are for whoever owns the studies. Run again after a kill, it g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pandas as pd
 
@@ -38,6 +37,7 @@ from medray.ich.sequence import SequenceTask
 from medray.ich.study import study_table
 from medray.ich.task import SliceTask
 from medray.shards.inventory import set_aside
+from medray.shards.names import file_name
 from medray.shards.store import Store
 
 
@@ -87,7 +87,7 @@ def main(job: IchPredict) -> None:
     say(f"{counted(len(files), 'file')}, {counted(len(numbers), 'study')}, {members}")
 
     paths = slices.set_index("slice_id")["path"]
-    stems = {slice_id: PurePosixPath(path).stem for slice_id, path in paths.items()}
+    stems = {slice_id: file_name(path) for slice_id, path in paths.items()}
     bleeding = None if truth is None else bleeding_slices(truth, stems)
     waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
     progress = Progress("studies", len(numbers), "studies", done=len(numbers) - waiting["study_id"].nunique())
@@ -118,7 +118,10 @@ def main(job: IchPredict) -> None:
     _write_csv(to, "slices.csv", found.assign(series_id=series).drop(columns=["pixels_hash"]))
     _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
     ids, no_images = images_of(inventory.table)
-    text, guessed = submission(ids, found, results.read_json("metrics.json")["counts"]["observed_rate"])
+    rates = results.read_json("metrics.json")["counts"]["observed_rate"]
+    if unlearned := [name for name, rate in rates.items() if rate is None]:
+        warn(f"this run had no label of {', '.join(unlearned)}: its probabilities of it say nothing")
+    text, guessed = submission(ids, found, rates)
     to.write_bytes("submission.csv", text.encode())
     if guessed:
         warn(f"submission.csv: {counted(guessed, 'image')} that were set aside got the training data's rates")

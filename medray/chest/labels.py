@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.fs as pafs
 
 from medray.chest.classes import FINDINGS
 from medray.chest.table import films_of, image_keys, nih_patients, read_rows
+from medray.shards.cells import read_lines
 from medray.shards.packed import read_unpacked, read_unpacked_in
 from medray.shards.store import Store
 
@@ -98,13 +98,13 @@ def _from_entry(data: bytes, shown: str, folder: Store) -> Labels:
     split_of: list[pd.Series] = []
     for split, name in lists.items():
         text, where = read_unpacked_in(folder, str(name))
-        rows = [line.split() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+        rows = [words for _, words in read_lines(text, where)]
         if any(len(row) != 1 for row in rows):
             raise ValueError(
                 f"--labels {where}: the official list has file names only, these lines have more; for the three lists "
                 f"with labels remove {_OFFICIAL['train']} and give the folder"
             )
-        keys = image_keys(pd.Series([row[0] for row in rows], dtype=str))
+        keys = image_keys(pd.Series([row[0] for row in rows], dtype="str"))
         split_of.append(pd.Series(split, index=keys))
     both = pd.concat(split_of)
     twice = both.groupby(level=0).nunique() > 1
@@ -113,6 +113,11 @@ def _from_entry(data: bytes, shown: str, folder: Store) -> Labels:
             f"--labels {folder.uri}: {int(twice.sum())} films are in both official lists; keep one line of each"
         )
     split = films["key"].map(both[~both.index.duplicated()])
+    if split.isna().all():
+        raise ValueError(
+            f"--labels {folder.uri}: none of the {len(both):,} names in the official lists is a film of {shown}; they must be "
+            "written alike (00000013_005.png), or take the lists away and folds are drawn by patient"
+        )
     films["split"] = split.astype(object).where(split.notna(), None)
     return _merged(films, OFFICIAL, shown)
 
@@ -151,21 +156,20 @@ def _from_three(lists: dict[str, tuple[bytes, str]], entry: tuple[bytes, str] | 
 
 
 def _list(data: bytes, shown: str, split: str) -> pd.DataFrame:
-    try:
-        rows = pd.read_csv(io.BytesIO(data), sep=r"\s+", header=None, dtype=str, keep_default_na=False)
-    except ValueError:
-        rows = pd.DataFrame()
-    if rows.shape[1] != len(FINDINGS) + 1:
-        raise ValueError(
-            f"--labels {shown}: a line must be a file name and {len(FINDINGS)} times 0 or 1, in the order "
-            f"{', '.join(FINDINGS)}"
-        )
-    labels = rows.iloc[:, 1:]
-    wrong = ~labels.isin(["0", "1"]).all(axis=1)
-    if wrong.any():
-        raise ValueError(f"--labels {shown}: line {int(np.flatnonzero(wrong)[0]) + 1}: a label is neither 0 nor 1")
-    films = pd.DataFrame((labels == "1").to_numpy(dtype=np.float64), columns=list(FINDINGS))
-    films.insert(0, "key", image_keys(rows[0]))
+    lines = read_lines(data, shown)
+    for number, words in lines:
+        if len(words) != len(FINDINGS) + 1:
+            raise ValueError(
+                f"--labels {shown}: line {number}: a line must be a file name and {len(FINDINGS)} times 0 or 1, in the "
+                f"order {', '.join(FINDINGS)}"
+            )
+        if not {"0", "1"}.issuperset(words[1:]):
+            raise ValueError(f"--labels {shown}: line {number}: a label is neither 0 nor 1")
+    if not lines:
+        raise ValueError(f"--labels {shown}: there is no line in it")
+    rows = [words for _, words in lines]
+    films = pd.DataFrame(np.array([words[1:] for words in rows]) == "1", columns=list(FINDINGS), dtype=np.float64)
+    films.insert(0, "key", image_keys(pd.Series([words[0] for words in rows], dtype="str")))
     films["split"] = split
     return films
 

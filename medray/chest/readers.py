@@ -13,7 +13,8 @@ from sklearn.metrics import cohen_kappa_score
 from medray.chest.classes import members, plain_name, unknown_findings
 from medray.chest.decisions import decisions
 from medray.chest.inventory import rows_of
-from medray.chest.table import image_column, image_keys, label_values, read_rows
+from medray.chest.table import image_column, image_keys, read_rows
+from medray.shards.cells import zeros_and_ones
 from medray.shards.packed import read_unpacked
 
 
@@ -49,9 +50,9 @@ def read_reader(uri: str, targets: Sequence[str]) -> pd.DataFrame:
     for target in targets:
         name, findings = members(target)
         if plain_name(name) in by_plain:
-            answers[name] = label_values(table[by_plain[plain_name(name)]], shown, "--reader")
+            answers[name] = zeros_and_ones(table[by_plain[plain_name(name)]], shown, "--reader")
         elif all(plain_name(finding) in by_plain for finding in findings):
-            parts = [label_values(table[by_plain[plain_name(f)]], shown, "--reader") for f in findings]
+            parts = [zeros_and_ones(table[by_plain[plain_name(f)]], shown, "--reader") for f in findings]
             answers[name] = either(np.stack(parts, axis=1))
     if not answers:
         others = [column for column in table.columns if column != image]

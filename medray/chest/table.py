@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import numpy as np
 import pandas as pd
 
 from medray.chest.classes import FINDINGS, NO_FINDING, finding_named, plain_name, unknown_findings
+from medray.shards.cells import UNKNOWN, ZEROS_AND_ONES, read_cells, zeros_and_ones
+from medray.shards.names import bare
 
 # plain names of the columns that are read, besides those of findings; the first that a table has is taken
 _IMAGE = ("imageindex", "path", "image", "imageid", "imagepath", "filename", "file", "sopinstanceuid", "dicomid")
@@ -22,48 +21,28 @@ _STRINGS = ("findinglabels",)
 _NO_FINDING = (plain_name(NO_FINDING),)
 _KNOWN = {*_IMAGE, *_PATIENT, *_AGE, *_SEX, *_VIEW, *_SIDE, *_SPLIT, *_STRINGS, *_NO_FINDING}
 
-_VALUES = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "1.": 1.0, "0.": 0.0}
-_UNKNOWN = {"", "-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "null", "none"}
 _SPLITS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_EXTENSIONS = r"(?i)\.(png|jpe?g|dcm|dicom)$"
 _OLDEST_YEARS = 120
 
 
 def image_keys(names: pd.Series) -> pd.Series:
-    """Names of images as they are compared: with slashes, without the extension of an image."""
-    return names.str.strip().str.replace("\\", "/").str.replace(_EXTENSIONS, "", regex=True)
+    """Names of images as they are compared: with slashes, without the suffix of an image."""
+    return names.str.strip().str.replace("\\", "/").map(bare).astype("str")
 
 
 def read_rows(data: bytes, shown: str, flag: str = "--labels") -> pd.DataFrame:
-    """The cells of a CSV as text, by the number of their line.
+    """The cells of a CSV as text, by the number of their line. Raises ValueError as ``read_cells``, where two columns
+    that are read have one name."""
+    return read_cells(data, shown, flag, _meaning)
 
-    Raises:
-        ValueError: no CSV, no row, a row of another length than the header, a column twice.
-    """
-    try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header = [" ".join(name.split()) for name in next(lines, [])]
-        rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error):
-        raise ValueError(f"{flag} {shown}: not a CSV file in UTF-8; save it as one") from None
-    if not rows:
-        raise ValueError(f"{flag} {shown}: there is no row in it")
-    longest = max(len(row) for _, row in rows)
-    while len(header) > longest and not header[-1]:
-        header.pop()  # the published list of boxes has three more commas in its header than in its rows
-    names = [plain_name(name) for name in header]
-    for name in _KNOWN | {plain_name(finding) for finding in FINDINGS}:
-        if names.count(name) > 1:
-            raise ValueError(f"{flag} {shown}: {names.count(name)} columns are named {name}; keep one")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{flag} {shown}: line {line} has {len(row)} cells, the header has {len(header)}")
-    unique = [name if name and header.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(header)]
-    return pd.DataFrame([row for _, row in rows], columns=unique, index=[line for line, _ in rows], dtype="str")
+
+def _meaning(column: str) -> str | None:
+    plain = plain_name(finding_named(column) or column)
+    return plain if plain in _KNOWN or finding_named(column) else None
 
 
 def films_of(table: pd.DataFrame, shown: str) -> pd.DataFrame:
@@ -84,11 +63,11 @@ def films_of(table: pd.DataFrame, shown: str) -> pd.DataFrame:
         )
         why = "" if image is None else "; without it films of one patient would be trained on and scored"
         raise ValueError(f"--labels {shown}: no column {what}; its columns are {', '.join(table.columns)[:160]}{why}")
-    empty = table[image].str.strip().eq("") | table[patient].str.strip().eq("")
+    empty = table[image].eq("") | table[patient].eq("")
     if empty.any():
         line = table.index[empty][0]
         raise ValueError(f"--labels {shown}: line {line}: image or patient is empty; fill it in or drop the line")
-    films = pd.DataFrame({"key": image_keys(table[image]), "patient_id": table[patient].str.strip()})
+    films = pd.DataFrame({"key": image_keys(table[image]), "patient_id": table[patient]})
     films["age_years"] = _ages(table)
     films["sex"] = _first_letter(table, _SEX)
     films["view"] = _views(table)
@@ -108,24 +87,6 @@ def image_column(table: pd.DataFrame) -> str | None:
     return column_of(table, _IMAGE)
 
 
-def label_values(cells: pd.Series, shown: str, flag: str = "--labels") -> np.ndarray:
-    """(rows,) 0, 1 or NaN of a column of cells: empty, -1, "u" and "uncertain" are unknown.
-
-    Raises:
-        ValueError: another cell; the line is named.
-    """
-    codes, distinct = pd.factorize(cells)
-    texts = [str(text).strip().lower() for text in distinct]
-    for code, text in enumerate(texts):
-        if text not in _VALUES and text not in _UNKNOWN:
-            line = cells.index[codes == code][0]
-            raise ValueError(
-                f'{flag} {shown}: line {line}: {cells.name} is "{text[:40]}", neither 0 nor 1; leave the cell empty (or '
-                "-1) where it is unknown"
-            )
-    return np.array([_VALUES.get(text, np.nan) for text in texts])[codes]
-
-
 def _from_columns(table: pd.DataFrame, shown: str) -> pd.DataFrame:
     """Labels out of a column for each of some findings."""
     columns = {found: c for c in table.columns if (found := finding_named(c)) is not None}
@@ -137,16 +98,16 @@ def _from_columns(table: pd.DataFrame, shown: str) -> pd.DataFrame:
         raise ValueError(f"--labels {shown}: no column is named like a finding ({', '.join(FINDINGS)}); rename yours")
     empty = np.full(len(table), np.nan)
     labels = pd.DataFrame(
-        {f: label_values(table[columns[f]], shown) if f in columns else empty for f in FINDINGS}, index=table.index
+        {f: zeros_and_ones(table[columns[f]], shown) if f in columns else empty for f in FINDINGS}, index=table.index
     )
     none = column_of(table, _NO_FINDING)
-    labels["no_finding"] = empty if none is None else label_values(table[none], shown)
+    labels["no_finding"] = empty if none is None else zeros_and_ones(table[none], shown)
     return labels
 
 
 def _looks_like_labels(cells: pd.Series) -> bool:
     distinct = {str(text).strip().lower() for text in cells.unique()}
-    return distinct <= _VALUES.keys() | _UNKNOWN and bool(distinct & _VALUES.keys())
+    return distinct <= ZEROS_AND_ONES.keys() | UNKNOWN and bool(distinct & ZEROS_AND_ONES.keys())
 
 
 def _from_strings(cells: pd.Series, shown: str) -> pd.DataFrame:
@@ -170,20 +131,20 @@ def _ages(table: pd.DataFrame) -> pd.Series | float:
     if column is None:
         return np.nan
     # older releases of Data_Entry write "058Y", and a few ages of several hundred years
-    years = pd.to_numeric(table[column].str.strip().str.removesuffix("Y"), errors="coerce")
+    years = pd.to_numeric(table[column].str.removesuffix("Y"), errors="coerce")
     return years.where(years.between(0, _OLDEST_YEARS))
 
 
 def _first_letter(table: pd.DataFrame, names: tuple[str, ...]) -> pd.Series | None:
     column = column_of(table, names)
-    return None if column is None else _or_none(table[column].str.strip().str.upper().str[:1])
+    return None if column is None else _or_none(table[column].str.upper().str[:1])
 
 
 def _views(table: pd.DataFrame) -> pd.Series | None:
     column, side = column_of(table, _VIEW), column_of(table, _SIDE)
-    views = pd.Series("", index=table.index) if column is None else table[column].str.strip().str.upper()
+    views = pd.Series("", index=table.index) if column is None else table[column].str.upper()
     if side is not None:
-        lateral = table[side].str.strip().str.lower().eq("lateral")
+        lateral = table[side].str.lower().eq("lateral")
         views = views.mask(lateral, "LATERAL")
     return _or_none(views)
 
@@ -192,7 +153,7 @@ def _splits(table: pd.DataFrame, shown: str) -> pd.Series | None:
     column = column_of(table, _SPLIT)
     if column is None:
         return None
-    plain = table[column].str.strip().str.lower()
+    plain = table[column].str.lower()
     wrong = ~plain.isin([*_SPLITS, ""])
     if wrong.any():
         line = table.index[wrong][0]

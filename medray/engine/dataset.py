@@ -10,7 +10,7 @@ from medray.engine.cluster import connect
 from medray.engine.options import Options
 from medray.engine.phantoms import phantom_files
 from medray.engine.prepare import Prepared, prepare
-from medray.engine.progress import say
+from medray.engine.progress import say, warn
 from medray.imaging.phantom import PhantomSpec
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
@@ -43,7 +43,20 @@ class Dataset:
         self.options.pseudonyms()  # a key that cannot be had, and a folder that is none, end it before anything is claimed
         if self.files_uri is not None:
             self.files = Store(self.files_uri).files()
-        self._labels = None if self.labels_uri is None else self.system.read_labels(self.labels_uri)
+        self._labels = None if self.labels_uri is None else self._read_labels(self.labels_uri)
+
+    def _read_labels(self, uri: str) -> Any:
+        """The system's labels; says of which classes nothing can be learned."""
+        labels = self.system.read_labels(uri)
+        known = {name: labels.table[name].dropna() for name in self.system.classes}
+        absent = [name for name, values in known.items() if values.empty]
+        alike = [name for name, values in known.items() if len(values) and values.eq(1).all()]
+        flag = self.system.flags[1]
+        if absent:
+            warn(f"{flag}: no label of {', '.join(absent)}: nothing is learned of it, and it has no score")
+        if alike:
+            warn(f"{flag}: every known label of {', '.join(alike)} is 1: nothing is learned without one of 0")
+        return labels
 
     def claim(self, **more: Any) -> None:
         """Make --out this data's folder, or go on in it.
@@ -69,7 +82,7 @@ class Dataset:
             say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
             assert self.phantoms is not None, "checked when it was made"
             self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.phantoms)
-            self._labels = self.system.read_labels(self.labels_uri)
+            self._labels = self._read_labels(self.labels_uri)
             self.files = self.folder.files()
 
     def use_lists(self) -> dict[str, int]:

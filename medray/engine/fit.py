@@ -69,7 +69,10 @@ def _check(run: Run) -> None:
     """What would fail after minutes of start-up, and would fail again at each retry, fails here."""
     run.resources.world_sizes(run.task.batch_size)
     if len(run.train) < 2:
-        raise ValueError(f"run {run.name}: {len(run.train)} training rows")
+        raise ValueError(
+            f"run {run.name}: {len(run.train)} rows with a label to learn from, without its held-out patients; label more "
+            "patients, or use fewer folds"
+        )
 
 
 def start(run: Run) -> ray.ObjectRef:

@@ -188,6 +188,8 @@ def _given(
 
 def _warn_of_missing(index: pd.DataFrame, labels: list[str]) -> None:
     for name in labels:
+        if index[name].isna().all():  # that is said where the labels are read
+            continue
         folds = sorted(set(index["fold"]) - {-1})
         empty = [k for k in folds if not (index.loc[index["fold"] == k, name] == 1).any()]
         if empty:

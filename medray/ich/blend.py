@@ -140,16 +140,16 @@ def find_weights(
     weights in both spaces, so it says what there was to find. "equal" looks at nothing.
 
     Args:
-        probabilities: (models, n, 6). labels: (n, 6); rows with a NaN do not count.
+        probabilities: (models, n, 6). labels: (n, 6), NaN where unknown.
         trials: of optuna, with those that it begins with: at least models + 1 are made.
     Returns:
-        (models,) 0 or more, summing to 1; equal where no row is labelled.
+        (models,) 0 or more, summing to 1; equal where no label is known.
     """
     models = len(probabilities)
     if not models:
         raise ValueError("there is no model to blend")
     equal = np.full(models, 1 / models)
-    known = ~np.isnan(np.asarray(labels, dtype=np.float64)).any(axis=1)
+    known = ~np.isnan(np.asarray(labels, dtype=np.float64)).all(axis=1)
     if method == "equal" or models == 1 or not known.any():
         return equal
     loss = _Loss(probabilities[:, known], labels[known], space)
@@ -188,7 +188,7 @@ def nested(
 
 
 class _Loss:
-    """The challenge's weighted log loss of a blend, as a function of the weights.
+    """The challenge's weighted log loss of a blend, as a function of the weights; as ``scores.weighted_log_loss``.
 
     Every prediction is turned toward its label once: a logit changes sign where the label is 0, a probability becomes
     that of what was there. What remains of an evaluation is one product of weights and a matrix, and one function of
@@ -199,7 +199,7 @@ class _Loss:
     def __init__(self, probabilities: np.ndarray, labels: np.ndarray, space: Space) -> None:
         self.space = space
         rows = labels.shape[0]
-        positive = np.asarray(labels, dtype=bool)
+        positive = np.asarray(labels) == 1
         self.toward = np.empty((len(probabilities), len(CLASSES) * rows), dtype=np.float32)
         for place, one in enumerate(probabilities):
             if space == "logit":
@@ -209,6 +209,13 @@ class _Loss:
                 turned = np.where(positive, one, 1 - np.asarray(one, dtype=np.float64))
             self.toward[place] = turned.T.ravel()  # class by class: numpy adds long runs pairwise, hence precisely
         self.share = np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS) / rows
+        known = ~np.isnan(labels)
+        # (6, rows) what an entry counts where a slice's other classes are unknown; None where all are known, which is
+        # the rule: the product is half of an evaluation
+        self.counts: np.ndarray | None = None
+        if not known.all():
+            of_slice = sum(SCORE_WEIGHTS) / (known @ np.array(SCORE_WEIGHTS))
+            self.counts = (known * of_slice[:, None]).T.astype(np.float32)
 
     def __call__(self, weights: np.ndarray) -> float:
         """(models,) summing to 1 → mean over slices, in nats."""
@@ -217,7 +224,7 @@ class _Loss:
     def with_gradient(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
         blend = self._blend(weights)
         slope = -expit(-blend) if self.space == "logit" else -1 / np.maximum(blend, np.float32(SCORE_CLIP))
-        by_class = slope.reshape(len(CLASSES), -1) * self.share[:, None].astype(np.float32)
+        by_class = self._counted(slope) * self.share[:, None].astype(np.float32)
         return self._mean(blend), (self.toward @ by_class.ravel()).astype(np.float64)
 
     def _blend(self, weights: np.ndarray) -> np.ndarray:
@@ -229,7 +236,11 @@ class _Loss:
             losses = np.log1p(np.exp(-blend))
         else:
             losses = -np.log(np.maximum(blend, np.float32(SCORE_CLIP)))
-        return float(losses.reshape(len(CLASSES), -1).sum(axis=1).astype(np.float64) @ self.share)
+        return float(self._counted(losses).sum(axis=1).astype(np.float64) @ self.share)
+
+    def _counted(self, entries: np.ndarray) -> np.ndarray:
+        by_class = entries.reshape(len(CLASSES), -1)
+        return by_class if self.counts is None else by_class * self.counts
 
 
 def _search(loss: _Loss, models: int, trials: int, seed: int) -> np.ndarray:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
-from medray.ich.labels import Level, from_long, from_wide, is_long
-from medray.ich.scores import class_statistics, interval_text, mean_of, sensitivities
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.labels import Level, label_ids, read_levelled
+from medray.ich.scores import class_statistics, interval_text, mean_of, sensitivities, slice_losses
 from medray.ich.study import study_table
-from medray.metrics.binary import Ranking, calibration_bins, log_losses
+from medray.metrics.binary import Ranking, calibration_bins
 from medray.metrics.bootstrap import interval_over_groups
-from medray.shards.packed import read_unpacked
 
 Figure = dict[str, float | None]
 """value, and low and high of its 95% interval; None where undefined."""
@@ -37,34 +36,13 @@ class Truth:
 def read_truth(uri: str) -> Truth:
     """Read labels from a path or URI: the challenge's long CSV, of any of its classes, or a table by slice or study.
 
-    Repeated rows are merged; an id whose rows contradict each other, or whose ``any`` contradicts its types, keeps no
-    label. Where the five types are given and ``any`` is not, it is their OR.
-
     Raises:
-        ValueError: one line that names the file, what is wrong in it and the way out.
+        ValueError: as ``read_levelled``.
     """
-    data, shown = read_unpacked(uri)
-    level: Level
-    level, labels = ("slice", from_long(data, shown)) if is_long(data) else from_wide(data, shown)
-    table, conflicts = labels.table.copy(), set(labels.conflicts)
-    notes = [f"{labels.repeated_rows} repeated label rows, merged"] if labels.repeated_rows else []
-    types = table[list(CLASSES[:-1])]
-    either = types.max(axis=1)
-    # read_labels looks for this only where all six are there; here they need not be
-    denied = table["any"].eq(0) & either.eq(1)
-    table.loc[denied, :] = np.nan
-    conflicts |= set(table.index[denied])
-    if conflicts:
-        notes.append(f"{counted(len(conflicts), level)} whose labels contradict each other: their labels are set aside")
-    if table["any"].isna().all() and types.notna().any().all():
-        table["any"] = either.where(types.notna().all(axis=1) | either.eq(1))
-        notes.append('the file does not say "any": it is the OR of the five types')
-    classes = tuple(name for name in CLASSES if table[name].notna().any())
-    if not classes:
-        raise ValueError(f"--labels {shown}: there is no label in it that can be used; {'; '.join(notes) or 'fill it'}")
-    table = table[list(classes)].dropna(how="all")
-    table.index = table.index.astype(str)
-    return Truth(level, classes, table, tuple(notes))
+    level, labels, _ = read_levelled(uri)
+    classes = tuple(name for name in CLASSES if labels.table[name].notna().any())
+    table = labels.table[list(classes)].dropna(how="all")
+    return Truth(level, classes, table, tuple(labels.notes(level)))
 
 
 def bleeding_slices(truth: Truth, stems: Mapping[str, str]) -> pd.Series | None:
@@ -166,14 +144,10 @@ def _label_ids(
     ids = table[f"{level}_id"].astype(str)
     if level == "study" or not stems:
         return ids
-    stem = ids.map(dict(stems))
-    by_name = ~ids.isin(known.index) & stem.isin(known.index)
-    ids = ids.mask(by_name, stem)
-    # "IM0001" is in every folder of some archives: such a name says nothing
-    shared = by_name & ids.duplicated(keep=False)
-    if shared.any():
-        notes.append(f"{int(shared.sum())} slices share a file name with another: labels under it are not used")
-    return ids.mask(shared)
+    ids, shared = label_ids(ids, ids.map(dict(stems)), known.index)
+    if shared:
+        notes.append(f"{shared} slices share a file name with another: labels under it are not used")
+    return ids
 
 
 def _no_overlap(table: pd.DataFrame, known: pd.DataFrame, level: Level) -> str:
@@ -249,18 +223,14 @@ def _weighted(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: in
     if missing:
         notes.append(f"no weighted log loss: the labels do not say {', '.join(missing)}")
         return None
-    complete = labels.notna().all(axis=1)
-    if not complete.any():
-        notes.append("no weighted log loss: no slice has all six labels")
-        return None
-    if not complete.all():
-        notes.append(f"weighted log loss of the {int(complete.sum())} slices that have all six labels")
-    rows = scored[complete]
-    probabilities = rows[list(PROBABILITIES)].to_numpy(dtype=np.float64)
-    losses = log_losses(probabilities, labels.loc[complete, list(CLASSES)].to_numpy())
-    per_slice = losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
-    patients = rows["patient_id"].to_numpy()
-    return interval_over_groups({"loss": mean_of(per_slice)}, patients, samples, seed)["loss"]
+    partly = int((~labels.notna().all(axis=1)).sum())
+    if partly:
+        notes.append(
+            f"weighted log loss: {counted(partly, 'slice')} of which some classes are unknown count by the others"
+        )
+    probabilities = scored[list(PROBABILITIES)].to_numpy(dtype=np.float64)
+    losses = slice_losses(probabilities, labels[list(CLASSES)].to_numpy())
+    return interval_over_groups({"loss": mean_of(losses)}, scored["patient_id"].to_numpy(), samples, seed)["loss"]
 
 
 def _of_studies(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 import numpy as np
 import pandas as pd
 
 from medray.ich.classes import CLASSES
-from medray.ich.labels import Labels
+from medray.ich.labels import Labels, label_ids
 from medray.ich.stacks import STACK_COLUMNS, stack
 from medray.imaging.geometry import plane_name, tilt_degrees
 from medray.shards.inventory import Inventory, Refused
+from medray.shards.names import bare, file_name
 
 
 def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
@@ -75,31 +74,39 @@ def _no_axial_slices(usable: pd.DataFrame) -> pd.Series:
 
 
 def _join(table: pd.DataFrame, labels: Labels) -> list[str]:
-    stem = table["path"].map(lambda path: PurePosixPath(path).stem)
-    by_name = ~table["item_id"].isin(labels.table.index) & stem.isin(labels.table.index)
-    table.loc[by_name, "label_id"] = stem[by_name]
-    joined = labels.table.reindex(table["label_id"])
-    table[list(CLASSES)] = joined.to_numpy()
-    known = table["label_id"].isin([*labels.table.index, *labels.conflicts])
+    """Labels of each slice, NaN where a class is unknown; those without any are "unlabelled"."""
     ok = table["status"].eq("ok")
-    if not (ok & known).any():
+    by_id = labels.table.set_axis(labels.table.index.map(bare), axis=0)
+    ids, shared = label_ids(table.loc[ok, "item_id"], table.loc[ok, "path"].map(file_name), by_id.index)
+    table.loc[ok, "label_id"] = ids
+    known = ok & table["label_id"].isin(by_id.index)
+    if not known.any():
         raise ValueError(
-            f"--labels: none of its {len(labels.table)} ids belongs to one of {int(ok.sum())} slices; "
-            "they must be SOPInstanceUIDs or file names without .dcm"
+            f"--labels: none of its {len(by_id)} ids belongs to one of {int(ok.sum())} slices; "
+            "they must be SOPInstanceUIDs or file names"
         )
+    table.loc[known, list(CLASSES)] = by_id.loc[table.loc[known, "label_id"]].to_numpy()
     for slice_id, reason in labels.conflicts.items():
         _set_aside(table, ok & table["label_id"].eq(slice_id), "unlabelled", reason)
     _set_aside(table, ok & ~known, "unlabelled", "not in the label file")
-    part = table["status"].eq("ok") & table[list(CLASSES)].isna().any(axis=1)
-    _set_aside(table, part, "unlabelled", "the label file has no row for some classes")
-    table.loc[part, list(CLASSES)] = np.nan
-    without_file = int((~labels.table.index.isin(table["label_id"])).sum())
+    values = table[list(CLASSES)].notna()
+    _set_aside(
+        table, table["status"].eq("ok") & ~values.any(axis=1), "unlabelled", "the label file knows no class of it"
+    )
+    learned = table["status"].eq("ok")
+    if not learned.any():
+        counts = table.loc[ok, "reason"].value_counts()
+        raise ValueError(
+            f"--labels: none of {int(ok.sum())} slices has a label that can be used; most often: {counts.index[0]} "
+            f"({counts.iloc[0]})"
+        )
+    part = int((learned & ~values.all(axis=1)).sum())
     lines = {
-        "repeated label rows, merged": labels.repeated_rows,
-        "slices whose labels contradict each other: their labels are set aside": len(labels.conflicts),
-        "labelled ids without a file": without_file,
+        "slices share a file name with another: labels under it are not used": shared,
+        "slices have labels of some of the classes only: they are learned from where a label is known": part,
+        "labelled ids without a file": int((~by_id.index.isin(table["label_id"])).sum()),
     }
-    return [f"{count} {what}" for what, count in lines.items() if count]
+    return [*labels.notes(), *(f"{count:,} {what}" for what, count in lines.items() if count)]
 
 
 def _set_aside(table: pd.DataFrame, rows: pd.Series, status: str, reason: str) -> None:

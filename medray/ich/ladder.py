@@ -11,12 +11,12 @@ import pandas as pd
 from scipy.special import expit
 
 from medray.ich.blend import logits
-from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.scores import mean_of, mean_or_none, of_rows, slice_losses
 from medray.ich.study import running_mean
 from medray.metrics.binary import Ranking, log_losses
 from medray.metrics.bootstrap import Statistic, interval_over_groups
 
-_EPIDURAL = CLASSES.index("epidural")
 _SCORES = ("weighted_log_loss", "change", "auc_any", "average_precision_epidural", "log_loss_epidural")
 
 
@@ -26,7 +26,8 @@ class Rung:
 
     name: str
     adds: str  # what this step has that the one before had not, in a few words
-    predictions: pd.DataFrame  # one row a slice: slice_id, patient_id, PROBABILITIES, CLASSES, and fold where known
+    predictions: pd.DataFrame
+    """One row a slice: slice_id, patient_id, PROBABILITIES, CLASSES (NaN where unknown), and fold where known."""
 
 
 def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
         name, adds: str;
         weighted_log_loss, auc_any, average_precision_epidural, log_loss_epidural: interval;
         change: interval of the weighted log loss less that of the rung before (below 0 is better), None at first;
-        mean_probability_epidural, observed_rate_epidural: float;
+        mean_probability_epidural, observed_rate_epidural: float, None where no label of it is known;
         slices, patients: int, those that count; own_slices: int, labelled slices of the rung itself;
         folds: sorted list of int among the slices that count, None where the rung has no fold column.
     """
@@ -50,18 +51,17 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
     statistics: dict[str, Statistic] = {}
     losses = []
     for i, table in enumerate(tables):
-        probabilities, labels = _arrays(table)
-        single = log_losses(probabilities, labels)
-        losses.append(single @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS))
-        rare = Ranking(probabilities[:, _EPIDURAL], labels[:, _EPIDURAL])
+        losses.append(slice_losses(*_arrays(table)))
+        with_rare, *rare = _known(table, "epidural")
+        with_any, *any_ = _known(table, "any")
         statistics |= {
-            f"{i}/weighted_log_loss": _mean(losses[i]),
-            f"{i}/auc_any": Ranking(probabilities[:, -1], labels[:, -1]).auc,
-            f"{i}/average_precision_epidural": rare.average_precision,
-            f"{i}/log_loss_epidural": _mean(single[:, _EPIDURAL]),
+            f"{i}/weighted_log_loss": mean_of(losses[i]),
+            f"{i}/auc_any": of_rows(with_any, Ranking(*any_).auc),
+            f"{i}/average_precision_epidural": of_rows(with_rare, Ranking(*rare).average_precision),
+            f"{i}/log_loss_epidural": of_rows(with_rare, mean_of(log_losses(*rare))),
         }
         if i:
-            statistics[f"{i}/change"] = _mean(losses[i] - losses[i - 1])
+            statistics[f"{i}/change"] = mean_of(losses[i] - losses[i - 1])
     # one call for all: every statistic sees the same draws
     found = interval_over_groups(statistics, common["patient_id"].to_numpy(), samples, seed)
     rows = []
@@ -70,11 +70,11 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
         rows.append(
             {"name": rung.name, "adds": rung.adds, **scores}
             | {
-                "mean_probability_epidural": float(table[PROBABILITIES[_EPIDURAL]].mean()),
-                "observed_rate_epidural": float(table["epidural"].mean()),
+                "mean_probability_epidural": mean_or_none(_known(table, "epidural")[1]),
+                "observed_rate_epidural": mean_or_none(_known(table, "epidural")[2]),
                 "slices": len(common),
                 "patients": int(common["patient_id"].nunique()),
-                "own_slices": len(rung.predictions.dropna(subset=list(CLASSES))),
+                "own_slices": len(rung.predictions.dropna(subset=list(CLASSES), how="all")),
                 "folds": sorted(int(f) for f in table["fold"].unique()) if "fold" in table else None,
             }
         )
@@ -84,40 +84,43 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
 def rare_class(
     rungs: Sequence[Rung], name: str = "epidural", samples: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """What each remedy did to one class, on the labelled slices that every rung has.
+    """What each remedy did to one class, on the slices that every rung has and whose label of it is known.
 
     Returns:
         One dict a rung, ready for JSON; intervals as in ``ladder``:
         name, adds, class: str;
         log_loss, average_precision: interval;
         change: interval of the log loss less that of the first rung, paired; None at first;
-        mean_probability, observed_rate: float; ratio: the one by the other, None without positives;
+        mean_probability, observed_rate: float, None where no label is known; ratio: the one by the other, None without
+        positives;
         slices, patients, positives: int.
     """
-    place = CLASSES.index(name)
-    common, tables = _common(rungs)
+    _, tables = _common(rungs)
+    tables = [table.dropna(subset=[name]) for table in tables]
+    common = tables[0]
     statistics: dict[str, Statistic] = {}
     losses = []
     for i, table in enumerate(tables):
-        probabilities, labels = (values[:, place] for values in _arrays(table))
+        _, probabilities, labels = _known(table, name)
         losses.append(log_losses(probabilities, labels))
         statistics |= {
-            f"{i}/log_loss": _mean(losses[i]),
+            f"{i}/log_loss": mean_of(losses[i]),
             f"{i}/average_precision": Ranking(probabilities, labels).average_precision,
         }
         if i:
-            statistics[f"{i}/change"] = _mean(losses[i] - losses[0])
+            statistics[f"{i}/change"] = mean_of(losses[i] - losses[0])
     found = interval_over_groups(statistics, common["patient_id"].to_numpy(), samples, seed)
     rows = []
     for i, (rung, table) in enumerate(zip(rungs, tables, strict=True)):
-        predicted, observed = float(table[PROBABILITIES[place]].mean()), float(table[name].mean())
+        _, probabilities, labels = _known(table, name)
+        predicted, observed = mean_or_none(probabilities), mean_or_none(labels)
         rows.append(
             {"name": rung.name, "adds": rung.adds, "class": name}
             | {key: found.get(f"{i}/{key}") for key in ("log_loss", "change", "average_precision")}
             | {
                 "mean_probability": predicted,
                 "observed_rate": observed,
-                "ratio": predicted / observed if observed else None,
+                "ratio": predicted / observed if predicted is not None and observed else None,
                 "slices": len(common),
                 "patients": int(common["patient_id"].nunique()),
                 "positives": int(table[name].sum()),
@@ -151,7 +154,7 @@ def _common(rungs: Sequence[Rung]) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
         raise ValueError("a ladder needs at least one rung")
     tables = []
     for rung in rungs:
-        known = rung.predictions.dropna(subset=list(CLASSES)).set_index("slice_id")
+        known = rung.predictions.dropna(subset=list(CLASSES), how="all").set_index("slice_id")
         if known.index.has_duplicates:
             raise ValueError(f"{rung.name}: {known.index.duplicated().sum():,} rows repeat a slice")
         empty = known[list(PROBABILITIES)].isna().any(axis=1)
@@ -167,7 +170,8 @@ def _common(rungs: Sequence[Rung]) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     first = tables[0]
     for rung, table in zip(rungs, tables, strict=True):
         for what, columns in (("labels", list(CLASSES)), ("patients", ["patient_id"])):
-            differ = (table[columns].to_numpy() != first[columns].to_numpy()).any(axis=1)
+            own, others = table[columns], first[columns]
+            differ = ((own != others) & (own.notna() | others.notna())).to_numpy().any(axis=1)
             if differ.any():
                 raise ValueError(
                     f"{rung.name}: {differ.sum():,} slices have other {what} than in {rungs[0].name}, "
@@ -181,5 +185,7 @@ def _arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return table[list(PROBABILITIES)].to_numpy(dtype=np.float64), table[list(CLASSES)].to_numpy(dtype=np.float64)
 
 
-def _mean(values: np.ndarray) -> Statistic:
-    return lambda weights: float(np.average(values, weights=weights)) if weights.any() else float("nan")
+def _known(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) whether a class's label is known; its probabilities and labels where it is."""
+    rows = table[name].notna().to_numpy()
+    return rows, table.loc[rows, f"p_{name}"].to_numpy(np.float64), table.loc[rows, name].to_numpy(np.float64)

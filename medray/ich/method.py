@@ -32,7 +32,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What one backbone says of the slices. Tables hold one row a slice: ids, PROBABILITIES, CLASSES."""
+    """What one backbone says of the slices. Tables hold one row a slice: ids, PROBABILITIES, CLASSES (NaN where unknown)."""
 
     task: SliceTask
     plain: pd.DataFrame  # held-out slices, as they are, with "fold"
@@ -134,12 +134,11 @@ def combine(
             tables[SEQUENCE.format(name)] = model.sequence
     stacked, first = align(tables)
     labels, folds = first[list(CLASSES)].to_numpy(dtype=np.float64), first["fold"].to_numpy()
-    known = ~np.isnan(labels).any(axis=1)
     blended, by_fold = nested(stacked, labels, folds, how.blend_space, "optuna", how.blend_trials, seed)
     final = with_probabilities(first, blended)
 
     def loss(probabilities: np.ndarray) -> float:
-        return weighted_log_loss(probabilities[known], labels[known])
+        return weighted_log_loss(probabilities, labels)
 
     descended, _ = nested(stacked, labels, folds, how.blend_space, "scipy")
     comparison = {

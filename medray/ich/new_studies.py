@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from medray.ich.method import SEQUENCE, probabilities_of, with_probabilities
 from medray.ich.recalibrate import Recalibration
 from medray.ich.source import HeadCT
 from medray.ich.views import Views
+from medray.shards.names import file_name
 from medray.shards.store import Store
 
 if TYPE_CHECKING:
@@ -128,22 +128,22 @@ def images_of(table: pd.DataFrame) -> tuple[list[str], int]:
     """
     named = table["path"].str.lower().str.endswith(".dcm")
     images = table[named | ~table["reason"].fillna("").str.startswith(NOT_DICOM)]
-    stems = images["path"].map(lambda path: PurePosixPath(path).stem)
-    return images["item_id"].fillna(stems).tolist(), len(table) - len(images)
+    names = images["path"].map(file_name)
+    return images["item_id"].fillna(names).tolist(), len(table) - len(images)
 
 
-def submission(ids: Sequence[str], answered: pd.DataFrame, rates: Mapping[str, float]) -> tuple[str, int]:
+def submission(ids: Sequence[str], answered: pd.DataFrame, rates: Mapping[str, float | None]) -> tuple[str, int]:
     """submission.csv in the challenge's form: ``ID,Label``, six rows an image, every image exactly once.
 
     Args:
         ids: of all images, in order; repeated ones count once.
         answered: slice_id and PROBABILITIES.
-        rates: class → how often it is positive: what an image gets that could not be read.
+        rates: class → how often it is positive: what an image gets that could not be read; 0.5 where that is unknown.
     Returns:
         The file's text, and how many images got the rates.
     """
     known = dict(zip(answered["slice_id"], probabilities_of(answered).tolist(), strict=True))
-    guess = [rates[name] for name in CLASSES]
+    guess = [0.5 if (rate := rates[name]) is None else rate for name in CLASSES]
     distinct = list(dict.fromkeys(ids))
     lines = ["ID,Label"]
     for slice_id in distinct:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import pandas as pd
 
-from medray.ich.classes import CLASSES
 from medray.ich.method import Predicted
 from medray.ich.scores import slice_metrics
 from medray.ich.task import SliceTask
@@ -24,11 +23,11 @@ def score_folds(task: SliceTask, folds: Sequence[tuple[pd.DataFrame, pd.DataFram
         folds: predictions of held-out slices and of inner ones, as a run leaves them; where slices were repeated the
             inner ones say how the probabilities come back to the rate of the data.
     Returns:
-        OBJECTIVES and auc_any; NaN for a ranking without positives.
+        OBJECTIVES and auc_any; NaN for a ranking without positives, or without labels.
     """
     plain = pd.concat([held_out.assign(fold=i) for i, (held_out, _) in enumerate(folds)], ignore_index=True)
     inner = {i: table for i, (_, table) in enumerate(folds) if table is not None}
     table, _ = Predicted(task=task, plain=plain, inner=inner).recalibrated(views=False)
-    labelled = table.dropna(subset=list(CLASSES))
+    labelled = table.dropna(subset=["epidural"])
     rare = Ranking(labelled["p_epidural"].to_numpy(), labelled["epidural"].to_numpy(dtype="float64"))
     return slice_metrics(table) | {"average_precision_epidural": rare.average_precision()}

@@ -32,7 +32,7 @@ class Recalibration:
 
     slopes: tuple[float, ...]  # in the order of CLASSES, as biases and positives
     biases: tuple[float, ...]
-    slices: int  # labelled inner slices
+    slices: int  # inner slices with a label
     patients: int  # of these slices: the number of independent things behind the fit
     positives: tuple[int, ...]
     repeats: int = 1  # of the repeated class in training: what the bias by theory follows from
@@ -72,29 +72,31 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
     two or three patients the priors then keep the upper hand; ``patients`` says how many there really were.
 
     Args:
-        inner: predictions of slices: patient_id, PROBABILITIES, CLASSES; rows without labels do not count.
+        inner: predictions of slices: patient_id, PROBABILITIES, CLASSES; a class is fitted on the slices of which it is
+            known.
         repeats: how often an epoch showed each slice of the repeated class; 1 is no repetition.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}: a slice is seen at least once")
-    known = inner.dropna(subset=list(CLASSES))
+    known = inner.dropna(subset=list(CLASSES), how="all")
     given = logits(known[list(PROBABILITIES)].to_numpy(dtype=np.float64))
     if np.isnan(given).any():
         raise ValueError(f"{np.isnan(given).any(axis=1).sum()} of {len(known)} inner slices have no prediction")
     labels = known[list(CLASSES)].to_numpy(dtype=np.float64)
     centres = [-float(np.log(repeats)) if name == REPEATED else 0.0 for name in CLASSES]
-    counts = known["patient_id"].map(known["patient_id"].value_counts()).to_numpy(dtype=np.float64)
-    weights = 1 / np.sqrt(counts)
-    fitted = [
-        _most_probable(given[:, i], labels[:, i], weights, centre) if labels[:, i].any() else (1.0, centre)
-        for i, centre in enumerate(centres)
-    ]
+    fitted = []
+    for i, centre in enumerate(centres):
+        rows = ~np.isnan(labels[:, i])
+        patients = known.loc[rows, "patient_id"]
+        weights = 1 / np.sqrt(patients.map(patients.value_counts()).to_numpy(dtype=np.float64))
+        positive = (labels[:, i] == 1).any()
+        fitted.append(_most_probable(given[rows, i], labels[rows, i], weights, centre) if positive else (1.0, centre))
     return Recalibration(
         slopes=tuple(slope for slope, _ in fitted),
         biases=tuple(bias for _, bias in fitted),
         slices=len(known),
         patients=int(known["patient_id"].nunique()),
-        positives=tuple(int(count) for count in labels.sum(axis=0)),
+        positives=tuple(int(count) for count in (labels == 1).sum(axis=0)),
         repeats=repeats,
     )
 

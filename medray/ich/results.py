@@ -44,9 +44,8 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
     studies = study_table(predictions)
     folds = predictions.drop_duplicates("study_id").set_index("study_id")["fold"]
     studies.insert(2, "fold", studies["study_id"].map(folds))
-    labelled = predictions.dropna(subset=list(CLASSES))
+    labelled = predictions.dropna(subset=list(CLASSES), how="all")
     oof = labelled[["slice_id", "study_id", "patient_id", "stack_id", "index", "fold", *PROBABILITIES, *CLASSES]]
-    oof = oof.astype(dict.fromkeys(CLASSES, "int8"))
     metrics = score(oof, studies) | {
         "ladder": ladder(method.rungs),
         "remedies": rare_class(method.remedies),
@@ -62,7 +61,10 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
     for name, table in method.tables.items():
         kept = table[["slice_id", "fold", *PROBABILITIES]]
         out.sub("oof").write_table(f"{name}.parquet", pa.Table.from_pandas(kept, preserve_index=False))
-    out.write_table("oof.parquet", pa.Table.from_pandas(oof, preserve_index=False))
+    table = pa.Table.from_pandas(oof, preserve_index=False)
+    for name in CLASSES:  # null where unknown
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int8()))
+    out.write_table("oof.parquet", table)
     out.write_table("studies.parquet", pa.Table.from_pandas(studies, preserve_index=False))
     out.write_json("metrics.json", metrics)
     return metrics
@@ -71,6 +73,8 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
 def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
     lines = [f"weighted log loss  {interval_text(metrics['weighted_log_loss'], 4)}"]
+    if len(metrics["classes"]) < len(CLASSES):
+        lines[0] += f"  of {len(metrics['classes'])} of {len(CLASSES)} classes: {', '.join(metrics['classes'])}"
     lines += [f"AUC {name:<17}{interval_text(metrics['auc'][name], 3)}" for name in CLASSES]
     study = metrics["study"]
     return [

@@ -14,31 +14,48 @@ from medray.metrics.bootstrap import Statistic, interval_over_groups
 SPECIFICITIES = (0.8, 0.9, 0.95)
 
 
-def weighted_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Six binary log losses a slice, weighted 1 1 1 1 1 2, divided by 7; the mean over slices.
+def slice_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(slices,) Six binary log losses, weighted 1 1 1 1 1 2, divided by 7.
+
+    A class whose label is unknown leaves the sum with its weight; NaN where none is known.
 
     Args:
-        probabilities, labels: (slices, 6) in the order of CLASSES, no NaN.
+        probabilities: (slices, 6) in the order of CLASSES. labels: the same, 0, 1 or NaN.
     """
-    return float(np.mean(log_losses(probabilities, labels) @ np.array(SCORE_WEIGHTS)) / sum(SCORE_WEIGHTS))
+    losses, weights = log_losses(probabilities, labels), np.array(SCORE_WEIGHTS)
+    known = ~np.isnan(losses)
+    total = known @ weights
+    return np.divide(np.where(known, losses, 0) @ weights, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def weighted_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of ``slice_losses`` over the slices that have one; NaN without any."""
+    losses = slice_losses(probabilities, labels)
+    losses = losses[~np.isnan(losses)]
+    return float(losses.mean()) if len(losses) else float("nan")
+
+
+def classes_known(labels: pd.DataFrame) -> list[str]:
+    """Those of CLASSES of which a label is known."""
+    return [name for name in CLASSES if labels[name].notna().any()]
 
 
 def interval_text(figure: dict[str, float | None], digits: int) -> str:
     """A figure with its interval, for a terminal."""
     if figure["value"] is None:
-        return "undefined: a class is absent"
+        return "undefined: no label, or labels of one kind"
     if figure["low"] is None or figure["high"] is None:
         return f"{figure['value']:.{digits}f}"
     return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
 
 
 def slice_metrics(outputs: pd.DataFrame) -> dict[str, float]:
-    """Figures of a table of outputs, one row a slice: PROBABILITIES, CLASSES; unlabelled rows do not count."""
-    labelled = outputs.dropna(subset=list(CLASSES))
-    probabilities, labels = labelled[list(PROBABILITIES)].to_numpy(), labelled[list(CLASSES)].to_numpy()
+    """Figures of a table of outputs, one row a slice: PROBABILITIES, CLASSES; what is unknown (NaN) does not count."""
+    probabilities, labels = outputs[list(PROBABILITIES)].to_numpy(), outputs[list(CLASSES)].to_numpy(dtype=np.float64)
+    known = outputs.dropna(subset=["any"])
     return {
         "weighted_log_loss": weighted_log_loss(probabilities, labels),
-        "auc_any": Ranking(probabilities[:, -1], labels[:, -1]).auc(),
+        "auc_any": Ranking(known["p_any"].to_numpy(), known["any"].to_numpy()).auc(),
     }
 
 
@@ -46,28 +63,29 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
     """The content of metrics.json.
 
     Args:
-        oof: one row a labelled slice: patient_id, PROBABILITIES, CLASSES.
+        oof: one row a slice that has a label: patient_id, PROBABILITIES, CLASSES (NaN where unknown). Figures of a class
+            are over the slices of which it is known, and None where there is none.
         studies: one row a study: patient_id, score, label (NaN where unlabelled).
         samples: of the bootstrap over patients.
     """
     probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
-    losses = log_losses(probabilities, labels)
-    per_slice = losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
-    statistics: dict[str, Statistic] = {"weighted_log_loss": mean_of(per_slice)}
+    statistics: dict[str, Statistic] = {"weighted_log_loss": mean_of(slice_losses(probabilities, labels))}
+    known = ~np.isnan(labels)
     for i, name in enumerate(CLASSES):
-        of_class = class_statistics(probabilities[:, i], labels[:, i])
-        statistics |= {f"{kind}/{name}": statistic for kind, statistic in of_class.items()}
+        of_class = class_statistics(probabilities[known[:, i], i], labels[known[:, i], i])
+        statistics |= {f"{kind}/{name}": of_rows(known[:, i], statistic) for kind, statistic in of_class.items()}
     flat = interval_over_groups(statistics, oof["patient_id"].to_numpy(), samples, seed)
-    out: dict[str, Any] = {"weighted_log_loss": flat["weighted_log_loss"]}
+    out: dict[str, Any] = {"classes": classes_known(oof), "weighted_log_loss": flat["weighted_log_loss"]}
     for key in ("auc", "average_precision", "log_loss"):
         out[key] = {name: flat[f"{key}/{name}"] for name in CLASSES}
     out["counts"] = {
         "slices": len(oof),
         "studies": int(studies["study_id"].nunique()),
         "patients": int(oof["patient_id"].nunique()),
-        "positive_slices": {name: int(labels[:, i].sum()) for i, name in enumerate(CLASSES)},
-        "mean_probability": {name: float(probabilities[:, i].mean()) for i, name in enumerate(CLASSES)},
-        "observed_rate": {name: float(labels[:, i].mean()) for i, name in enumerate(CLASSES)},
+        "labelled_slices": {name: int(known[:, i].sum()) for i, name in enumerate(CLASSES)},
+        "positive_slices": {name: int((labels[:, i] == 1).sum()) for i, name in enumerate(CLASSES)},
+        "mean_probability": {name: mean_or_none(probabilities[known[:, i], i]) for i, name in enumerate(CLASSES)},
+        "observed_rate": {name: mean_or_none(labels[known[:, i], i]) for i, name in enumerate(CLASSES)},
     }
     out["study"] = score_studies(studies, samples, seed)
     return out
@@ -114,6 +132,15 @@ def sensitivities(ranking: Ranking) -> dict[str, float | None]:
 def mean_of(values: np.ndarray) -> Statistic:
     """The weighted mean of (rows,) values."""
     return lambda weights: float(np.average(values, weights=weights)) if weights.any() else float("nan")
+
+
+def of_rows(rows: np.ndarray, statistic: Statistic) -> Statistic:
+    """A statistic of some (all rows,) bool of the rows, for weights of all."""
+    return statistic if rows.all() else lambda weights: statistic(weights[rows])
+
+
+def mean_or_none(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _finite(value: float) -> float | None:

@@ -22,7 +22,8 @@ HEAD_CT = System(
     flags=("--dicom", "--labels"),
     about_flags=(
         "Folder or URI with the DICOM files, in any order. Where not given, phantoms are written and used.",
-        "The labels as the challenge's long CSV (ID,Label).",
+        "Labels of slices: the challenge's long CSV (ID,Label), or a table of slice_id or SOPInstanceUID and one or more of "
+        "the six classes. What is unknown is empty or not there.",
     ),
 )
 

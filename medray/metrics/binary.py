@@ -23,7 +23,7 @@ def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 
     """(bins with members, 3): mean probability, observed rate, members, in bins of equal count."""
     order = np.argsort(probabilities, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
-    return np.array([[probabilities[p].mean(), labels[p].mean(), len(p)] for p in parts])
+    return np.array([[probabilities[p].mean(), labels[p].mean(), len(p)] for p in parts]).reshape(-1, 3)
 
 
 class Ranking:
@@ -38,11 +38,13 @@ class Ranking:
         self.order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
         ordered = np.asarray(scores, dtype=np.float64)[self.order]
         self.positive = np.asarray(labels, dtype=np.float64)[self.order]
-        self.tie_ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True))
+        self.tie_ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True))[: len(ordered)]
 
     def curve(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Cumulated weight of true and of false positives at each distinct threshold, highest first."""
+        """Cumulated weight of true and of false positives at each distinct threshold, highest first; 0 without rows."""
         weight = np.ones(len(self.order)) if weights is None else np.asarray(weights, dtype=np.float64)[self.order]
+        if not len(self.order):
+            return np.zeros(1), np.zeros(1)
         true = np.cumsum(weight * self.positive)[self.tie_ends]
         false = np.cumsum(weight * (1 - self.positive))[self.tie_ends]
         return true, false

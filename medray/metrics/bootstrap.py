@@ -17,7 +17,7 @@ def interval_over_groups(
     """Value and 95% interval of each statistic, resampling whole groups with replacement.
 
     Efron and Tibshirani 1993, chapter 13. Samples in which a statistic is undefined (a class without positives)
-    do not count; the interval is None where more than half are.
+    do not count; the interval is None where more than half are, and without rows.
 
     Args:
         statistics: name → statistic.
@@ -30,7 +30,7 @@ def interval_over_groups(
     group_of_row, distinct = pd.factorize(groups)
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
-    for _ in range(samples):
+    for _ in range(samples if len(distinct) else 0):
         times = np.bincount(rng.integers(0, len(distinct), len(distinct)), minlength=len(distinct))
         weights = times[group_of_row].astype(np.float64)
         for name, statistic in statistics.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import pyarrow as pa
+
+from medray.shards.names import file_name
 
 SomeSource = TypeVar("SomeSource", bound="Source")
 
@@ -23,7 +24,7 @@ class Encoded:
 
 def named(headers: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:
     """Rows of a scan, each with an "item_id": the file's name without suffix where the file does not tell."""
-    return [h | {"item_id": PurePosixPath(path).stem} if h["item_id"] is None else h for h in headers]
+    return [h | {"item_id": file_name(path)} if h["item_id"] is None else h for h in headers]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,16 @@ def test_the_official_lists_are_the_split_and_hold_no_val(tmp_path: Path) -> Non
         assert labels.split == OFFICIAL
 
 
+def test_official_lists_of_other_films_are_refused(tmp_path: Path) -> None:
+    uri = entry(tmp_path, FOUR)
+    (tmp_path / "train_val_list.txt").write_text("00000009_000.png\n")
+    (tmp_path / "test_list.txt").write_text("images/00000002_000.png\n")
+    with pytest.raises(
+        ValueError, match=r"none of the 2 names in the official lists is a film of .*Data_Entry_2017.csv"
+    ):
+        read_labels(uri)
+
+
 def test_a_film_in_both_official_lists_is_refused(tmp_path: Path) -> None:
     uri = entry(tmp_path, FOUR)
     for name in ("train_val_list.txt", "test_list.txt"):
@@ -102,6 +112,44 @@ def test_data_entry_beside_three_lists_adds_age_sex_and_view_only(tmp_path: Path
     assert labels.table["Mass"].tolist() == [1, 0, 0, 1]
     assert len(labels.warnings) == 1
     assert labels.warnings[0].startswith("8 labels of 3 films differ between the lists and Data_Entry")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lists_that_were_saved_by_an_editor(tmp_path: Path, encoding: str, end: str) -> None:
+    def again(path: Path) -> None:
+        path.write_bytes(path.read_text().replace("\n", end).encode(encoding))
+
+    plain = read_labels(lists(tmp_path / "three"))
+    for path in (tmp_path / "three").iterdir():
+        again(path)
+    assert read_labels(str(tmp_path / "three")).table.equals(plain.table)
+    uri = entry(tmp_path / "official", FOUR)
+    (tmp_path / "official" / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
+    (tmp_path / "official" / "test_list.txt").write_text("00000002_000.png\n00000003_000.png")
+    for path in (tmp_path / "official").iterdir():
+        again(path)
+    assert read_labels(uri).table["split"].tolist() == ["train", "train", "test", "test"]
+
+
+def test_lists_in_another_encoding_are_one_line(tmp_path: Path) -> None:
+    folder = lists(tmp_path)
+    path = tmp_path / "val_list.txt"
+    path.write_bytes(path.read_text().encode("utf-16"))
+    with pytest.raises(ValueError, match=r"^--labels .*val_list.txt: not a text file in UTF-8; save it as one$"):
+        read_labels(folder)
+    uri = entry(tmp_path, FOUR)
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).write_bytes("00000001_000.png\r\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"^--labels .*train_val_list.txt: not a text file in UTF-8; save it as one$"):
+        read_labels(uri)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators(tmp_path: Path, separator: str) -> None:
+    rows = [row.replace(",", separator) for row in FOUR]
+    labels = read_labels(entry(tmp_path, rows, ENTRY.replace(",", separator)))
+    assert labels.table["Effusion"].tolist() == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -192,7 +240,7 @@ def test_a_wrong_table_is_one_line(tmp_path: Path, text: str, message: str) -> N
 
 def test_wrong_lists_are_one_line(tmp_path: Path) -> None:
     good = {"train": [line("00000001_000.png")], "val": [line("00000002_000.png")], "test": [line("00000003_000.png")]}
-    with pytest.raises(ValueError, match=r"val_list.txt: a line must be a file name and 14 times 0 or 1"):
+    with pytest.raises(ValueError, match=r"val_list.txt: line 1: a line must be a file name and 14 times 0 or 1"):
         read_labels(three(tmp_path / "a", **good | {"val": ["00000002_000.png 1"]}))
     with pytest.raises(ValueError, match=r"test_list.txt: line 1: a label is neither 0 nor 1"):
         read_labels(three(tmp_path / "b", **good | {"test": [line("00000003_000.png")[:-1] + "2"]}))

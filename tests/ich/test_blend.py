@@ -180,6 +180,30 @@ def test_unlabelled_rows_do_not_count() -> None:
     assert (found[0] == found[1]).all()
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_classes_that_are_unknown_do_not_count(space: Space) -> None:
+    """One model is right of any alone, the other of the types."""
+    (right, wrong), labels = models((0.5, 4), n=1500)
+    probabilities = np.stack([right, wrong])
+    probabilities[:, :, -1] = probabilities[::-1, :, -1]
+    for known, better in (([5], 1), ([0, 1, 2, 3, 4], 0)):
+        partly = np.full_like(labels, np.nan)
+        partly[:, known] = labels[:, known]
+        assert find_weights(probabilities, partly, space, "scipy")[better] > 0.9
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_where_some_labels_are_unknown_the_weights_are_the_best_of_the_score(space: Space) -> None:
+    probabilities, labels = models((0.8, 1.4), n=1500)
+    rng = np.random.default_rng(2)
+    labels[rng.random(labels.shape) < 0.3] = np.nan
+    labels[:500, :5] = np.nan
+    found = find_weights(probabilities, labels, space, "scipy")
+    grid = np.linspace(0, 1, 201)
+    losses = [weighted_log_loss(average(probabilities, np.array([w, 1 - w]), space), labels) for w in grid]
+    assert found[0] == pytest.approx(grid[np.argmin(losses)], abs=0.01)
+
+
 @pytest.mark.parametrize("method", SEARCHES)
 def test_a_folds_labels_have_no_say_in_its_weights(method: Method) -> None:
     probabilities, labels = models((0.7, 0.9, 1.1), n=600)

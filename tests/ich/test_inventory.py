@@ -217,6 +217,48 @@ def test_headers_survive_their_way_through_a_table(tmp_path: Path) -> None:
     assert list(headers_of(table, [np.array([0, 1]), np.array([3, 2])])) == [headers[:2], headers[:1:-1]]
 
 
+def with_labels(folder: Path, ids: list[str], values: list[list[float]]) -> Inventory:
+    return inventory_of(folder, Labels(pd.DataFrame(values, pd.Index(ids), list(CLASSES)), 0, {}))
+
+
+BLEEDS, NONE, ANY = [0, 1, 0, 0, 0, 1.0], [0.0] * 6, [np.nan] * 5 + [1.0]
+
+
+def test_labels_find_files_that_are_named_without_a_suffix(phantoms: PhantomSet, tmp_path: Path) -> None:
+    paths = sorted(phantoms.dicom.glob("ID_*.dcm"))
+    for path, name in zip(paths, ["IM.0001", "IM.0002", "c.IMA"], strict=False):
+        shutil.copy(path, tmp_path / name)
+    uid = paths[2].name  # the phantoms' files are named by SOPInstanceUID, with .dcm
+    found = with_labels(tmp_path, ["IM.0001", "IM.0002", uid], [BLEEDS, NONE, ANY])
+    assert found.table["status"].tolist() == ["ok"] * 3
+    np.testing.assert_array_equal(found.table[list(CLASSES)], [BLEEDS, NONE, ANY])
+    assert found.warnings == (
+        "1 slices have labels of some of the classes only: they are learned from where a label is known",
+    )
+
+
+def test_a_name_that_two_files_share_joins_neither(phantoms: PhantomSet, tmp_path: Path) -> None:
+    for path, name in zip(sorted(phantoms.dicom.glob("ID_*.dcm")), ["a/IM1", "b/IM1", "b/IM2"], strict=False):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / name)
+    found = with_labels(tmp_path, ["IM1", "IM2"], [BLEEDS, NONE])
+    assert found.table["status"].tolist() == ["unlabelled", "unlabelled", "ok"]
+    assert "2 slices share a file name with another: labels under it are not used" in found.warnings
+
+
+def test_slices_without_any_known_class_are_unlabelled_and_some_label_is_needed(
+    phantoms: PhantomSet, tmp_path: Path
+) -> None:
+    for path, name in zip(sorted(phantoms.dicom.glob("ID_*.dcm")), ["a.dcm", "b.dcm"], strict=False):
+        shutil.copy(path, tmp_path / name)
+    found = with_labels(tmp_path, ["a", "b"], [ANY, [np.nan] * 6])
+    assert found.table["status"].tolist() == ["ok", "unlabelled"]
+    assert found.table["reason"].iloc[1] == "the label file knows no class of it"
+    message = r"--labels: none of 2 slices has a label that can be used; most often: .* \(1\)"
+    with pytest.raises(ValueError, match=message):
+        with_labels(tmp_path, ["a", "c"], [[np.nan] * 6, ANY])
+
+
 @pytest.mark.filterwarnings("error")
 def test_pydicoms_own_odd_files_are_all_accounted_for() -> None:
     files = [path for path in PACKAGED.rglob("*") if path.is_file()]

@@ -112,6 +112,45 @@ def test_a_class_without_positives_is_undefined_not_wrong() -> None:
     assert ladder(steps, samples=10)[0]["average_precision_epidural"]["value"] is None
 
 
+def partly(changes: dict[str, object]) -> list[Rung]:
+    return [Rung(r.name, r.adds, r.predictions.assign(**changes)) for r in rungs()]
+
+
+@pytest.mark.filterwarnings("error")
+def test_of_any_alone_its_own_figures_are_left() -> None:
+    steps = partly(dict.fromkeys(CLASSES[:-1], np.nan))
+    rows = ladder(steps, samples=10)
+    table = steps[1].predictions
+    assert rows[1]["weighted_log_loss"]["value"] == pytest.approx(log_loss(table["any"], table["p_any"]))
+    assert rows[1]["auc_any"]["value"] == pytest.approx(roc_auc_score(table["any"], table["p_any"]))
+    assert rows[1]["log_loss_epidural"] == {"value": None, "low": None, "high": None}
+    assert (rows[1]["mean_probability_epidural"], rows[1]["observed_rate_epidural"]) == (None, None)
+    assert {row["slices"] for row in rows} == {400}
+    rare = rare_class(steps, samples=10)
+    assert rare[1]["log_loss"]["value"] is None
+    assert (rare[1]["mean_probability"], rare[1]["ratio"], rare[1]["slices"], rare[1]["positives"]) == (
+        None,
+        None,
+        0,
+        0,
+    )
+    assert json.loads(json.dumps([rows, rare], allow_nan=False)) == [rows, rare]
+
+
+def test_a_remedy_is_judged_where_the_class_is_known() -> None:
+    known = np.arange(400) // 10 % 2 == 0  # every other patient
+    labels = rungs()[0].predictions["epidural"].where(known)
+    steps = partly({"epidural": labels})
+    rows = rare_class(steps, samples=10)
+    table = steps[1].predictions[known]
+    assert rows[1]["log_loss"]["value"] == pytest.approx(log_loss(table["epidural"], table["p_epidural"]))
+    assert (rows[1]["slices"], rows[1]["patients"]) == (200, 20)
+    assert rows[1]["observed_rate"] == pytest.approx(table["epidural"].mean())
+    of_all = ladder(steps, samples=10)[1]
+    assert of_all["log_loss_epidural"]["value"] == rows[1]["log_loss"]["value"]
+    assert of_all["slices"] == 400
+
+
 def test_rungs_that_do_not_fit() -> None:
     steps = rungs(patients=4)
     table = steps[1].predictions

@@ -96,6 +96,22 @@ def test_unlabelled_rows_do_not_count() -> None:
     assert fit_recalibration(pd.concat([inner, unlabelled]), 2) == fit_recalibration(inner, 2)
 
 
+def test_each_class_is_fitted_where_it_is_known() -> None:
+    inner, _ = world(n=4000)
+    fitted = fit_recalibration(inner, 2)
+    rows = np.arange(len(inner)) % 36 < 12  # a third of the slices of each patient
+    partly = inner.copy()
+    partly.loc[~rows, "epidural"] = np.nan
+    found, of_part = fit_recalibration(partly, 2), fit_recalibration(inner[rows], 2)
+    assert (found.slopes[0], found.biases[0]) == pytest.approx((of_part.slopes[0], of_part.biases[0]))
+    assert (found.slopes[1:], found.biases[1:]) == (fitted.slopes[1:], fitted.biases[1:])
+    assert found.positives == (of_part.positives[0], *fitted.positives[1:])
+    assert found.slices == len(inner)
+    alone = fit_recalibration(inner.assign(**dict.fromkeys(CLASSES[:-1], np.nan)), 2)
+    assert alone.biases == pytest.approx([-np.log(2), 0, 0, 0, 0, fitted.biases[5]])
+    assert alone.positives == (0, 0, 0, 0, 0, fitted.positives[5])
+
+
 def test_the_order_of_slices_stays() -> None:
     rng = np.random.default_rng(3)
     inner, _ = world(n=3000)

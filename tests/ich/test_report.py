@@ -19,7 +19,7 @@ from medray.ich.method import Ensemble, Method, Predicted, combine
 from medray.ich.report import Pictures, collect_pictures, report_sections, write_report
 from medray.ich.report.pictures import SERIES_AT_MOST
 from medray.ich.report.sections import PHANTOM_WARNING
-from medray.ich.results import write_results
+from medray.ich.results import summary, write_results
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask
 from medray.imaging.phantom import PhantomSet
@@ -264,6 +264,55 @@ def test_what_is_undefined_is_said(run: Finished, tmp_path: Path) -> None:
     assert f"The other {unlabelled:,} are predicted but neither learned from nor scored" in html
     assert "No epoch has ended yet" in html
     assert ">nan<" not in html.lower()
+
+
+@pytest.mark.filterwarnings("error:invalid value:RuntimeWarning", "error:Mean of empty:RuntimeWarning")
+def test_of_any_alone_the_page_says_what_is_absent(run: Finished, phantoms: PhantomSet, tmp_path: Path) -> None:
+    labels = pd.read_csv(phantoms.folder / "labels.csv")
+    labels[labels["ID"].str.endswith("_any")].to_csv(tmp_path / "any.csv", index=False)
+    alone = finish(tmp_path / "out", phantoms.folder / "dicom", tmp_path / "any.csv")
+    assert len(alone.oof) == len(run.oof)
+    assert alone.oof["any"].tolist() == run.oof["any"].tolist()
+    assert alone.oof[list(CLASSES[:-1])].isna().all(axis=None)
+    schema = alone.out.read_table("oof.parquet").schema
+    assert {schema.field(name).type for name in CLASSES} == {pa.int8()}
+    metrics = alone.out.read_json("metrics.json")
+    assert metrics["classes"] == ["any"]
+    assert metrics["auc"]["any"] == run.out.read_json("metrics.json")["auc"]["any"]
+    assert metrics["ensemble"]["weighted_log_loss"]["plain average"] == pytest.approx(
+        metrics["log_loss"]["any"]["value"]
+    )
+    assert summary(metrics)[0].endswith("  of 1 of 6 classes: any")
+    html, _ = report(alone)
+    assert re.findall(r"<h2>([^<]*)</h2>", html) == TITLES
+    for name in CLASSES[:-1]:
+        assert f"No slice has a label of {name}: nothing was learned of it, and it has no score." in html
+        assert f"No curve of {name}: its held-out slices have no label of it." in html
+    assert "Here it is over any alone, 1 of 6 classes" in html
+    assert "nan" not in re.sub(r"<(style|svg)\b.*?</\1>|data:[^\"]*", "", html, flags=re.DOTALL).lower()
+
+
+def test_slices_of_which_some_classes_are_unknown_count_by_the_others(
+    run: Finished, phantoms: PhantomSet, tmp_path: Path
+) -> None:
+    """Two sets of labels: of every other study any alone is known."""
+    labels = pd.read_csv(phantoms.folder / "labels.csv")
+    half = set(run.private["study_id"].dropna().unique()[::2])
+    slices = set(run.private.loc[run.private["study_id"].isin(half), "item_id"])
+    parts = labels["ID"].str.rsplit("_", n=1)
+    labels[parts.str[1].eq("any") | ~parts.str[0].isin(slices)].to_csv(tmp_path / "half.csv", index=False)
+    partly = finish(tmp_path / "out", phantoms.folder / "dicom", tmp_path / "half.csv")
+    metrics, whole = (one.out.read_json("metrics.json") for one in (partly, run))
+    assert metrics["classes"] == list(CLASSES)
+    counts = metrics["counts"]
+    assert counts["slices"] == counts["labelled_slices"]["any"] == whole["counts"]["slices"]
+    # of a slice without a bleed the types are known to be 0
+    unknown = int(partly.oof["subdural"].isna().sum())
+    assert 0 < unknown == int(((partly.oof["any"] == 1) & partly.oof["epidural"].isna()).sum())
+    assert counts["labelled_slices"]["subdural"] == counts["slices"] - unknown
+    html, _ = report(partly)
+    assert "Where a slice&#39;s label of a class is unknown, the others make its loss" in html
+    assert f"Of {unknown:,} some classes are unknown: these are left out of loss and scores, class by class." in html
 
 
 def test_files_set_aside_are_counted(run: Finished, made: tuple[str, dict[str, bytes]]) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
 from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
-from medray.ich.scores import score, weighted_log_loss
+from medray.ich.scores import score, slice_losses, slice_metrics, weighted_log_loss
 from medray.ich.study import study_table
 from medray.metrics.binary import log_losses
 
@@ -68,3 +70,58 @@ def test_names_of_patients_and_slices_do_not_matter() -> None:
     for column in ("slice_id", "study_id", "stack_id", "patient_id"):
         other[column] = [f"{hash((column, name)):x}" for name in table[column]]
     assert score(table, study_table(table), samples=20) == score(other, study_table(other), samples=20)
+
+
+def test_a_class_that_is_unknown_leaves_a_slices_loss_with_its_weight() -> None:
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.random((4, 6)), rng.integers(0, 2, (4, 6)).astype(np.float64)
+    labels[1, :5], labels[2, [0, 5]], labels[3] = np.nan, np.nan, np.nan
+    single = log_losses(probabilities, labels)
+    expected = [single[0] @ np.array(SCORE_WEIGHTS) / 7, single[1, 5], single[2, 1:5].mean(), np.nan]
+    np.testing.assert_allclose(slice_losses(probabilities, labels), expected, rtol=1e-12)
+    assert weighted_log_loss(probabilities, labels) == pytest.approx(np.mean(expected[:3]))
+    assert np.isnan(weighted_log_loss(probabilities[3:], labels[3:]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_of_any_alone_the_score_is_its_own_and_the_rest_is_undefined() -> None:
+    table = predictions()
+    table[list(CLASSES[:-1])] = np.nan
+    metrics = score(table, study_table(table), samples=20)
+    assert metrics["classes"] == ["any"]
+    assert metrics["weighted_log_loss"]["value"] == pytest.approx(log_loss(table["any"], table["p_any"]), abs=1e-9)
+    assert metrics["auc"]["any"]["value"] == 1.0
+    nothing = {"value": None, "low": None, "high": None}
+    for kind in ("auc", "average_precision", "log_loss"):
+        assert all(metrics[kind][name] == nothing for name in CLASSES[:-1])
+    for kind in ("observed_rate", "mean_probability"):
+        assert all(metrics["counts"][kind][name] is None for name in CLASSES[:-1])
+    assert metrics["counts"]["labelled_slices"] == dict.fromkeys(CLASSES, 0) | {"any": len(table)}
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert slice_metrics(table)["auc_any"] == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_any_there_is_no_score_of_studies() -> None:
+    table = predictions().assign(any=np.nan)
+    metrics = score(table, study_table(table), samples=20)
+    assert metrics["study"]["auc"] == {"value": None, "low": None, "high": None}
+    assert (metrics["study"]["studies"], metrics["study"]["positive"]) == (0, 0)
+    assert metrics["auc"]["subdural"]["value"] == 1.0
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    found = slice_metrics(table)
+    assert np.isnan(found["auc_any"])
+    assert found["weighted_log_loss"] == pytest.approx(metrics["weighted_log_loss"]["value"])
+
+
+def test_each_class_is_scored_where_it_is_known() -> None:
+    table = predictions()
+    known = table[table["patient_id"].str[1:].astype(int) % 3 > 0]
+    partly = table.copy()
+    partly.loc[~table.index.isin(known.index), "subdural"] = np.nan
+    found, of_known = (score(t, study_table(t), samples=5) for t in (partly, known))
+    for kind in ("auc", "average_precision", "log_loss"):
+        assert found[kind]["subdural"]["value"] == pytest.approx(of_known[kind]["subdural"]["value"], abs=1e-12)
+        assert found[kind]["any"] == score(table, study_table(table), samples=5)[kind]["any"]
+    for kind in ("positive_slices", "observed_rate", "mean_probability"):
+        assert found["counts"][kind]["subdural"] == of_known["counts"][kind]["subdural"]

@@ -102,6 +102,25 @@ def test_files_without_labels(flags: list[object], run_in_process: Run) -> None:
     assert "--dicom and --labels: both are needed to train" in error
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID,Label\na_any,\n", "there is no label in it that can be used"),
+        ("slice_id,any\na,1\na,0\n", "there is no label in it that can be used; 1 slices whose labels contradict"),
+        ("study_id,any\na,1\n", "a table by study does not say which slices bleed"),
+        ("a_any,1\nb_any,0\n", "its first line is a row of labels"),
+    ],
+)
+def test_labels_that_cannot_be_learned_from_end_it_before_the_cluster_starts(
+    text: str, message: str, flags: list[object], run_in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medray.engine.dataset.connect", lambda: pytest.fail("the cluster was started"))
+    (tmp_path / "l.csv").write_text(text)
+    error = the_error(run_in_process("ich_cv", *with_flag(flags, "--labels", tmp_path / "l.csv")))
+    assert "--labels" in error
+    assert message in error
+
+
 def test_an_output_that_cannot_be_written(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     result = run_in_process("ich_cv", *with_flag(flags, "--out", tmp_path / "taken" / "out"))

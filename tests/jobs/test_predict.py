@@ -14,9 +14,11 @@ import pytest
 from conftest import the_error
 from ct_files import CORONAL, SCOUT, ct, dose_report, write
 
+from medray.ich.classes import CLASSES
 from medray.ich.new_studies import TRAINED_ON_PHANTOMS
 from medray.ich.source import HeadCT
 from medray.imaging.phantom import PhantomSet
+from medray.shards.store import Store
 
 Run = Callable[..., tuple[int, str]]
 
@@ -121,3 +123,22 @@ def test_slices_that_cannot_be_decoded_leave_their_reasons(
     )
     aside = pd.read_csv(tmp_path / "to" / "set_aside.csv")
     assert sorted(Path(path).name for path in aside["path"]) == ["cut.dcm", "scout.dcm"]
+
+
+def test_a_run_without_labels_of_a_class_says_that_it_knows_nothing_of_it(
+    finished: Callable[[str | None], Path], phantoms: PhantomSet, run_in_process: Run, tmp_path: Path
+) -> None:
+    stems = a_study(phantoms, tmp_path / "new")
+    for place, name in (
+        (0, "1.2.840.4"),
+        (1, "1.2.840.5"),
+    ):  # as an archive names them, and cut before their identifiers
+        (tmp_path / "new" / name).write_bytes((tmp_path / "new" / f"{stems[place]}.dcm").read_bytes()[:400])
+    run = finished("somewhere")
+    rates = dict.fromkeys(CLASSES, 0.125) | {"epidural": None, "subdural": None}
+    Store(run).write_json("metrics.json", {"counts": {"observed_rate": rates}})
+    text, submission = predict(run_in_process, run, tmp_path)
+    assert "! this run had no label of epidural, subdural: its probabilities of it say nothing" in text
+    labels = submission.set_index("ID")["Label"]
+    for name in ("1.2.840.4", "1.2.840.5"):
+        assert [labels[f"{name}_{c}"] for c in CLASSES] == [0.5, 0.125, 0.125, 0.125, 0.5, 0.125]

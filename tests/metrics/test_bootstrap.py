@@ -26,3 +26,10 @@ def test_it_is_the_same_for_the_same_seed_and_none_where_it_is_undefined() -> No
     first = interval_over_groups(statistics, groups, 50, seed=3)
     assert first == interval_over_groups(statistics, groups, 50, seed=3)
     assert first["never"] == {"value": None, "low": None, "high": None}
+
+
+def test_without_rows_there_is_no_figure() -> None:
+    found = interval_over_groups(
+        {"sum": lambda w: float(w.sum() / len(w)) if len(w) else float("nan")}, np.zeros(0), 5, 0
+    )
+    assert found == {"sum": {"value": None, "low": None, "high": None}}

@@ -16,40 +16,48 @@ _ROWS_SHOWN = 30
 
 def classes(labels: pd.DataFrame) -> Section:
     """How often each class occurs, with which others, and in which fold; warns of a class without positives."""
-    known = labels[labels[list(CLASSES)].notna().all(axis=1)]
+    learned = labels[labels[list(CLASSES)].notna().any(axis=1)]
+    counts = {name: int(learned[name].notna().sum()) for name in CLASSES}
+    everywhere = min(counts.values()) == len(learned)
     folds = sorted(f for f in labels["fold"].unique().tolist() if f >= 0)
     rows, warnings = [], []
     for name in CLASSES:
-        positive = known[known[name] == 1]
+        positive = learned[learned[name] == 1]
         by_fold = positive["fold"].value_counts()
         row = {
             "class": name,
             "slices": len(positive),
-            "of all": f"{len(positive) / max(1, len(known)):.2%}",
+            "of known": f"{len(positive) / counts[name]:.2%}" if counts[name] else None,
+            **({} if everywhere else {"known": counts[name]}),
             "studies": positive["study_id"].nunique(),
             "patients": positive["patient_id"].nunique(),
         }
         rows.append(row | {f"fold {fold}": int(by_fold.get(fold, 0)) for fold in folds})
         empty = [fold for fold in folds if not by_fold.get(fold, 0)]
-        if not len(positive):
+        if not counts[name]:
+            warnings.append(f"No slice has a label of {name}: nothing was learned of it, and it has no score.")
+        elif not len(positive):
             warnings.append(f"No slice is labelled {name}: nothing was learned of it, and its AUC is undefined.")
         elif empty:
             warnings.append(f"No {name} in fold {listed(empty)}: its AUC there is undefined.")
-    total = {"class": "labelled in all", "slices": len(known), "of all": "100%", "studies": known["study_id"].nunique()}
-    total |= {"patients": known["patient_id"].nunique()}
-    total |= {f"fold {fold}": int((known["fold"] == fold).sum()) for fold in folds}
-    text = f"{len(labels):,} slices went into the shards, {len(known):,} of them with all six labels."
-    if len(known) == len(labels):
+    total = {"class": "labelled in all", "slices": len(learned), "studies": learned["study_id"].nunique()}
+    total |= {"patients": learned["patient_id"].nunique()}
+    total |= {f"fold {fold}": int((learned["fold"] == fold).sum()) for fold in folds}
+    text = f"{len(labels):,} slices went into the shards, {len(learned):,} of them with a label."
+    if len(learned) == len(labels):
         text = f"{len(labels):,} slices went into the shards, all of them labelled."
     else:
-        text += f" The other {len(labels) - len(known):,} are predicted but neither learned from nor scored."
+        text += f" The other {len(labels) - len(learned):,} are predicted but neither learned from nor scored."
+    if not everywhere:
+        part = int(learned[list(CLASSES)].isna().any(axis=1).sum())
+        text += f" Of {part:,} some classes are unknown: these are left out of loss and scores, class by class."
     return Section(
         "Classes",
         text,
         more=(
             *(Notice(line) for line in warnings),
             Table(pd.DataFrame([*rows, total]), "Slices with each label. Folds hold whole patients."),
-            Picture(charts.class_counts(known)),
+            Picture(charts.class_counts(learned)),
         ),
     )
 

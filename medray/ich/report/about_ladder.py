@@ -132,8 +132,8 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
             "log loss": [_cell(row["log_loss"], 4) for row in rows],
             f"change against {first['name']}": [_cell(row["change"], 4, signed=True) for row in rows],
             "average precision": [_cell(row["average_precision"], 3) for row in rows],
-            "mean probability": [f"{row['mean_probability']:.3%}" for row in rows],
-            "observed rate": [f"{row['observed_rate']:.3%}" for row in rows],
+            "mean probability": [_rate(row["mean_probability"]) for row in rows],
+            "observed rate": [_rate(row["observed_rate"]) for row in rows],
             "ratio": [None if row["ratio"] is None else f"{row['ratio']:.2f}" for row in rows],
         }
     )
@@ -232,6 +232,10 @@ def _verdict(losses: Mapping[str, float], folds: int) -> str:
     if best is not None and singles[best] < searched:
         text += f" One model alone, {best}, has a lower loss than the ensemble ({singles[best]:.4f})."
     return text
+
+
+def _rate(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3%}"
 
 
 def _weight(value: float | None) -> str | None:

@@ -65,7 +65,7 @@ def scores(metrics: dict[str, Any], folds: list[int], of_folds: int, phantom: bo
             headline,
             f"Every slice is scored by a model that has not seen its patient ({share}: {listed(folds)}). Intervals hold "
             "95% of bootstrap samples over patients, since slices of one patient are not independent. The log loss is "
-            "the challenge's: six binary losses a slice, any counted twice, divided by 7; lower is better.",
+            f"the challenge's: six binary losses a slice, any counted twice, divided by 7; lower is better.{_of_fewer(metrics)}",
             Table(by_class, "Slices. The last column is of first place's model on its paper's own test set: context, not the same slices. " + EXTERNAL_AUC),
             Picture(charts.scores_by_class(metrics), "Points and 95% intervals; hollow diamonds are first place's model on its paper's test set. The strokes under average precision mark each class's rate, which guessing would reach."),
             Table(beside, compare),
@@ -77,8 +77,18 @@ def _two(figure: dict[str, float | None], digits: int) -> tuple[str, str]:
     """A value and its interval as texts."""
     value, low, high = figure["value"], figure["low"], figure["high"]
     if value is None:
-        return "–", "undefined: a class is absent"
+        return "–", "undefined: no label, or labels of one kind"
     return f"{value:.{digits}f}", "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _of_fewer(metrics: dict[str, Any]) -> str:
+    """What the weighted log loss leaves out; nothing where every label is known."""
+    text, counts = "", metrics["counts"]
+    if len(metrics["classes"]) < len(CLASSES):
+        text = f" Here it is over {listed(metrics['classes'])} alone, {len(metrics['classes'])} of {len(CLASSES)} classes, since no label of the others is known: it compares with no figure over all of them."
+    if any(counts["labelled_slices"][name] < counts["slices"] for name in metrics["classes"]):
+        text += " Where a slice's label of a class is unknown, the others make its loss, their weights scaled to sum 1."
+    return text
 
 
 def _value(figure: dict[str, float | None], digits: int) -> Cell:
@@ -90,18 +100,21 @@ def curves(oof: pd.DataFrame) -> Section:
     """ROC and precision-recall of each class."""
     text = "Slices of all held-out folds together."
     undefined = [name for name in CLASSES if oof[name].nunique() < 2]
-    more = tuple(Notice(f"No curve of {name}: its held-out slices are all alike.") for name in undefined)
+    alike = {name: "are all alike" if oof[name].notna().any() else "have no label of it" for name in undefined}
+    more = tuple(Notice(f"No curve of {name}: its held-out slices {why}.") for name, why in alike.items())
     return Section("ROC and precision-recall", text, roc_and_precision(oof, charts.COLOURS, "any"), more=more)
 
 
 def calibration(metrics: dict[str, Any], oof: pd.DataFrame) -> Section:
     """Do predicted probabilities come true?"""
     counts = metrics["counts"]
-    rows = []
+    rows: list[tuple[str, str | None, str | None, str | None]] = []
     for name in CLASSES:
         predicted, observed = counts["mean_probability"][name], counts["observed_rate"][name]
-        ratio = f"{predicted / observed:.2f}" if observed else None
-        rows.append((name, f"{predicted:.3%}", f"{observed:.3%}", ratio))
+        if predicted is None:
+            rows.append((name, None, None, None))
+            continue
+        rows.append((name, f"{predicted:.3%}", f"{observed:.3%}", f"{predicted / observed:.2f}" if observed else None))
     table = pd.DataFrame(rows, columns=["class", "mean probability", "observed rate", "ratio"])
     text = "A probability of 10% should come true on one slice in ten. Above the diagonal the model underestimates, below it overestimates."
     caption = "Bins of equal count; the axes are drawn by the root, since most rates are small. Bars: 95% (Wilson), as if slices were independent, so rather too short."

@@ -41,7 +41,8 @@ def scores_by_class(metrics: dict[str, Any]) -> Figure:
     auc.set_xlim(right=1.01)
     for y, name in zip(heights, CLASSES, strict=True):
         rate = metrics["counts"]["observed_rate"][name]
-        precision.plot([rate, rate], [y - 0.25, y + 0.25], color=FAINT, linewidth=1)
+        if rate is not None:
+            precision.plot([rate, rate], [y - 0.25, y + 0.25], color=FAINT, linewidth=1)
     precision.set_xlim(left=0)
     loss.set_xlim(left=0)
     return figure
@@ -53,11 +54,11 @@ def class_counts(labels: pd.DataFrame) -> Figure:
     bars, grid = axes[0]
     positive = np.nan_to_num(labels[list(CLASSES)].to_numpy(dtype=np.float64))
     counts = positive.sum(axis=0)
-    known = max(1, int(labels["any"].notna().sum()))
+    known = labels[list(CLASSES)].notna().sum().to_numpy()
     heights = np.arange(len(CLASSES))[::-1]
     bars.barh(heights, counts, color=[COLOURS[name] for name in CLASSES], height=0.62)
-    for y, count in zip(heights, counts, strict=True):
-        bars.annotate(f"{count:,.0f} ({count / known:.1%})", (count, y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=INK)  # fmt: skip
+    for y, count, of in zip(heights, counts, known, strict=True):
+        bars.annotate(f"{count:,.0f} ({count / of:.1%})" if of else "no label", (count, y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=INK)  # fmt: skip
     bars.set_yticks(heights, CLASSES)
     bars.set_xlim(0, max(1.0, counts.max()) * 1.34)
     name_axes(bars, "positive slices")

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medray.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.ich.classes import CLASSES, PROBABILITIES
+from medray.ich.scores import slice_losses
 from medray.ich.source import HeadCT
 from medray.imaging.dicom import read_slices
 from medray.imaging.headmask import head_mask, remove_hardware
 from medray.imaging.hounsfield import AIR_HU, LOWEST_HU
 from medray.imaging.types import Slice, Unreadable
 from medray.imaging.window import Window, apply_window, apply_windows, parse_window
-from medray.metrics.binary import log_losses
 from medray.shards.store import Store
 
 HISTOGRAM_EDGES_HU = np.arange(LOWEST_HU, 2001, 8)
@@ -62,12 +62,6 @@ class Pictures:
     examples: tuple[tuple[str, Shot | None, Shot | None], ...] = ()  # type, a slice with it, one without any bleed
 
 
-def slice_losses(oof: pd.DataFrame) -> np.ndarray:
-    """(rows,) the weighted log loss of each slice."""
-    losses = log_losses(oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64))
-    return losses @ np.array(SCORE_WEIGHTS) / sum(SCORE_WEIGHTS)
-
-
 def collect_pictures(
     source: HeadCT, folder: Store, public: pd.DataFrame, private: pd.DataFrame, oof: pd.DataFrame
 ) -> Pictures:
@@ -88,7 +82,7 @@ def collect_pictures(
     if files.empty:
         return Pictures()
     oof = oof[oof["slice_id"].isin(files.index)].reset_index(drop=True)
-    losses = slice_losses(oof)
+    losses = slice_losses(oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64))
     hardest = np.argsort(-losses, kind="stable")[:HARDEST]
     pairs = [(name, *_example_pair(oof, name)) for name in CLASSES[:-1]]
     series = _series(files, oof)
@@ -118,7 +112,7 @@ def collect_pictures(
 
 def _richest(oof: pd.DataFrame) -> str:
     """The slice with the most types at once; of equals, the one that is predicted most surely."""
-    order = np.lexsort((-oof["p_any"].to_numpy(), -oof[list(CLASSES)].to_numpy().sum(axis=1)))
+    order = np.lexsort((-oof["p_any"].to_numpy(), -oof[list(CLASSES)].sum(axis=1).to_numpy()))
     return str(oof["slice_id"].iloc[order[0]])
 
 
@@ -128,7 +122,7 @@ def _example_pair(oof: pd.DataFrame, name: str) -> tuple[str | None, str | None]
     clean = oof["any"].to_numpy() == 0
     if not len(positive):
         return None, None
-    types = oof[list(CLASSES[:-1])].to_numpy()[positive].sum(axis=1)
+    types = oof[list(CLASSES[:-1])].sum(axis=1).to_numpy()[positive]
     chosen = positive[np.lexsort((-oof[f"p_{name}"].to_numpy()[positive], types))[0]]
     others = np.flatnonzero(clean & (oof["patient_id"] != oof["patient_id"].iloc[chosen]).to_numpy())
     if not len(others):
@@ -144,7 +138,7 @@ def _series(files: pd.DataFrame, oof: pd.DataFrame) -> dict[str, int]:
     """Slices spread over the stack with the most positive ones, from the feet up: public name → place in the stack."""
     first = files.index[0]
     if len(oof):
-        best = oof.groupby("stack_id")["any"].sum().idxmax()
+        best = oof[list(CLASSES)].max(axis=1).groupby(oof["stack_id"]).sum().idxmax()
         first = oof.loc[oof["stack_id"] == best, "slice_id"].iloc[0]
     members = files[files["stack_id"] == files.loc[first, "stack_id"]].sort_values("index")
     some = members.iloc[np.linspace(0, len(members) - 1, min(SERIES_AT_MOST, len(members))).round().astype(int)]

@@ -1,0 +1,21 @@
+"""What a file of an image is called: its name without the suffixes of image files, and without any other loss."""
+
+from __future__ import annotations
+
+import re
+
+_SUFFIX = re.compile(r"(?<=[^/])\.(dcm|dicom|dic|ima|png|jpe?g|jp2|tiff?|bmp)$", re.IGNORECASE)
+
+
+def bare(name: str) -> str:
+    """A name without the suffix of an image file.
+
+    Only known suffixes go: many archives name files by UID, without any (1.2.840.113619.2.55), or number them so
+    (IM.0001), and what follows their last dot tells one file from the next.
+    """
+    return _SUFFIX.sub("", name)
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, ``bare``."""
+    return bare(path.rsplit("/", 1)[-1])
