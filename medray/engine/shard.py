@@ -28,6 +28,8 @@ from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
+CPUS_PER_TASK = 0.66
+"""Three tasks on two cores: while one waits for a disk, a decoder or the next task, another works."""
 RETRIES = 2
 """Of a task whose process died, before its files are read one by one."""
 
@@ -178,9 +180,7 @@ class _Writer:
     def _write(self, number: int, encode: Any) -> pa.Table:
         try:
             result = self.parts.write(self.names[number], ray.get(self.rows[number]).to_pylist(), encode)
-        except (
-            ValueError
-        ) as error:  # said by the driver, which then ends the job: other tasks' errors may be waited for
+        except ValueError as error:  # for the driver, which then ends the job; an exception here would be waited for
             result = pd.DataFrame({"id": [None], "note": [None], "written": [False], "failed": [str(error)]})
         return pa.Table.from_pandas(result.reindex(columns=["id", "note", "written", "failed"]), schema=_RESULT)
 
@@ -220,7 +220,7 @@ def _tasks(wanted: list[int], work: Callable[[int], pa.Table]) -> Iterator[tuple
         return table.append_column("task", pa.array([wanted[place]] * len(table), pa.int64()))
 
     table: Any
-    for table in tasks(len(wanted), task, 1, RETRIES).iter_batches(batch_size=None, batch_format="pyarrow"):
+    for table in tasks(len(wanted), task, CPUS_PER_TASK, RETRIES).iter_batches(batch_size=None, batch_format="pyarrow"):
         for number in table["task"].unique().to_pylist():
             yield number, table.filter(pa.compute.equal(table["task"], number)).drop_columns("task")
 

@@ -34,7 +34,7 @@ from medray.ich.source import HeadCT
 from medray.shards.part import Parts
 from medray.shards.store import Store
 
-ROWS_PER_SHARD = 128
+ROWS_PER_SHARD = 1024
 
 
 @dataclass
@@ -129,7 +129,7 @@ def main(flags: Flags) -> None:
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(cores, mp_context=context) as pool:
         links = Path(name) / "links"
         links.mkdir()
-        warm = table_of(source, flags.dicom, 256, links)
+        warm = table_of(source, flags.dicom, 2 * cores * ROWS_PER_SHARD, links)
         by_pool(pool, source, warm, Store(f"{name}/warm-pool"))
         by_ray(source, warm, Store(f"{name}/warm-ray"))
         print("| slices | pool, slices/s | Ray Data | once it runs | Ray Data / pool | once it runs | memory, MB |")
