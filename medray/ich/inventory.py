@@ -12,6 +12,9 @@ from medray.imaging.geometry import plane_name, tilt_degrees
 from medray.shards.inventory import Inventory, Refused
 from medray.shards.names import bare, file_name
 
+MOST_OF_A_STUDY = 0.9
+"""Of its slices: as many have to name one patient, or the study belongs to nobody."""
+
 
 def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     """Join headers with labels, set aside what is a duplicate or no axial slice, and make stacks of the rest.
@@ -32,11 +35,8 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     no_slices = _no_axial_slices(table[table["status"] == "ok"])
     table.loc[no_slices.index, "status"] = "quarantined"
     table.loc[no_slices.index, "reason"] = no_slices
-    usable = table[table["status"] == "ok"]
-    patients_of_study = usable.groupby("study_id")["patient_id"].nunique()
-    mixed = table["study_id"].isin(patients_of_study.index[patients_of_study > 1]) & table["status"].eq("ok")
-    # one patient under two names, whose slices would be on both sides of a fold, or two patients under one: no telling
-    _set_aside(table, mixed, "quarantined", "its study names more than one patient")
+    for reason, rows in _mixed_studies(table[table["status"] == "ok"]).items():
+        _set_aside(table, table.index.isin(rows), "quarantined", reason)
     if not table["status"].eq("ok").any():
         counts = table["reason"].value_counts()
         raise Refused(
@@ -56,6 +56,27 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     slices["slice_id"] = slices["item_id"]
     slices["index"] = slices["index"].astype(np.int32)
     return Inventory(table, slices, tuple(warnings))
+
+
+def _mixed_studies(usable: pd.DataFrame) -> dict[str, pd.Index]:
+    """Reason → rows of studies that name more than one patient.
+
+    It may be one patient under two names, whose slices would be on both sides of a fold, or two patients under one study:
+    no telling. A few odd slices among many are damaged or astray, and only they fall out.
+    """
+    if usable.empty:
+        return {}
+    counts = usable.groupby(["study_id", "patient_id"]).size()
+    of_study = counts.groupby("study_id")
+    mixed = of_study.size() > 1
+    clear = mixed & (of_study.max() >= MOST_OF_A_STUDY * of_study.sum())
+    owner = pd.Series({study: patient for study, patient in of_study.idxmax()}, dtype=object)
+    astray = usable["study_id"].map(clear) & (usable["patient_id"] != usable["study_id"].map(owner))
+    unclear = usable["study_id"].map(mixed & ~clear)
+    return {
+        "its study names more than one patient": usable.index[unclear],
+        "most slices of its study name another patient": usable.index[astray],
+    }
 
 
 def _no_axial_slices(usable: pd.DataFrame) -> pd.Series:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ from medray.imaging.phantom import PhantomSpec, write_phantoms
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
-UID = "1.2.826.0.1.3680043.8.498.{:012d}"  # always as long: it can be put in place of another
-FIRST = UID.format(0).encode()
+UID = "1.2.826.0.1.3680043.8.498.{:012d}"  # always as long: it can be put in place of another; also in the study's UID
+PATIENT = "patient{:012d}"
 WHOLE = 0.05  # of the files are not damaged
 
 NATIVE = {
@@ -93,6 +94,20 @@ class Kind:
     content: bytes
     suffix: str = ".dcm"
 
+    def own(self, number: int) -> Kind:
+        """The same image as number so-and-so: a patient, a study and a slice of its own."""
+        content, compress = self.content, self.name == "deflated"
+        start = 144 + int.from_bytes(content[140:144], "little") if compress else 0
+        if compress:
+            content = content[:start] + zlib.decompress(content[start:], -zlib.MAX_WBITS)
+        for text in (UID, PATIENT):
+            content = content.replace(text.format(0).encode(), text.format(number).encode())
+        if compress:
+            packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            packed = packer.compress(content[start:]) + packer.flush()
+            content = content[:start] + packed + bytes(len(packed) % 2)
+        return Kind(self.name, content, self.suffix)
+
     @property
     def pixels_at(self) -> int:
         """Where the pixels begin; the middle for a picture."""
@@ -132,9 +147,8 @@ def films() -> list[np.ndarray]:
 def described(values: np.ndarray, modality: str) -> Dataset:
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
-    ds.SOPInstanceUID = FIRST.decode()
-    ds.Modality, ds.PatientID, ds.PatientName = modality, "P", "Damaged^File"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.7", "1.2.826.0.1.3680043.8.498.8"
+    ds.Modality, ds.PatientName = modality, "Damaged^File"
+    _named(ds)
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = values.shape
     ds.BitsAllocated = 8 * values.dtype.itemsize
@@ -142,6 +156,11 @@ def described(values: np.ndarray, modality: str) -> Dataset:
     ds.HighBit, ds.PixelRepresentation = ds.BitsStored - 1, 0
     made_ct(ds) if modality == "CT" else made_film(ds)
     return ds
+
+
+def _named(ds: Dataset) -> None:
+    ds.SOPInstanceUID, ds.PatientID = UID.format(0), PATIENT.format(0)
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{UID.format(0)}.1", f"{UID.format(0)}.2"
 
 
 def made_ct(ds: Dataset) -> None:
@@ -195,8 +214,7 @@ def packaged_files(modality: str) -> Iterator[Kind]:
             if min(ds.Rows, ds.Columns) < 16 or "PixelData" not in ds:
                 continue
             syntax = ds.file_meta.TransferSyntaxUID
-            ds.SOPInstanceUID, ds.PatientID = FIRST.decode(), "P"
-            ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.7", "1.2.826.0.1.3680043.8.498.8"
+            _named(ds)
             ds.PhotometricInterpretation = "MONOCHROME2"
             made_ct(ds) if modality == "CT" else made_film(ds)
             yield Kind(f"pydicom's, {'compressed' if syntax.is_compressed else 'native'}", written(ds, syntax))
@@ -258,17 +276,16 @@ def run(job: str, flags: Flags, folder: Path) -> None:
     names = sorted(by_name)
     for number in range(1, flags.files + 1):
         kind = rng.choice(by_name[names[number % len(names)]])
-        own = Kind(kind.name, kind.content.replace(FIRST, UID.format(number).encode()), kind.suffix)
+        own = kind.own(number)
         what, data = damaged(own, rng)
         name = f"{number:06d}"  # a film that is a picture is known by it
         (files / f"{name}{kind.suffix}").write_bytes(data)
-        made[name] = (own, what)
+        made[name] = (kind, what)
 
     labels = folder / "labels.csv"
     if chest:
-        rows = [f"{i},{n},{'Mass' if n % 3 else 'No Finding'}" for n in range(1, flags.files + 1)
-                for i in (UID.format(n), f"{n:06d}")]  # fmt: skip
-        labels.write_text("image,patient,findings\n" + "\n".join(rows) + "\n")
+        rows = [f"{i},{n},{int(n % 3 == 0)}" for n in range(1, flags.files + 1) for i in (UID.format(n), f"{n:06d}")]
+        labels.write_text("image,patient,Mass\n" + "\n".join(rows) + "\n")
     else:
         rows = [f"{UID.format(n)}_{c},{int(n % 3 == 0 and c in ('subdural', 'any'))}" for n in range(1, flags.files + 1)
                 for c in ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")]  # fmt: skip
@@ -323,7 +340,7 @@ def report(job: str, folder: Path, made: dict[str, tuple[Kind, str]]) -> None:
                 count["whole, other pixels"] += 1
         else:
             count["whole, set aside" if what == "whole" else "set aside"] += 1
-            count["the decoder died"] += "the decoder" in (why or "")
+            count["the decoder died"] += bool(re.match("the decoder (ended|took|gave|wants)", why or ""))
     columns = [
         "files",
         "whole, used",
@@ -348,15 +365,14 @@ def report(job: str, folder: Path, made: dict[str, tuple[Kind, str]]) -> None:
 
 def _whole(kind: Kind, chest: bool, value: str, known: dict[bytes, object]) -> object:
     """What the shards hold of the whole file."""
-    content = re.sub(rb"1\.2\.826\.0\.1\.3680043\.8\.498\.\d{12}", FIRST, kind.content)
-    if content not in known:
+    if kind.content not in known:
         source = Radiograph() if chest else HeadCT()
         try:
-            (encoded,) = source.encode(content, [{"frame": 0}])
-            known[content] = None if encoded.columns is None else encoded.columns[value]
+            (encoded,) = source.encode(kind.content, [{"frame": 0}])
+            known[kind.content] = None if encoded.columns is None else encoded.columns[value]
         except ValueError:
-            known[content] = None
-    return known[content]
+            known[kind.content] = None
+    return known[kind.content]
 
 
 def main(flags: Flags) -> None:

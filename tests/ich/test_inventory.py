@@ -120,6 +120,18 @@ def test_two_patients_with_one_series_uid_have_stacks_of_their_own(tmp_path: Pat
     assert [row["patient_id"] for row in pack_stacks(table).to_pylist()] == ["P1", "P2"]
 
 
+def test_a_slice_that_names_another_patient_costs_its_study_no_other_slice(tmp_path: Path) -> None:
+    files = {f"{i:02d}.dcm": ct(i, z=5 * i, patient="P9" if i == 7 else "P1") for i in range(1, 21)}
+    found = of(tmp_path / "one", files)
+    assert by_name(found, tmp_path / "one")["reason"].dropna().to_dict() == {
+        "07.dcm": "most slices of its study name another patient"
+    }
+    assert len(found.rows) == 19
+    half = {f"{i:02d}.dcm": ct(i, z=5 * i, patient="P9" if i < 4 else "P1") for i in range(1, 21)}
+    with pytest.raises(Refused, match="its study names more than one patient"):
+        of(tmp_path / "half", half)
+
+
 def test_two_phases_of_one_series_are_two_stacks(tmp_path: Path) -> None:
     def phases(**apart: tuple[object, object]) -> dict[str, Dataset]:
         return {

@@ -49,8 +49,8 @@ def length_fault(stream: bytes, pixels: np.ndarray, frame: Codestream) -> str | 
     found = end - start - stream.count(b"\xff\x00", start, end)
     wanted = (bits + 7) // 8
     if found < wanted:
-        return f"{wanted - found:,} bytes of the stream are missing"
-    return f"{found - wanted:,} bytes of the stream are left over" if found > wanted else None
+        return f"the stream is too short by {wanted - found:,} of {wanted:,} bytes"
+    return f"the stream is too long by {found - wanted:,} of {found:,} bytes" if found > wanted else None
 
 
 def _segments(stream: bytes) -> tuple[dict[int, dict[int, list[int]]], bytes, int] | None:
