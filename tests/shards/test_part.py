@@ -1,0 +1,82 @@
+"""A part of the shards from files of which some are damaged and one takes its decoder down."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from ct_files import ct, encode
+from pydicom.encaps import encapsulate
+
+from medray.ich.inventory import assemble
+from medray.ich.source import HeadCT
+from medray.imaging import stored
+from medray.imaging.decoding import codec, guard
+from medray.shards.part import Parts, known
+from medray.shards.reading import scan_file
+from medray.shards.store import Store
+
+LOSSLESS = "1.2.840.10008.1.2.4.70"
+DEADLY = b"\xff\xfe\x00\x08DEADLY"  # a comment in the stream: T.81 B.2.4.5
+
+
+def decode_or_die(encoded: memoryview, **arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    if DEADLY in bytes(encoded):
+        os.abort()
+    return codec.decode(bytes(encoded), **arguments)
+
+
+def lossless(uid: int, z: float, change: Any = bytes) -> bytes:
+    """A slice as JPEG lossless; ``change`` is done to its stream."""
+    pixels = np.random.default_rng(uid).integers(0, 2000, (64, 64)).astype(np.uint16)
+    stream = change(imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=16))
+    ds = ct(uid, z=z, Rows=64, Columns=64, BitsAllocated=16, BitsStored=16, HighBit=15, PixelRepresentation=0)
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].is_undefined_length = True
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = LOSSLESS
+    return encode(ds)
+
+
+def test_what_dies_is_damaged_or_says_nothing_costs_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    monkeypatch.setattr(decode_or_die, "__module__", "test_part")
+    monkeypatch.setattr(stored, "decode", decode_or_die)
+    guard._drop()
+    changes: dict[str, Any] = {
+        "good1": bytes,
+        "deadly": lambda s: s[:2] + DEADLY + s[2:],
+        "good2": bytes,
+        "cut": lambda s: s[: len(s) // 2],
+        "shifted": lambda s: s[:1500] + b"\x12\x34\x56" + s[1500:],
+        "good3": bytes,
+    }
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for place, (name, change) in enumerate(changes.items(), start=1):
+        (folder / f"{place}-{name}.dcm").write_bytes(lossless(place, 5.0 * place, change))
+    store, source = Store(folder), HeadCT()
+    scan = pd.DataFrame([row for file in store.files() for row in scan_file(source, store, file)])
+    rows = assemble(scan, None).rows
+    assert len(rows) == 6
+    parts = Parts(source, store, Store(tmp_path / "to"), [c for c in source.shard_schema.names if c in rows])
+    found = parts.write("a.parquet", rows.assign(private_path=rows["path"]).to_dict("records"))
+    notes = dict(zip(changes, found["note"], strict=True))
+    assert notes["deadly"] == "the decoder ended with SIGABRT"
+    assert notes["cut"].startswith("damaged pixels: the stream is too short by ")
+    assert notes["shifted"].startswith("damaged pixels: ")
+    assert [notes[name] for name in ("good1", "good2", "good3")] == [""] * 3
+    assert found["written"].tolist() == [True, False, True, False, False, True]
+    assert pq.read_metadata(tmp_path / "to" / "a.parquet").num_rows == 3
+    pd.testing.assert_frame_equal(known(Store(tmp_path / "to"), "a.parquet", found["id"].tolist()), found)
+    assert capfd.readouterr() == ("", "")  # neither the library's words nor a dump
+    guard._drop()
