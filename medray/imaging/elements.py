@@ -125,7 +125,7 @@ def read_elements(source: Source, *, with_pixels: bool) -> Elements:
                 raise
             needed = early.reaches
         if max(needed, len(data)) >= MAX_HEADER_BYTES:
-            raise Unreadable(f"a header of more than {MAX_HEADER_BYTES >> 20} MB before the pixels")
+            raise Unreadable(f"a damaged header: no pixels within {MAX_HEADER_BYTES >> 20} MB")
         more = source.read(len(data))
         complete = not more
         data += more
