@@ -19,6 +19,8 @@ from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
 from medray.shards.store import File, Store
 
+REASONS_SHOWN = 8
+
 Assemble = Callable[[pd.DataFrame], Inventory]
 
 
@@ -70,7 +72,7 @@ def prepare(
         inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
     except Refused as refused:
         _write_inventory(source, refused.table, out, pseudonyms, private)
-        raise ValueError(f"{refused}; {_where(out)}") from None
+        raise ValueError(f"{refused}; {_where(out)} by its header; no pixels were read") from None
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
@@ -106,7 +108,7 @@ def _write_inventory(
     if pseudonyms.key is not None:
         where = write_map(private, out.uri, name_pairs(table, pseudonyms, kinds))
         say(f"  identifiers are pseudonyms; the way back is {where}")
-    _say_statuses(table)
+    _say_statuses(table, out)
     return shown
 
 
@@ -137,11 +139,15 @@ def _with_results(inventory: Inventory, written: pd.DataFrame, kind: str, pseudo
     return table
 
 
-def _say_statuses(table: pd.DataFrame) -> None:
+def _say_statuses(table: pd.DataFrame, out: Store) -> None:
     counts = table["status"].value_counts()
     say("  files  " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
-    for reason, count in table.loc[table["status"] == "quarantined", "reason"].value_counts().head(5).items():
+    reasons = table.loc[table["status"] == "quarantined", "reason"].value_counts()
+    for reason, count in reasons.head(REASONS_SHOWN).items():
         say(f"    quarantined: {count:,} × {reason}")
+    if len(reasons) > REASONS_SHOWN:
+        say(f"    quarantined: {reasons.iloc[REASONS_SHOWN:].sum():,} for {len(reasons) - REASONS_SHOWN} other reasons")
+    say(f"  each file and its reason: {out.uri}/inventory.parquet")
 
 
 def _fold(

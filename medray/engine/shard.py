@@ -207,7 +207,7 @@ def _each(count: int, work: Any, what: str) -> Iterator[tuple[int, pa.Table]]:
                 left.discard(number)
                 yield number, table
         if left:
-            warn(f"{what}: {len(left)} of {count} tasks died {RETRIES + 1} times; their files are read one by one")
+            warn(f"{what}: {len(left)} of {count} tasks failed; their files are read one by one")
             yield from _tasks(sorted(left), work.one_by_one)
     except ray.exceptions.RayError as error:
         raise ValueError(what_happened(error)) from error

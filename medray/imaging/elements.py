@@ -160,7 +160,7 @@ def parse(data: bytes, inflate: int = MAX_INFLATED_BYTES) -> Elements:
     elif _begins_without_preamble(data):
         position = 0
     else:
-        raise packed(data) or Unreadable("not a DICOM file: no DICM at byte 128")
+        raise packed(data) or Unreadable(f"not a DICOM file: {'no DICM at byte 128' if data else 'it is empty'}")
     meta, position = _walk(data, position, len(data), "<", True, only_group=0x0002)
     if _value(data, meta, MEDIA_CLASS) == _DICOMDIR:
         raise Unreadable("not a DICOM file of an image: a DICOMDIR, which lists other files")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from medray.imaging.decoding.codec import eight_bit_jpeg
+from medray.imaging.decoding.codec import eight_bit_jpeg, fault_of
 from medray.imaging.decoding.guard import guarded
 from medray.imaging.film import Film, FilmHeader, check_size, stretched
 from medray.imaging.types import Unreadable
@@ -31,8 +31,8 @@ def read(stream: BinaryIO) -> Film:
     data = stream.read()
     header = read_header(io.BytesIO(data))
     grey, facts = guarded(decode, data, header.rows * header.columns)
-    if "warning" in facts:
-        raise Unreadable(f"damaged pixels: {facts['warning']}")
+    if fault := fault_of(facts):
+        raise Unreadable(f"damaged pixels: {fault}")
     return Film(grey, facts["note"])
 
 
@@ -60,8 +60,8 @@ def _decoded(data: bytes) -> Film:
             return _grey(np.asarray(image.convert("RGB")))
         except (Unreadable, MemoryError):
             raise
-        except Exception as error:  # Pillow's readers raise many types for damaged bytes
-            raise Unreadable(f"damaged pixels ({type(error).__name__})") from None
+        except Exception:  # Pillow's readers raise many types for damaged bytes
+            raise Unreadable("damaged pixels: the decoder gives up") from None
 
 
 def _open(stream: BinaryIO) -> Image.Image:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_frames
 
-from medray.imaging.decoding.codec import SYNTAXES, codestream, decode
+from medray.imaging.decoding.codec import SYNTAXES, codestream, decode, fault_of
 from medray.imaging.decoding.codestream import Codestream
 from medray.imaging.decoding.guard import guarded
 from medray.imaging.elements import ITEM, NATIVE, SEQUENCE_END, UNDEFINED, Elements, integer
@@ -87,9 +87,11 @@ def stored_values(elements: Elements, layout: PixelLayout, wanted: list[int]) ->
         values = _native_values(elements, layout, start, length)
         for i in wanted:
             yield Stored(values[i] >> layout.shift if layout.shift else values[i], layout.bits_stored, signed)
+    elif elements.transfer_syntax not in SYNTAXES:
+        raise Unreadable("no decoder for the transfer syntax")
     else:
-        for i in wanted:
-            yield _decoded(elements, layout, start, length, i)
+        for encoded in _streams(elements, layout, start, length, wanted):
+            yield _decoded(elements.transfer_syntax, layout, encoded)
 
 
 def _native_values(elements: Elements, layout: PixelLayout, start: int, length: int) -> np.ndarray:
@@ -108,30 +110,26 @@ def _native_values(elements: Elements, layout: PixelLayout, start: int, length: 
     return values.reshape(layout.frames, layout.rows, layout.columns)
 
 
-def _decoded(elements: Elements, layout: PixelLayout, start: int, length: int, frame: int) -> Stored:
+def _decoded(syntax: str, layout: PixelLayout, encoded: bytes) -> Stored:
     """One compressed frame: PS3.5 A.4."""
-    if elements.transfer_syntax not in SYNTAXES:
-        raise Unreadable("no decoder for the transfer syntax")
-    encoded = _encoded(elements, layout, start, length, frame)
-    stream = codestream(elements.transfer_syntax, encoded)
+    stream = codestream(syntax, encoded)
     if stream is not None and (stream.rows, stream.columns, stream.components) != (layout.rows, layout.columns, 1):
         raise Unreadable(
             f"the compressed stream holds {stream.rows} × {stream.columns} × {stream.components}, "
             f"the header says {layout.rows} × {layout.columns} × 1"
         )
     values, facts = guarded(
-        decode, encoded, layout.rows * layout.columns * 4, syntax=elements.transfer_syntax, rows=layout.rows,
-        columns=layout.columns, bytes_allocated=layout.bits_allocated // 8,
+        decode, encoded, layout.rows * layout.columns * 4, syntax=syntax, rows=layout.rows, columns=layout.columns,
+        bytes_allocated=layout.bits_allocated // 8,
     )  # fmt: skip
-    fault = facts["fault"] or facts.get("warning")
-    if fault:
+    if fault := fault_of(facts):
         raise Unreadable(f"damaged pixels: {fault}")
+    if values.shape != (layout.rows, layout.columns) or values.dtype.kind not in "iu":
+        raise Unreadable("damaged pixels: the decoder gave another image than it was asked for")
+    if values.dtype.itemsize < layout.bits_allocated // 8:  # a stream of 8 bits in a file of 16; a sign goes along
+        values = values.astype(f"{values.dtype.kind}{layout.bits_allocated // 8}")
     unsigned: np.ndarray = values.view(f"u{values.dtype.itemsize}")
-    if unsigned.dtype.itemsize < layout.bits_allocated // 8:  # a stream of 8 bits in a file of 16
-        unsigned = unsigned.astype(f"u{layout.bits_allocated // 8}")
-    if layout.shift:
-        unsigned = unsigned >> layout.shift
-    return _meant(unsigned, layout, stream)
+    return _meant(unsigned >> layout.shift if layout.shift else unsigned, layout, stream)
 
 
 def _meant(values: np.ndarray, layout: PixelLayout, stream: Codestream | None) -> Stored:
@@ -143,27 +141,34 @@ def _meant(values: np.ndarray, layout: PixelLayout, stream: Codestream | None) -
     if stream.signed:  # decoded with its sign, which reaches to the top
         note = None if signed else "signed pixels, though the header calls them unsigned"
         return Stored(values, 8 * values.dtype.itemsize, True, note)
-    if stream.precision > bits and int(values.max()) >> bits:
+    highest = int(values.max())
+    if highest >> max(1, stream.precision - layout.shift):
+        raise Unreadable(f"damaged pixels: values beyond the {stream.precision} bits of the compressed stream")
+    if highest >> bits:
         note = f"pixels of {stream.precision} bits, though the header says {bits}"
         return Stored(values, max(bits, stream.precision), signed, note)
     return Stored(values, bits, signed)
 
 
-def _encoded(elements: Elements, layout: PixelLayout, start: int, length: int, frame: int) -> bytes:
-    """The stream of one frame: its fragments joined."""
+def _streams(elements: Elements, layout: PixelLayout, start: int, length: int, wanted: list[int]) -> Iterator[bytes]:
+    """The streams of the wanted frames, in ascending order: the fragments of each joined."""
     end = _end_of_fragments(elements.data, start) if length == UNDEFINED else start + length
     data = elements.data[start:end]
     if layout.frames == 1:
-        return b"".join(_fragments(data))
+        yield b"".join(_fragments(data))
+        return
     offsets, lengths = elements.get(EXTENDED_OFFSETS), elements.get(EXTENDED_LENGTHS)
     extended = (offsets, lengths) if offsets and lengths and len(offsets) == len(lengths) else None
     # pydicom warns of oddities, and filters belong to the process: one thread at a time
     with _warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return get_frame(data, frame, number_of_frames=layout.frames, extended_offsets=extended)
+            frames = list(generate_frames(data, number_of_frames=layout.frames, extended_offsets=extended))
         except Exception as error:  # of many types, and a message may quote anything
             raise Unreadable(f"damaged pixels: the fragments of a frame ({type(error).__name__})") from None
+    if len(frames) != layout.frames:
+        raise Unreadable(f"truncated pixels: {layout.frames} compressed frames expected, {len(frames)} found")
+    yield from (frames[i] for i in wanted)
 
 
 def _fragments(data: bytes) -> Iterator[bytes]:

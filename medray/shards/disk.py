@@ -117,6 +117,8 @@ def opened(path: str) -> BinaryIO:
         ValueError: it is no file; opening a pipe would wait for a writer, and a device may be anything.
     """
     place = bytes_of(path)
+    if os.path.islink(place) and not os.path.exists(place):
+        raise ValueError("a link that leads nowhere")
     mode = os.stat(place).st_mode
     if stat.S_ISDIR(mode):
         os.scandir(place).close()  # says why it could not be listed, where that is still so

@@ -306,7 +306,7 @@ def run(job: str, flags: Flags, folder: Path) -> None:
     seconds = time.monotonic() - started
     text = (folder / "log.txt").read_text()
     print(
-        f"\n{job}: exit status {status} after {seconds:.0f} s; tasks that died: {len(re.findall('tasks died', text))}"
+        f"\n{job}: exit status {status} after {seconds:.0f} s; tasks that failed: {len(re.findall('tasks failed', text))}"
     )
     report(job, folder, made)
 

@@ -44,7 +44,7 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
     assert found["broken.npz"] == ("quarantined", "not a .npz file")
     assert [status for status, _ in found.values()].count("ok") == 6
     said = capsys.readouterr().err
-    assert "headers: 1 of 1 tasks died 3 times; their files are read one by one" in said
-    assert "shards: 1 of 3 tasks died 3 times; their files are read one by one" in said
+    assert "headers: 1 of 1 tasks failed; their files are read one by one" in said
+    assert "shards: 1 of 3 tasks failed; their files are read one by one" in said
     assert run() == found  # nothing is tried again
-    assert "died" not in capsys.readouterr().err
+    assert "failed" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medray.imaging.decoding.codestream import Codestream, read_jpeg, read_jpeg_2000, scan_fault
+from medray.imaging.decoding.codestream import Codestream, end_fault, read_jpeg, read_jpeg_2000, scan_fault
 from medray.imaging.decoding.lossless_jpeg import length_fault
 from medray.imaging.types import Unreadable
 
@@ -27,6 +27,17 @@ def codestream(syntax: str, encoded: bytes) -> Codestream | None:
     if syntax in RLE:
         return None
     return read_jpeg(encoded) if syntax in JPEG | JPEG_LS else read_jpeg_2000(encoded)
+
+
+def fault_of(facts: dict[str, Any]) -> str | None:
+    """What is wrong with a stream by what ``decode``, or its library on standard error, said; None where nothing is.
+
+    "Warning: unknown JFIF revision" and its like are no damage.
+    """
+    lines = [
+        line for line in facts.get("warning", "").splitlines() if not line.startswith(("Warning:", "[ WARN", "[ INFO"))
+    ]
+    return facts.get("fault") or (lines[0] if lines else None)
 
 
 def decode(
@@ -52,13 +63,13 @@ def decode(
         elif syntax in JPEG_2000:
             pixels = imagecodecs.jpeg2k_decode(encoded, numthreads=1)
         elif syntax in HTJ2K:
-            pixels = imagecodecs.htj2k_decode(encoded)
+            pixels, fault = imagecodecs.htj2k_decode(encoded), end_fault(encoded)
         else:
             pixels = _rle(encoded, rows, columns, bytes_allocated)
     except (Unreadable, MemoryError):
         raise
-    except Exception as error:  # each library has errors of its own, and their texts may quote anything
-        raise Unreadable(f"damaged pixels: the decoder gives up ({type(error).__name__})") from None
+    except Exception:  # each library has errors of its own, and their texts may quote anything
+        raise Unreadable("damaged pixels: the decoder gives up") from None
     if pixels.shape != (rows, columns) or pixels.dtype.kind not in "iu":
         raise Unreadable(f"{' × '.join(map(str, pixels.shape))} pixels come out, {rows} × {columns} are in the header")
     return pixels, {"fault": fault}
@@ -82,7 +93,11 @@ def eight_bit_jpeg(encoded: bytes) -> np.ndarray:
     """(rows, columns), or (rows, columns, 3) blue, green, red."""
     import cv2
 
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    stream = np.frombuffer(encoded, np.uint8).copy()
+    if (at := bytes(encoded[:64]).find(b"JFIF\0")) > 0:
+        # libjpeg says the first thing only that it finds odd: a revision of JFIF that it does not know would hide damage
+        stream[at + 5] = 1
+    pixels = cv2.imdecode(stream, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise Unreadable("damaged pixels: the decoder gives up")
     return pixels

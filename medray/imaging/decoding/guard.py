@@ -6,12 +6,14 @@ processor time and memory are limited; where it dies, a new one takes its place,
 alone, before it is given up: a stream before it may have done the damage.
 
 The stream goes there and the pixels come back through memory that both share. What is said beside it is JSON, never a
-pickle: a decoder that a file has taken over can give wrong pixels, and nothing else.
+pickle, and pixels are taken in the type and size that were asked for: nothing that the child says is executed. It is no
+sandbox: a decoder that a file has taken over has the rights of the user who reads it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import math
@@ -19,6 +21,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -36,6 +39,9 @@ CPU_SECONDS = 20
 """Of one decoding: a thousand times what a slice takes."""
 WALL_SECONDS = 300.0
 """For one that waits for something that never comes, which costs no processor time."""
+START_SECONDS = 120.0
+READY = b"ready"
+MOST_WORDS_BYTES = 1 << 24  # that a library may write to standard error
 BASE_BYTES = 1 << 30  # of address space: Python, numpy, the libraries
 BYTES_PER_BYTE = 16  # of decoded pixels: wide integers, tiles, copies
 
@@ -62,15 +68,21 @@ def guarded(work: Work, data: bytes, most_bytes: int, **arguments: Any) -> tuple
         What ``work`` returns, and among the facts, as "warning", what its library wrote to standard error, if anything.
     Raises:
         Unreadable: as ``work``; or the child died of it, twice.
+        RuntimeError: no child can be started, which is no file's fault.
     """
     with _lock:
         for last in (False, True):
             try:
                 return _child().ask(work, data, most_bytes, arguments)
+            except Unreadable:
+                raise
             except _Died as error:
                 _drop()
                 if last or not error.again:
                     raise Unreadable(f"the decoder {error}") from None
+            except BaseException:  # an interruption: the answer to this stream must not be taken for the next one's
+                _drop()
+                raise
     raise AssertionError("unreachable")
 
 
@@ -108,15 +120,31 @@ class _Child:
     def __init__(self) -> None:
         self.memory = _Shared(_new_file())
         ours, theirs = socket.socketpair()
+        # an answer that breaks off half way must not be waited for without end either
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(WALL_SECONDS), 0))
+        self.connection = Connection(ours.detach())
         with theirs:
             handed = (theirs.fileno(), self.memory.descriptor)
-            self.process = subprocess.Popen(
-                # without the site's start-up files, which cost more than all that is needed here
-                [sys.executable, "-S", "-c", _START, json.dumps(_paths()), *map(str, handed)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=handed, cwd=tempfile.gettempdir(), env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            )  # fmt: skip
-        self.connection = Connection(ours.detach())
+            try:
+                self.process = subprocess.Popen(
+                    # no variable and no file of the user's changes it; and the site's start-up files take their time
+                    [sys.executable, "-I", "-S", "-c", _START, json.dumps(_paths()), *map(str, handed)],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    pass_fds=handed, cwd=os.sep, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+                )  # fmt: skip
+            except OSError as error:
+                self.connection.close()
+                os.close(self.memory.descriptor)
+                raise RuntimeError(f"the decoders' process cannot be started ({error.strerror})") from error
+        if not self.connection.poll(START_SECONDS) or not self._is_ready():
+            self.end()
+            raise RuntimeError("the decoders' process does not start")
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.connection.recv_bytes(16) == READY
+        except (EOFError, OSError):
+            return False
 
     def ask(
         self, work: Work, data: bytes, most_bytes: int, arguments: dict[str, Any]
@@ -137,6 +165,11 @@ class _Child:
             answer = json.loads(self.connection.recv_bytes(1 << 20))
             if "reason" in answer:
                 raise Unreadable(_printable(answer["reason"]))
+            if "wants" in answer:  # a fresh child has more room than one that libraries have littered
+                raise _Died(f"wants more than {int(answer['wants']) >> 20} MB of memory")
+            facts = {str(name): _plain(fact) for name, fact in answer["facts"].items()}
+            if answer["warning"]:
+                facts["warning"] = _printable(answer["warning"])
             dtype, shape = np.dtype(answer["dtype"]), tuple(answer["shape"])
             if dtype.kind not in "iuf" or not 0 <= dtype.itemsize * math.prod(shape) <= most_bytes:
                 raise _Died("gave other pixels than it was asked for")
@@ -146,10 +179,9 @@ class _Child:
             raise
         except (EOFError, OSError) as error:
             raise self._how_it_ended(error) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise _Died("gave no answer that can be read") from None
-        facts = {"warning": _printable(answer["warning"])} if answer["warning"] else {}
-        return pixels, answer["facts"] | facts
+        return pixels, facts
 
     def _how_it_ended(self, error: Exception) -> _Died:
         try:
@@ -186,8 +218,10 @@ class _Shared:
 
 
 def _new_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("medray")
+    if hasattr(os, "memfd_create"):  # Linux; sealed, since memory that shrinks under its reader ends the reader
+        descriptor = os.memfd_create("medray", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        return descriptor
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -198,11 +232,15 @@ def _after(size: int) -> int:
 
 
 def _paths() -> list[str]:
-    return [str(Path(__file__).parents[3]), *sys.path]
+    return [str(Path(__file__).parents[3]), *(path for path in sys.path if path)]
+
+
+def _plain(fact: Any) -> Any:
+    return fact if isinstance(fact, bool | int | float | None) else _printable(fact)
 
 
 def _printable(text: Any) -> str:
-    return "".join(c for c in str(text)[:200] if c.isprintable())
+    return "".join(c for c in str(text)[:500] if c.isprintable() or c == "\n")
 
 
 # ---- the child's side ---------------------------------------------------------------------------------------------------
@@ -218,9 +256,11 @@ def serve(descriptor: int, memory_descriptor: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' pixels
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WORDS_BYTES, MOST_WORDS_BYTES))
     connection, memory = Connection(descriptor), _Shared(memory_descriptor)
     with tempfile.TemporaryFile() as written, contextlib.suppress(EOFError, OSError):
         os.dup2(written.fileno(), 2)
+        connection.send_bytes(READY)
         while True:
             request = json.loads(connection.recv_bytes())
             _limit(request["cpu_seconds"], request["address_space"])
@@ -235,7 +275,7 @@ def serve(descriptor: int, memory_descriptor: int) -> None:
             except Unreadable as error:
                 answer = {"reason": str(error)}
             except MemoryError:
-                answer = {"reason": f"the decoder wants more than {request['address_space'] >> 20} MB of memory"}
+                answer = {"wants": request["address_space"]}
             _written()
             connection.send_bytes(json.dumps(answer).encode())
 
@@ -260,11 +300,11 @@ def _limit(cpu_seconds: int, address_space: int) -> None:
 
 
 def _written() -> str:
-    """The first line that a library wrote to standard error since the last call."""
+    """What a library wrote to standard error since the last call, its first 4 KB."""
     if not os.lseek(2, 0, os.SEEK_CUR):
         return ""
     os.lseek(2, 0, os.SEEK_SET)
     text = os.read(2, 4096).decode("ascii", "replace")
     os.lseek(2, 0, os.SEEK_SET)
     os.ftruncate(2, 0)
-    return (text.strip().splitlines() or [""])[0]
+    return text.strip()

@@ -46,6 +46,8 @@ def length_fault(stream: bytes, pixels: np.ndarray, frame: Codestream) -> str | 
     bits = int(categories @ (code_bits[:17] + further))
     end = stream.rfind(b"\xff\xd9")
     end = len(stream) if end < start else end
+    while stream[end - 1] == 0xFF:  # fill bytes before a marker: T.81 B.1.1.2; data has a 0 behind each
+        end -= 1
     found = end - start - stream.count(b"\xff\x00", start, end)
     wanted = (bits + 7) // 8
     if found < wanted:

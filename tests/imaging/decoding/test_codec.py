@@ -9,8 +9,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from medray.imaging.decoding.codec import HTJ2K, JPEG, JPEG_2000, JPEG_LS, RLE, SYNTAXES, codestream, decode
+from medray.imaging.decoding.codec import HTJ2K, JPEG, JPEG_2000, JPEG_LS, RLE, SYNTAXES, codestream, decode, fault_of
 from medray.imaging.decoding.codestream import read_jpeg, read_jpeg_2000, scan_fault
+from medray.imaging.decoding.guard import guarded
 from medray.imaging.decoding.lossless_jpeg import length_fault
 from medray.imaging.types import Unreadable
 
@@ -165,3 +166,33 @@ def test_eight_bit_jpeg_is_what_imagecodecs_makes_of_it() -> None:
         stream = imagecodecs.jpeg8_encode(pixels, level=90)
         assert np.array_equal(decoded(stream, BASELINE), imagecodecs.jpeg8_decode(stream))
     assert cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_UNCHANGED).shape == (64, 80)
+
+
+def test_what_is_allowed_is_no_damage() -> None:
+    lossless = imagecodecs.jpeg8_encode(noisy(12), lossless=True, bitspersample=12)
+    filled = lossless[:-2] + b"\xff" + lossless[-2:]  # T.81 B.1.1.2: before any marker
+    assert np.array_equal(decoded(filled, LOSSLESS), noisy(12))
+    twelve = imagecodecs.jpeg8_encode(smooth(12), level=98, bitspersample=12)
+    thumbnail = b"\xff\xd8\xff\xda\0\2abc\xff\xd9"
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    decoded(twelve[:2] + segment + twelve[2:], EXTENDED)
+    eight = bytearray(imagecodecs.jpeg8_encode(smooth(8), level=90))
+    eight[eight.index(b"JFIF\0") + 5] = 2  # a revision of tomorrow
+    _, facts = guarded(decode, bytes(eight), 64 * 80, syntax=BASELINE, rows=64, columns=80, bytes_allocated=1)
+    assert fault_of(facts) is None
+    assert fault_of({"fault": None, "warning": "Warning: something odd"}) is None
+    half = bytes(eight[: len(eight) // 2]) + b"\xff\xd9"
+    _, facts = guarded(decode, half, 64 * 80, syntax=BASELINE, rows=64, columns=80, bytes_allocated=1)
+    assert "Corrupt JPEG data" in str(fault_of(facts))
+
+
+def test_a_cut_high_throughput_stream_is_found_out() -> None:
+    stream = imagecodecs.htj2k_encode(noisy(12))
+    syntax = next(iter(HTJ2K))
+    assert np.array_equal(decoded(stream + b"\0", syntax), noisy(12))
+    for at in range(len(stream) // 4, len(stream) - 4, 97):
+        try:
+            _, facts = decode(stream[:at], syntax=syntax, rows=64, columns=80, bytes_allocated=2)
+        except Unreadable:
+            continue
+        assert facts["fault"] == "the image has no end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -27,7 +28,23 @@ Answer = tuple[np.ndarray, dict[str, Any]]
 @pytest.fixture(autouse=True)
 def _child_finds_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    for work in (twice, refuse, abort, fault, dies_once, spin, wait, hog, talk, nonsense, too_much, raises, crash_core):
+    for work in (
+        twice,
+        refuse,
+        abort,
+        fault,
+        dies_once,
+        spin,
+        wait,
+        hog,
+        talk,
+        nonsense,
+        too_much,
+        raises,
+        crash_core,
+        late,
+        shrinks,
+    ):
         monkeypatch.setattr(work, "__module__", "test_guard")
     guard._drop()
     yield
@@ -98,6 +115,20 @@ def crash_core(data: memoryview) -> Answer:
     return np.array(resource.getrlimit(resource.RLIMIT_CORE)), {}
 
 
+def late(data: memoryview) -> Answer:
+    time.sleep(0.5)
+    return twice(data)
+
+
+def shrinks(data: memoryview) -> Answer:
+    for descriptor in range(3, 20):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:medray"):
+                os.ftruncate(descriptor, 0)
+                return twice(data)
+    raise AssertionError("not shrunk")
+
+
 # ---- what comes of it ---------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +196,7 @@ def test_a_decoder_that_wants_all_memory_is_refused_it() -> None:
 
 
 def test_what_a_library_says_is_heard_once_and_not_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    assert guarded(talk, b"a", 2)[1]["warning"] == "Corrupt JPEG data: premature end"
+    assert guarded(talk, b"a", 2)[1]["warning"] == "Corrupt JPEG data: premature end\nmore"
     assert "warning" not in guarded(twice, b"a", 2)[1]
     with pytest.raises(Unreadable):
         guarded(abort, b"", 1)
@@ -203,4 +234,52 @@ def test_a_forked_process_gets_a_child_of_its_own() -> None:
     value, other = json.loads(os.read(reading, 100))
     assert value == 196
     assert other != pid
+    assert guarded(twice, b"a", 2)[0].tolist() == [194]
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next_one() -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        guarded(twice, b"a", 2)
+        for _ in range(5):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Stop):
+                guarded(late, b"z", 2)
+            assert guarded(twice, b"a", 2)[0].tolist() == [194]
+            assert guarded(twice, b"b", 2)[0].tolist() == [196]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_child_that_cannot_start_is_no_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="the decoders' process cannot be started"):
+            guarded(twice, b"a", 2)
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_no_file_of_the_folder_and_no_variable_changes_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert guarded(twice, b"a", 2) == (np.array([194]), {"bytes": 1})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux seals memory")
+def test_the_shared_memory_cannot_be_taken_away_from_its_reader() -> None:
+    with pytest.raises(Unreadable, match="status 1"):
+        guarded(shrinks, b"a", 2)
     assert guarded(twice, b"a", 2)[0].tolist() == [194]
