@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medray.imaging.dicom import read_slices
-from medray.imaging.geometry import stack_order
 from medray.imaging.headmask import head_mask, remove_hardware
+from medray.imaging.stacks import stacks_of
 from medray.imaging.types import Slice
 
 SPACING = (0.5, 0.5)
@@ -167,7 +167,7 @@ class TestTheRealSeries:
 @pytest.fixture(scope="module")
 def stack(head_ct_dir: Path) -> list[Slice]:
     slices = [read_slices(path.read_bytes())[0] for path in (head_ct_dir / "rsna2019_series").glob("*.dcm")]
-    return [slices[i] for i in stack_order([one.header for one in slices])]
+    return [slices[i] for i in stacks_of([one.header for one in slices])[0].members]
 
 
 def mask_of(one: Slice) -> np.ndarray:

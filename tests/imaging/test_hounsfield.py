@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medray.imaging.dicom import read_slices
-from medray.imaging.geometry import stack_order
 from medray.imaging.hounsfield import to_hounsfield
+from medray.imaging.stacks import stacks_of
 from medray.imaging.types import Unreadable
 
 
@@ -184,7 +184,7 @@ class TestUnsigned12Bit:
         """Wrapped, cut off at 0, without their intercept of -1024 or -1000. The four slices at the top of the head
         hold too little to tell the second from the last and are left out there."""
         slices = [read_slices(path.read_bytes())[0] for path in (head_ct_dir / "rsna2019_series").glob("*.dcm")]
-        slices = [slices[i] for i in stack_order([one.header for one in slices])]
+        slices = [slices[i] for i in stacks_of([one.header for one in slices])[0].members]
         for k, one in enumerate(slices):
             truth = np.clip(one.pixels_hu, -1000, 3095)
             hu, repaired = to_hounsfield((truth & 0xFFF).astype(np.uint16), intercept=0.0, **UNSIGNED_12)

@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_windowing
 
 from medray.imaging.dicom import read_slices
-from medray.imaging.geometry import stack_order
 from medray.imaging.headmask import head_mask
+from medray.imaging.stacks import stacks_of
 from medray.imaging.window import WINDOWS, Window, apply_file_window, apply_window, apply_windows, parse_window
 
 
@@ -148,7 +148,7 @@ def test_the_bleed_shows_in_the_brain_window_at_three_neighbouring_slices(head_c
     (9.4 HU) above the brain's median and below 95 HU. On the three slices that show the bleed best it is 409 to 655
     mm2; nowhere else above 205 mm2."""
     slices = [read_slices(path.read_bytes())[0] for path in (head_ct_dir / "rsna2019_series").glob("*.dcm")]
-    slices = [slices[i] for i in stack_order([one.header for one in slices])]
+    slices = [slices[i] for i in stacks_of([one.header for one in slices])[0].members]
     areas = [bright_area_mm2(one.pixels_hu, one.header.spacing_rc_mm) for one in slices[13:30]]
     shown = [13 + i for i, area in enumerate(areas) if area > 300]
     assert shown == [18, 19, 20]
