@@ -82,7 +82,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     data.claim()
     name = job.name or f"{job.recipe}-{job.heads}{f'-{job.backbone}' if job.backbone else ''}".replace("/", "_")
     claim_each(out.sub("runs"), {name: task.identity()}, "")
-    if job.until != "shards":  # weights that cannot be had end it before anything is spent
+    if job.until != "shards" or task.weights:  # weights that cannot be had end it before anything is spent
         write_initial(task, out.sub("runs", name))
     data.find()
     resources = options.resources(len(folds))

@@ -74,7 +74,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     data.claim()
     places = claim_each(out.sub("runs"), planned.claims(pipeline), pipeline.variant)
     features = claim_each(out.sub("features"), planned.feature_claims(pipeline), pipeline.variant)
-    for name, task in planned.backbones.items() if job.until != "shards" else ():
+    for name, task in planned.backbones.items() if job.until != "shards" or pipeline.task.weights else ():
         write_initial(task, out.sub("runs", places[name]))  # weights that cannot be had end it before anything is spent
     data.find()
     resources = options.resources(len(folds) * len(planned.backbones))
