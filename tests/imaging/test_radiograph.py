@@ -481,6 +481,18 @@ def test_real_films_keep_the_window_that_they_were_published_with(chest_dir: Pat
 
 
 @pytest.mark.real_data
+def test_the_share_of_pixels_between_black_and_white_that_real_films_have(chest_dir: Path) -> None:
+    """The figures behind the rule for windows that show nothing, which asks for 5%."""
+
+    def least(folder: Path) -> tuple[int, float]:
+        films = [np.asarray(Image.open(path).convert("L")) for path in sorted(folder.glob("*.png"))]
+        return len(films), min(float(np.mean((film > 0) & (film < 255))) for film in films)
+
+    assert least(chest_dir / "nih_1024px") == (100, pytest.approx(0.80, abs=0.005))
+    assert least(chest_dir.parent / "hand_xray" / "images") == (40, pytest.approx(0.29, abs=0.005))
+
+
+@pytest.mark.real_data
 def test_real_films_are_equal_in_every_mode_that_they_come_in(chest_dir: Path) -> None:
     modes = set()
     for path in sorted((chest_dir / "nih_64px").iterdir())[::4]:
