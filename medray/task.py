@@ -27,6 +27,7 @@ class Task(ABC):
 
     id_column: ClassVar[str]  # unique in every table of outputs
     columns: ClassVar[tuple[str, ...]]  # what an example is made from
+    host: ClassVar[tuple[str, ...]] = ()  # of a batch: what stays in the host's memory, as numpy arrays
     stack_column: ClassVar[str] = ""  # where ``context`` is above 0: rows that share it are one stack
 
     epochs: int = 5
@@ -158,13 +159,17 @@ class Task(ABC):
         """The one that the fields describe."""
         import torch
 
+        own = list(parameters)
         rate, decay = self.learning_rate, self.weight_decay
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
         if self.optimizer == "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=rate, alpha=0.9, eps=1.0, weight_decay=decay)
+            return torch.optim.RMSprop(own, lr=rate, alpha=0.9, eps=1.0, weight_decay=decay)
+        fused = (
+            True if own and own[0].is_cuda else None
+        )  # a kernel for all of them; it also leaves out a bad step by itself
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(own, lr=rate, momentum=0.9, weight_decay=decay, fused=fused)
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        return kind(parameters, lr=rate, weight_decay=decay)
+        return kind(own, lr=rate, weight_decay=decay, fused=fused)
 
     def rate_factor(self, step: int, total_steps: int) -> float:
         """Learning rate at optimizer step ``step`` of ``total_steps``, as a part of the peak."""

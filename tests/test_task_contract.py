@@ -15,8 +15,9 @@ import pytest
 import torch
 from contract_case import Case, Row
 
-from medray.engine.loop import gradients_for
-from medray.engine.predict import evaluate, to_device
+from medray.engine.device import to_device
+from medray.engine.outputs import evaluate
+from medray.engine.step import gradients_for
 from medray.task import Task
 
 CPU = torch.device("cpu")
@@ -67,7 +68,8 @@ def examples(task: Task, rows: list[Row]) -> list[dict[str, object]]:
 
 
 def training_batch(task: Task, rows: list[Row]) -> dict[str, object]:
-    return to_device(task.collate([task.train_example(r, np.random.default_rng(i)) for i, r in enumerate(rows)]), CPU)
+    batch = task.collate([task.train_example(r, np.random.default_rng(i)) for i, r in enumerate(rows)])
+    return to_device(batch, CPU, task.host)
 
 
 def test_loss_and_gradients_are_finite(task: Task, rows: list[Row]) -> None:
@@ -117,7 +119,8 @@ def test_a_missing_label_is_masked_out(case: Case, task: Task, rows: list[Row]) 
     unlabelled = [row | dict.fromkeys(case.labels, None) for row in rows[2:]]
 
     def loss(some: list[Row]) -> float:
-        return float(task.losses(network, to_device(task.collate([task.example(row) for row in some]), CPU))["loss"])
+        batch = to_device(task.collate([task.example(row) for row in some]), CPU, task.host)
+        return float(task.losses(network, batch)["loss"])
 
     assert loss(rows[:2]) == pytest.approx(loss([*rows[:2], *unlabelled]), rel=1e-5)
     assert loss(unlabelled) == 0.0

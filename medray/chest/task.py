@@ -27,6 +27,7 @@ class FilmTask(BackboneTask):
     """A timm backbone on films of 3 equal channels, one linear layer, a sigmoid an output (CheXNet's network)."""
 
     id_column: ClassVar[str] = "image_id"
+    host: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "view")
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "view", "rows", "columns", "image", *FINDINGS)
 
     backbone: tyro.conf.Suppress[str] = "densenet121"  # any timm model name

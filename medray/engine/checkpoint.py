@@ -18,7 +18,7 @@ _BEST = re.compile(r"best-epoch\d{4}\.pt")
 
 def save(store: Store, epoch: int, step: int, state: dict[str, Any]) -> None:
     """Write the state with which step ``step`` of epoch ``epoch`` begins; the last ``KEEP`` stay."""
-    write_weights(store, f"epoch{epoch:04d}-step{step:08d}.pt", state)
+    write(store, f"epoch{epoch:04d}-step{step:08d}.pt", state)
     for name in [n for n in store.names(".pt") if _NAME.fullmatch(n)][:-KEEP]:
         store.delete(name)
 
@@ -42,12 +42,17 @@ def keep_best(store: Store, epoch: int) -> None:
             store.delete(name)
 
 
-def write_weights(store: Store, name: str, state: dict[str, Any]) -> str:
-    """Gives a digest of the file."""
+def write(store: Store, name: str, state: dict[str, Any]) -> memoryview:
+    """Gives what the file holds."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     store.write_bytes(name, buffer.getbuffer())
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+    return buffer.getbuffer()
+
+
+def write_weights(store: Store, name: str, state: dict[str, Any]) -> str:
+    """Gives a digest of the file."""
+    return hashlib.sha256(write(store, name, state)).hexdigest()[:16]
 
 
 def read_weights(store: Store, name: str) -> dict[str, Any]:

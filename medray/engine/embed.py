@@ -19,10 +19,13 @@ from medray.engine import checkpoint
 from medray.engine.cluster import what_happened
 from medray.engine.device import autocast_dtype
 from medray.engine.digest import digest
-from medray.engine.predict import channels_last, evaluate
+from medray.engine.execution import Execution, stored
+from medray.engine.layout import laid_out
+from medray.engine.outputs import evaluate
 from medray.engine.progress import Progress
-from medray.engine.run import Run, StopRun
+from medray.engine.run import Run
 from medray.engine.samples import EvaluationPlan, Rows, read_index
+from medray.engine.stop import StopRun
 from medray.engine.stream import read_unit
 from medray.shards.store import Store
 from medray.task import Task
@@ -142,7 +145,7 @@ def _network(store: Store, task: Task, weights: str, device: str) -> nn.Module:
     """Kept between the shards that one worker process gets."""
     network = task.without_weights().network()
     network.load_state_dict(checkpoint.read_weights(store, "model.pt")["weights"])
-    return channels_last(network.to(device)).eval()
+    return laid_out(network.to(device), (stored(store) or Execution()).layout).eval()
 
 
 def _batches(task: Task, rows: Rows, threads: int) -> Iterator[dict[str, Any]]:

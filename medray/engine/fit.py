@@ -18,7 +18,8 @@ from medray.engine.loop import train_worker
 from medray.engine.nodes.elastic import RESIZE_SECONDS, ElasticTrainer
 from medray.engine.nodes.groups import NamedGroups, remove_groups
 from medray.engine.progress import say
-from medray.engine.run import Run, StopRun
+from medray.engine.run import Run
+from medray.engine.stop import StopRun
 
 RETRIES = 3
 _POLL_SECONDS = 2.0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,19 @@ import pyarrow as pa
 import ray.train
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
-from medray.engine.device import autocast_dtype, check_gpu
+from medray.engine.device import check_gpu, on_device
+from medray.engine.execution import execution
+from medray.engine.layout import laid_out
 from medray.engine.nodes.changing import depends_on_workers, synchronized
-from medray.engine.predict import channels_last, evaluate, to_device
-from medray.engine.run import Run, StopRun
+from medray.engine.outputs import evaluate
+from medray.engine.run import Run
 from medray.engine.samples import WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
+from medray.engine.saving import Saver
+from medray.engine.step import Trainer, on_host
+from medray.engine.stop import StopRun
 from medray.engine.stream import stream
 
 ASK_SECONDS = 5.0
@@ -59,25 +63,19 @@ class Worker:
         # a help to find bugs that each step would pay for
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.manual_seed(self.task.seed)
-        self.network = channels_last(self.task.without_weights().network().to(self.device))
-        self.model: nn.Module = self.network
+        network = self.task.without_weights().network().to(self.device)
+        self.execution = execution(run, network, self.device, self.world, self.rank)
+        network = laid_out(network, self.execution.layout)
         if run.resources.gpu and run.resources.min_workers is not None:
-            self.network = self.model = synchronized(self.network)
-        if self.world > 1:
-            # in a turn of several, the parameters of the others get no gradient
-            several = len(self.task.optimizers(self.network)) > 1
-            devices = [self.device] if run.resources.gpu else None
-            self.model = DistributedDataParallel(self.network, devices, find_unused_parameters=several)
-        self.optimizers = self.task.optimizers(self.network)
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["peak_lr"] = group["lr"]
-        self.amp_dtype = autocast_dtype(self.task.precision, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
-        self.averaged = average_of(self.network, self.task.ema_decay)
+            network = synchronized(network)
+        self.trainer = Trainer(self.task, network, self.device, self.world, self.rank, self.execution.compiled)
+        self.saver = Saver()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": 0, "value": float("inf")}  # rank 0's, of the inner rows; epoch 0 is none
-        self.epoch, self.step, self.sums = 0, 0, {}  # type: int, int, dict[str, float]
+        self.epoch, self.step = 0, 0
+        self.monitored: tuple[int, pd.DataFrame] | None = (
+            None  # epoch, and the outputs of the rows that it was scored on
+        )
         self.worlds: list[int] = []  # numbers of workers that have trained this epoch
         self.asked, self.notice = time.monotonic(), False  # whether a node of this run is about to be taken
         self._resume()
@@ -90,27 +88,27 @@ class Worker:
             self.run.train, self.task.batch_size, self.run.last_epoch, self.task.seed, self.world, self.rank,
             self.epoch, self.step, math.lcm(*self.run.resources.world_sizes(self.task.batch_size)),
         )  # fmt: skip
-        batches = stream(self.task, plan, self.run.resources.data_cpus)
-        while self.epoch < self.run.last_epoch:
-            self._train_epoch(batches, plan.steps_per_epoch)
-            self._monitor()
-            self.epoch, self.step, self.sums, self.worlds = self.epoch + 1, 0, {}, [self.world]
-            self._save()
-            ray.train.report({"epoch": self.epoch, **self.history[-1]["metrics"]})
+        with contextlib.closing(self._batches(plan)) as batches:
+            while self.epoch < self.run.last_epoch:
+                self._train_epoch(batches, plan.steps_per_epoch)
+                self._monitor()
+                self.epoch, self.step, self.trainer.sums, self.worlds = self.epoch + 1, 0, {}, [self.world]
+                self._save()
+                ray.train.report({"epoch": self.epoch, **self.history[-1]["metrics"]})
         self._finish()
 
+    def _batches(self, plan: TrainingPlan) -> Generator[dict[str, Any]]:
+        """On the device, ahead of the steps."""
+        batches = stream(self.task, plan, self.run.resources.data_cpus)
+        return on_device(batches, self.device, self.task.host, self.execution.layout == "channels-last")
+
     def _train_epoch(self, batches: Iterator[dict[str, Any]], steps: int) -> None:
-        self.model.train()
+        self.trainer.model.train()
         started = saved = said = time.monotonic()
         first_step = self.step
-        pending: tuple[Tensor, Any] | None = None
         for step in range(first_step, steps):
-            batch = next(batches)
-            # one seed a step: dropout then needs no saved random state, and a resumed run equals an uninterrupted one
-            torch.manual_seed(step_seed(self.task.seed, self.epoch, step, self.rank))
-            loss = self._step(to_device(batch, self.device), step, steps)
-            self._check_finite(pending)  # of the step before: the GPU is not made to wait for this one
-            pending = (loss, batch[self.task.id_column])
+            with self._named():
+                loss = self.trainer.step(next(batches), self.epoch, step, steps)
             self.step = step + 1
             now = time.monotonic()
             if now - said > 5 and self.rank == 0:
@@ -125,55 +123,24 @@ class Worker:
                 }
                 self.run.store.write_json("progress.json", entry)
             if self._due(saved, steps):
-                self._check_finite(pending)
+                self._check()
                 self._save()
                 saved = time.monotonic()
-        self._check_finite(pending)
+        self._check()
         seconds = time.monotonic() - started
         self.seconds, self.rate = seconds, (steps - first_step) * self.task.batch_size / max(1e-9, seconds)
 
-    def _step(self, batch: dict[str, Any], step: int, steps: int) -> Tensor:
-        """Accumulate, forward and backward, clip, step, log; in each turn, where there are several. Returns the detached
-        loss."""
-        steps_now = (step + 1) % self.task.accumulate == 0 or step + 1 == steps
-        factor = self.task.rate_factor(self.epoch * steps + step, self.task.epochs * steps)
-        total = torch.zeros((), device=self.device)
-        for turn, optimizer in self.optimizers.items():
-            own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            with contextlib.ExitStack() as context:
-                if not steps_now and isinstance(self.model, DistributedDataParallel):
-                    context.enter_context(self.model.no_sync())
-                if len(self.optimizers) > 1:
-                    context.enter_context(gradients_for(self.network, own))
-                with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-                    losses = self.task.losses_of(turn, self.model, batch)
-                self.scaler.scale(losses["loss"] / self.task.accumulate).backward()
-            if steps_now:
-                if self.task.clip_norm is not None:
-                    self.scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(own, self.task.clip_norm)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak_lr"] * factor
-                self.scaler.step(optimizer)
-                optimizer.zero_grad(set_to_none=True)
-            for name, loss in losses.items():
-                key, value = f"{turn}_{name}" if turn else name, loss.detach().double()
-                self.sums[key] = self.sums[key] + value if key in self.sums else value  # type: ignore[assignment]
-            total += losses["loss"].detach()
-        if steps_now:
-            self.scaler.update()
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.network)
-        return total
+    def _check(self) -> None:
+        """The last step was taken: what is kept now may be kept."""
+        with self._named():
+            self.trainer.check()
 
-    def _check_finite(self, pending: tuple[Tensor, Any] | None) -> None:
-        if pending is not None and not torch.isfinite(pending[0]):
-            names = " ".join(map(str, pending[1])).split()  # an example may have several ids
-            ids = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            raise StopRun(
-                f"run {self.run.name}: the loss is {float(pending[0])} in epoch {self.epoch + 1}; batch: {ids}; "
-                "try a lower --learning-rate, --clip-norm 1 or --precision fp32"
-            )
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except StopRun as stop:
+            raise StopRun(f"run {self.run.name}: {stop}") from None
 
     def _due(self, saved: float, steps: int) -> bool:
         """A checkpoint within an epoch: at window boundaries, by rank 0's clock, only where it begins a whole step.
@@ -183,10 +150,11 @@ class Worker:
         if self.step % (WINDOW_BATCHES * self.task.accumulate) or self.step >= steps:
             return False
         now, before = time.monotonic(), self.notice
-        clock = torch.tensor([now - saved, now - self.asked], dtype=torch.float64, device=self.device)
+        since_saved, since_asked = now - saved, now - self.asked
         if self.world > 1:
+            clock = torch.tensor([since_saved, since_asked], dtype=torch.float64, device=self.device)
             dist.broadcast(clock, 0)
-        since_saved, since_asked = clock.tolist()
+            since_saved, since_asked = clock.tolist()
         if dist.is_initialized() and since_asked > ASK_SECONDS:  # all workers ask: Ray's answer is a barrier
             self.asked, self.notice = now, ray.train.get_preemption_info() is not None
         limit = NOTICE_SECONDS if self.notice else 60 * self.run.checkpoint_minutes
@@ -195,8 +163,9 @@ class Worker:
     def _monitor(self) -> None:
         """Score the monitored rows, and write this epoch into the history."""
         steps = max(1, len(self.run.train) // self.task.batch_size)
-        names = sorted(self.sums)
-        sums = torch.tensor([float(self.sums[n]) / steps for n in names], dtype=torch.float64, device=self.device)
+        own = self.trainer.sums
+        names = sorted(own, key=lambda name: ("norm" in name, name))  # losses first
+        sums = torch.tensor([float(own[n]) / steps for n in names], dtype=torch.float64, device=self.device)
         if self.world > 1:
             dist.all_reduce(sums)
             sums /= self.world
@@ -205,15 +174,16 @@ class Worker:
         due = (self.epoch + 1) % self.run.monitor_every == 0 or self.epoch + 1 == self.run.last_epoch
         if rows is not None and len(rows) and due:
             table = self._evaluate(rows)
+            self.monitored = (self.epoch + 1, table)
             scores = self.task.metrics(table) if self.rank == 0 else {}
             place = self.run.monitor.replace("-", "_")
             metrics |= {f"{place}_{n}": v for n, v in scores.items() if np.isfinite(v)}
             first = next(iter(scores.values()), float("inf"))
             if self.run.monitor == "inner" and self.rank == 0 and first < self.best["value"]:
                 self.best = {"epoch": self.epoch + 1, "value": first}
-                name = checkpoint.best_name(self.epoch + 1)
-                checkpoint.write_weights(self.run.store, name, {"weights": self._scored().state_dict()})
-        metrics["learning_rate"] = next(iter(self.optimizers.values())).param_groups[0]["lr"]
+                name, weights = checkpoint.best_name(self.epoch + 1), on_host(self.trainer.scored.state_dict())
+                self.saver.write(functools.partial(checkpoint.write, self.run.store, name, {"weights": weights}))
+        metrics["learning_rate"] = next(iter(self.trainer.optimizers.values())).param_groups[0]["lr"]
         self.history = [e for e in self.history if e["epoch"] < self.epoch + 1]
         self.history.append(
             {
@@ -227,12 +197,13 @@ class Worker:
     def _finish(self) -> None:
         """Predict the held-out rows with the last epoch's weights, or the inner split's best, and close the run (of
         one that stops early only the predictions are kept: its weights are in the checkpoint)."""
-        network, chosen = self._scored(), self.run.last_epoch
+        self.saver.wait()
+        network, chosen = self.trainer.scored, self.run.last_epoch
         if self.run.monitor == "inner":
             chosen = self._best_epoch()
             network.load_state_dict(checkpoint.read_weights(self.run.store, checkpoint.best_name(chosen))["weights"])
-        table = self._evaluate(self.run.held_out)
-        inner = None if self.run.inner is None else self._evaluate(self.run.inner)
+        table = self._outputs("held-out", self.run.held_out, chosen)
+        inner = None if self.run.inner is None else self._outputs("inner", self.run.inner, chosen)
         if self.rank:
             return
         check_ids(table[self.task.id_column], self.run.held_out_ids, self.run.name)
@@ -250,9 +221,9 @@ class Worker:
 
     def _depends_on_workers(self) -> list[str]:
         """What lets a run whose number of workers has changed end unlike an undisturbed one by more than rounding."""
-        found = depends_on_workers(self.network)
-        found += ["mixed precision"] * (self.amp_dtype is not None)
-        return found + ["several optimizers"] * (len(self.optimizers) > 1)
+        found = depends_on_workers(self.trainer.network)
+        found += ["mixed precision"] * (self.trainer.amp_dtype is not None)
+        return found + ["several optimizers"] * (len(self.trainer.optimizers) > 1)
 
     def _best_epoch(self) -> int:
         """The epoch that scored best on the inner rows, as rank 0 knows it."""
@@ -265,19 +236,21 @@ class Worker:
 
     # ------------------------------------------------------------ state
 
-    def _scored(self) -> nn.Module:
-        return self.network if self.averaged is None else self.averaged.module
+    def _outputs(self, place: str, rows: Rows, epoch: int) -> pd.DataFrame:
+        """Of the chosen epoch's network; those that it was scored on are not computed again."""
+        if self.run.monitor == place and self.monitored is not None and self.monitored[0] == epoch:
+            return self.monitored[1]
+        return self._evaluate(rows)
 
     def _evaluate(self, rows: Rows) -> pd.DataFrame:
         """Outputs of all rows, in the order of the rows: unlike an order of ids, it does not depend on the key."""
-        network = self._scored()
+        network = self.trainer.scored
         if self.world > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
         plan = EvaluationPlan(rows, self.task.evaluation_batch, self.world, self.rank)
-        table = evaluate(
-            self.task, network, stream(self.task, plan, self.run.resources.data_cpus), self.device, self.amp_dtype
-        )
+        batches = stream(self.task, plan, self.run.resources.data_cpus)
+        table = evaluate(self.task, network, batches, self.device, self.trainer.amp_dtype)
         if self.world > 1:
             tables: list[Any] = [None] * self.world
             dist.all_gather_object(tables, table)
@@ -285,24 +258,25 @@ class Worker:
         return table.reset_index(drop=True)
 
     def _save(self) -> None:
-        sums = {name: float(value) for name, value in self.sums.items()}
+        """Keep where training is. The state is copied here; it is written while training goes on."""
+        sums = {name: float(value) for name, value in self.trainer.sums.items()}
         if self.world > 1:  # each worker's sums differ; the mean of them is what the epoch will log
             total = torch.tensor([sums[n] for n in sorted(sums)], dtype=torch.float64, device=self.device)
             dist.all_reduce(total)
             sums = {n: float(v) / self.world for n, v in zip(sorted(sums), total, strict=True)}
         if self.rank:
             return
-        state = {
-            "network": self.network.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "optimizers": {turn: optimizer.state_dict() for turn, optimizer in self.optimizers.items()},
-            "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch, "step": self.step, "sums": sums, "worlds": self.worlds, "history": self.history, "best": self.best,
-            "identity": json.dumps(self.task.identity()),
+        state = self.trainer.state() | {
+            "epoch": self.epoch, "step": self.step, "sums": sums, "worlds": list(self.worlds), "history": list(self.history),
+            "best": dict(self.best), "identity": json.dumps(self.task.identity()),
         }  # fmt: skip
-        checkpoint.save(self.run.store.sub("checkpoints"), self.epoch, self.step, state)
-        checkpoint.keep_best(self.run.store, self.best["epoch"])
-        self.run.store.write_json("history.json", self.history)
+
+        def write() -> None:
+            checkpoint.save(self.run.store.sub("checkpoints"), state["epoch"], state["step"], state)
+            checkpoint.keep_best(self.run.store, state["best"]["epoch"])
+            self.run.store.write_json("history.json", state["history"])
+
+        self.saver.write(write)
 
     def _clean(self) -> None:
         for store in (self.run.store, self.run.results, self.run.store.sub("checkpoints")):
@@ -315,19 +289,12 @@ class Worker:
         state = checkpoint.latest(self.run.store.sub("checkpoints"))
         if state is None:
             if self.run.initial is not None:
-                self.network.load_state_dict(checkpoint.read_weights(self.run.initial, initial.NAME))
-                if self.averaged is not None:
-                    self.averaged.module.load_state_dict(self.network.state_dict())
+                self.trainer.begin_from(checkpoint.read_weights(self.run.initial, initial.NAME))
             return
         if state["identity"] != json.dumps(self.task.identity()):
             raise StopRun(f"run {self.run.name}: its checkpoints are of other hyper-parameters; choose another --out")
-        self.network.load_state_dict(state["network"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        for turn, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][turn])
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
+        self.trainer.load(state)
+        self.epoch, self.step, self.trainer.sums = state["epoch"], state["step"], state["sums"]
         self.worlds = state.get("worlds", []) if self.step else []
         self.history, self.best = state["history"], state["best"]
         best = checkpoint.best_name(self.best["epoch"])
@@ -339,47 +306,12 @@ class Worker:
             self.run.store.write_json("history.json", self.history)
 
 
-@contextlib.contextmanager
-def gradients_for(network: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within it only ``parameters`` of the network gather gradients; what flows through the others goes on."""
-    wanted = {id(parameter) for parameter in parameters}
-    held = [p for p in network.parameters() if p.requires_grad and id(p) not in wanted]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
-
-
-def average_of(network: nn.Module, decay: float | None) -> torch.optim.swa_utils.AveragedModel | None:
-    """An exponential moving average of weights and buffers, None without a decay.
-
-    It begins short and grows to its decay: a run of a few hundred steps would otherwise end near its random start.
-    """
-    if decay is None:
-        return None
-
-    @torch.no_grad()
-    def average(averaged: Any, current: Any, steps: Any) -> None:
-        part = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        for mean, value in zip(averaged, current, strict=True):
-            mean.lerp_(value, part) if mean.is_floating_point() else mean.copy_(value)
-
-    return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-
-
 def check_ids(found: pd.Series, expected: tuple[str, ...], name: str) -> None:
     """Raise StopRun, naming a few, unless the ids that came out are the ids that went in."""
     repeated, missing, strange = found[found.duplicated()], set(expected) - set(found), set(found) - set(expected)
     for what, ids in (("repeated", repeated), ("missing", missing), ("not asked for", strange)):
         if len(ids):
             raise StopRun(f"run {name}: {len(ids)} predictions are {what}, such as {', '.join(sorted(ids)[:5])}")
-
-
-def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1)[0])
 
 
 def system_metrics(seconds: float, images_per_s: float, device: torch.device) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from medray.engine.cluster import Resources, spread
+from medray.engine.layout import Layout
 from medray.engine.mistakes import is_ours, write_traceback
 from medray.engine.progress import warn
 from medray.engine.run import Monitor
@@ -54,6 +55,12 @@ class Options:
     """What an hour of one GPU costs: the plan and the end of the job then say what training comes to."""
     deterministic: bool | None = None
     """Deterministic kernels: always on a CPU; on a GPU only on request, they are slower."""
+    layout: Layout | None = None
+    """How 2D kernels lie in memory: channels-last or contiguous; where not given, a GPU is asked at the start of a run
+    which of the two is quicker for this network, and the run keeps it."""
+    compile: bool = False
+    """Let torch compile the forward pass of training: minutes at the start of each run, steps that are quicker, on GPUs of
+    Ampere and later."""
     checkpoint_minutes: float = 10.0
     """A checkpoint within an epoch after this long; one is always written at its end."""
     rows_per_shard: int = 1024

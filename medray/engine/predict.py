@@ -1,65 +1,22 @@
-"""Outputs of networks: for streams of examples out of shards, and for new studies straight from their files."""
+"""New studies straight from their files, and the outputs of networks for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
+from medray.engine.outputs import Outputs, evaluate
 from medray.engine.stream import in_stack
 from medray.shards.inventory import Refused, set_aside
 from medray.shards.reading import encode_file, scan_file
 from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store
 from medray.task import Task
-
-Outputs = Callable[[nn.Module, dict[str, Any]], dict[str, Any]]
-
-
-def evaluate(
-    task: Task,
-    network: nn.Module,
-    batches: Iterable[dict[str, Any]],
-    device: torch.device,
-    amp_dtype: torch.dtype | None = None,
-    outputs: Outputs | None = None,
-) -> pd.DataFrame:
-    """The outputs of every example, in the order in which they came; the task's where no others are asked for."""
-    outputs = outputs or task.outputs
-    network.eval()
-    parts: list[pd.DataFrame] = []
-    with torch.inference_mode(), torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
-        for batch in batches:
-            parts.append(pd.DataFrame(outputs(network, to_device(batch, device))))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({task.id_column: []})
-
-
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Numbers become tensors on the device, text stays as it is."""
-    out: dict[str, Any] = {}
-    for name, values in batch.items():
-        if not isinstance(values, np.ndarray) or values.dtype.kind in "OUS":
-            out[name] = values
-            continue
-        tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
-        if device.type == "cuda":
-            tensor = tensor.pin_memory().to(device, non_blocking=True)
-        out[name] = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-    return out
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network with 2D kernels in the layout that convolutions are fastest in; 3D ones have no such layout."""
-    for parameter in network.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network
 
 
 def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFrame:

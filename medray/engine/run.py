@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from medray.engine.cluster import Resources
+from medray.engine.layout import Layout
 from medray.engine.samples import Rows
 from medray.shards.store import Store
 from medray.task import Task
@@ -38,6 +39,8 @@ class Run:
     monitor_every: int = 1
     checkpoint_minutes: float = 10.0
     deterministic: bool = True
+    layout: Layout | None = None  # of 2D kernels in memory; the quicker one of this GPU where not given
+    compiled: bool = False  # let torch compile the forward pass, where the GPU gains by it
     stop_after: int | None = None
     """Predict and stop after this epoch of a longer schedule; a run with a later one goes on from there."""
 
@@ -81,7 +84,3 @@ class Run:
     def weights_digest(self) -> str:
         """Of the finished run's network: what is computed with it is only good as long as this is the same."""
         return str(self.store.read_json("done.json")["weights"])
-
-
-class StopRun(ValueError):
-    """A run that cannot go on and would fail again in the same way. The text is one line."""

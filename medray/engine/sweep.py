@@ -85,6 +85,8 @@ def fold_run(
         initial=initial,
         deterministic=not resources.gpu if options.deterministic is None else options.deterministic,
         checkpoint_minutes=options.checkpoint_minutes,
+        layout=options.layout,
+        compiled=options.compile,
     )
 
 

@@ -28,6 +28,7 @@ class SequenceTask(Task):
 
     id_column: ClassVar[str] = "slice_id"
     columns: ClassVar[tuple[str, ...]] = tuple(STACK_SCHEMA.names)
+    host: ClassVar[tuple[str, ...]] = ("slice_id", *_OF_STACK, "index", "position_mm", "lengths")
 
     feature_count: tyro.conf.Suppress[int] = 0  # of the backbone; the job sets it
     hidden: int = 256
@@ -104,22 +105,26 @@ class SequenceTask(Task):
         return StackLSTM(self.feature_count, self.hidden, self.layers, len(CLASSES), self.dropout)
 
     def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        import torch
+
         from medray.nn.losses import masked_binary_cross_entropy
 
-        logits = network(batch["features"], batch["lengths"]).flatten(0, 1)
+        logits = network(batch["features"], torch.from_numpy(batch["lengths"])).flatten(0, 1)
         weights = column_weights(self.epidural_weight, self.any_weight)
         labels = batch["labels"].flatten(0, 1)  # padding is unlabelled
         return {"loss": masked_binary_cross_entropy(logits, labels, weights, self.label_smoothing)}
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        import torch
+
         from medray.nn.stack import reverse
 
-        features, lengths = batch["features"], batch["lengths"]
+        counts = batch["lengths"]
+        features, lengths = batch["features"], torch.from_numpy(counts)
         logits = network(features, lengths).double()
         if self.reverse_view:
             turned = network(reverse(features, lengths), lengths).double()
             logits = (logits + reverse(turned, lengths)) / 2
-        counts = lengths.cpu().numpy()
         real = np.arange(logits.shape[1]) < counts[:, None]
         probabilities = logits.sigmoid().cpu().numpy()[real]
         labels = batch["labels"].cpu().numpy()[real]
@@ -127,7 +132,7 @@ class SequenceTask(Task):
         return {
             "slice_id": np.array(ids, dtype=object),
             **{name: np.repeat(np.asarray(batch[name]), counts) for name in ("patient_id", "study_id", "stack_id")},
-            **{name: batch[name].cpu().numpy()[real] for name in ("index", "position_mm")},
+            **{name: batch[name][real] for name in ("index", "position_mm")},
             **{column: probabilities[:, i] for i, column in enumerate(PROBABILITIES)},
             **{column: labels[:, i] for i, column in enumerate(CLASSES)},
         }

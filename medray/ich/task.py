@@ -32,6 +32,7 @@ class SliceTask(BackboneTask):
     id_column: ClassVar[str] = "slice_id"
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "rows", "columns", "image", *CLASSES)
     stack_column: ClassVar[str] = "stack_id"
+    host: ClassVar[tuple[str, ...]] = IDENTIFIERS
 
     backbone: tyro.conf.Suppress[str] = "seresnext50_32x4d"  # any timm model name
     windows: tuple[str, ...] = ("brain", "subdural", "bone")

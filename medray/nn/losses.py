@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -31,9 +32,16 @@ def masked_binary_cross_entropy(
     known = ~torch.isnan(labels)
     targets = torch.where(known, labels.float(), torch.zeros_like(logits))
     targets = targets * (1 - label_smoothing) + label_smoothing / 2
-    weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device) * known
-    factor = None if positive_weight == 1 else torch.tensor(positive_weight, device=logits.device)
+    weights = _constants(tuple(class_weights), logits.device) * known
+    factor = None if positive_weight == 1 else _constants((positive_weight,), logits.device)
     losses = functional.binary_cross_entropy_with_logits(
         logits, targets, weight=weights, reduction="sum", pos_weight=factor
     )
     return losses / weights.sum().clamp(min=1e-12)
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied to the device once: in each step it would be waited for."""
+    with torch.inference_mode(False):  # else no gradient could pass by them later
+        return torch.tensor(values, dtype=torch.float32, device=device)

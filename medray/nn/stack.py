@@ -31,21 +31,26 @@ class StackLSTM(nn.Module):
 
         Args:
             features: (batch, length, features), padded at the end.
-            lengths: (batch,) int64, each at least 1.
+            lengths: (batch,) int64, each at least 1; on the CPU, where torch plans the steps of an LSTM.
         Returns:
             (batch, length, classes), 0 at padded places.
         """
         length = features.shape[1]
-        real = _real(lengths, length)
+        there = _on(lengths, features.device)
+        real = (torch.arange(length, device=features.device) < there.unsqueeze(1)).unsqueeze(2).float()
         features = features.float() * real
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         after = torch.cat([features[:, 1:], features[:, -1:]], dim=1)
-        last = torch.arange(length, device=features.device) == (lengths.to(features.device) - 1).unsqueeze(1)
+        last = torch.arange(length, device=features.device) == (there - 1).unsqueeze(1)
         after = torch.where(last.unsqueeze(2), features, after)
         joined = torch.cat([features, features - before, features - after], dim=2)
         embedded = self.dropout(torch.relu(self.embedding(self.norm(joined))))
-        packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        # torch sorts stacks by itself too, but waits for the copy of their order to the device
+        sorted_lengths, order = torch.sort(lengths, descending=True)
+        back = _on(torch.argsort(order), features.device)
+        packed = pack_padded_sequence(embedded[_on(order, features.device)], sorted_lengths, batch_first=True)
         informed, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=length)
+        informed = informed[back]
         logits: Tensor = self.head(self.dropout(informed + embedded))
         return logits * real
 
@@ -54,14 +59,14 @@ def reverse(values: Tensor, lengths: Tensor) -> Tensor:
     """Each stack upside down, its padding still at the end.
 
     Args:
-        values: (batch, length, anything). lengths: (batch,).
+        values: (batch, length, anything). lengths: (batch,), on the CPU.
     """
     place = torch.arange(values.shape[1], device=values.device).expand(values.shape[:2])
-    lengths = lengths.to(values.device).unsqueeze(1)
+    lengths = _on(lengths, values.device).unsqueeze(1)
     place = torch.where(place < lengths, lengths - 1 - place, place)
     return values.gather(1, place.unsqueeze(2).expand_as(values))
 
 
-def _real(lengths: Tensor, length: int) -> Tensor:
-    """(batch, length, 1) 1 where an element is, 0 where padding is."""
-    return (torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(2).float()
+def _on(values: Tensor, device: torch.device) -> Tensor:
+    """A few numbers on their way from the CPU to the device; nothing waits for them."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values

@@ -16,7 +16,7 @@ from medray.chest.classes import FINDINGS
 from medray.chest.recipes import RECIPES, TARGETS, recipe
 from medray.chest.task import FilmTask, labels_of
 from medray.chest.views import centre, resized, seen
-from medray.engine.predict import to_device
+from medray.engine.device import to_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +31,7 @@ def tiny(**fields: Any) -> FilmTask:
 
 
 def batch_of(task: FilmTask, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return to_device(task.collate([task.example(row) for row in rows]), CPU)
+    return to_device(task.collate([task.example(row) for row in rows]), CPU, task.host)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from medray.engine.embed import STACKS_PER_GROUP, embed, read_features
 from medray.engine.fit import fit
 from medray.engine.options import Options
 from medray.engine.prepare import Prepared
-from medray.engine.run import Run, StopRun
+from medray.engine.run import Run
 from medray.engine.samples import EvaluationPlan
+from medray.engine.stop import StopRun
 from medray.engine.stream import read_unit
 from medray.engine.sweep import cross_validation
 from medray.ich.classes import CLASSES, PROBABILITIES

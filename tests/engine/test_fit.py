@@ -16,10 +16,12 @@ from medray.engine.cluster import Resources
 from medray.engine.fit import fit
 from medray.engine.loop import Worker
 from medray.engine.options import Options
-from medray.engine.predict import evaluate
+from medray.engine.outputs import evaluate
 from medray.engine.prepare import Prepared
-from medray.engine.run import Run, StopRun
+from medray.engine.run import Run
 from medray.engine.samples import EvaluationPlan
+from medray.engine.saving import Saver
+from medray.engine.stop import StopRun
 from medray.engine.stream import stream
 from medray.engine.sweep import cross_validation, out_of_fold
 from medray.ich.classes import CLASSES, PROBABILITIES
@@ -97,6 +99,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         save(self)
         self.saves = getattr(self, "saves", 0) + 1
         if self.saves == kept:
+            self.saver.wait()
             raise Killed
 
     monkeypatch.setattr(Worker, "_save", save_and_die)
@@ -165,12 +168,13 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint(
         train(self, batches, steps)
         if after:
             with torch.no_grad():
-                for parameter in self.network.parameters():
+                for parameter in self.trainer.network.parameters():
                     parameter.mul_(1 + 0.01 * len(after))
 
     monkeypatch.setattr(SliceTask, "metrics", lambda self, table: {"weighted_log_loss": scores.pop(0)})
     monkeypatch.setattr(checkpoint, "save", save_or_die)
     monkeypatch.setattr(Worker, "_train_epoch", train_otherwise)
+    monkeypatch.setattr(Saver, "write", lambda self, work: work())  # at once, so that the kill comes between the two
     monkeypatch.setattr("ray.train.report", lambda metrics: None)
     with pytest.raises(Killed):
         Worker(run).work()

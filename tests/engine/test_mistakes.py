@@ -16,7 +16,7 @@ import torch
 
 from medray.engine.cluster import what_happened
 from medray.engine.mistakes import is_ours, write_traceback
-from medray.engine.run import StopRun
+from medray.engine.stop import StopRun
 from medray.imaging.types import Unreadable
 from medray.shards.store import Store
 

@@ -26,12 +26,12 @@ from medray.engine import checkpoint
 from medray.engine.cluster import Resources
 from medray.engine.finished import finished_run
 from medray.engine.fit import fit
-from medray.engine.loop import gradients_for
 from medray.engine.options import Options
 from medray.engine.predict import decoded_groups, outputs_of, scan_here
 from medray.engine.prepare import Prepared, prepare
 from medray.engine.run import Run
 from medray.engine.samples import TrainingPlan
+from medray.engine.step import gradients_for
 from medray.engine.sweep import cross_validation
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store

@@ -312,6 +312,7 @@ def test_a_resumed_sequence_stage_equals_an_uninterrupted_one(
 
     def save_and_die(self: Worker) -> None:
         save(self)
+        self.saver.wait()
         raise Killed
 
     monkeypatch.setattr(Worker, "_save", save_and_die)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from medray.engine.predict import evaluate, to_device
+from medray.engine.device import to_device
+from medray.engine.outputs import evaluate
 from medray.engine.samples import EvaluationPlan, TrainingPlan, read_index
 from medray.engine.stream import read_unit, stream
 from medray.ich.classes import CLASSES, PROBABILITIES
@@ -51,7 +52,7 @@ def stack_row(series: str, length: int, seed: int = 0, labelled: bool = True) ->
 
 
 def batch_of(task: SequenceTask, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return to_device(task.collate([task.example(row) for row in rows]), CPU)
+    return to_device(task.collate([task.example(row) for row in rows]), CPU, task.host)
 
 
 def network_of(task: SequenceTask) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from medray.engine.predict import to_device
+from medray.engine.device import to_device
 from medray.ich.classes import CLASSES
 from medray.ich.recipes import FOUR, FREE, RECIPES, any_backbone, ladder, recipe
 from medray.ich.task import IDENTIFIERS, SliceTask, head_square
@@ -428,5 +428,7 @@ def test_a_slice_of_unknown_position_is_as_good_as_others() -> None:
     task = still()
     rows = [row_of(pixels(seed)) | {"position_mm": mm} for seed, mm in enumerate((None, 20.0, float("nan")))]
     batch = task.collate([task.example(row) for row in rows])
-    positions = task.columns_of(np.full((3, len(CLASSES)), 0.5), to_device(batch, torch.device("cpu")))["position_mm"]
+    positions = task.columns_of(np.full((3, len(CLASSES)), 0.5), to_device(batch, torch.device("cpu"), task.host))[
+        "position_mm"
+    ]
     assert np.array_equal(np.asarray(positions, dtype=np.float64), [np.nan, 20, np.nan], equal_nan=True)

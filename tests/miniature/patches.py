@@ -22,6 +22,8 @@ class PatchTask(Task):
     id_column: ClassVar[str] = "volume_id"
     columns: ClassVar[tuple[str, ...]] = ("volume_id", "patient_id", "shape_DHW", "spacing_mm", "voxels", "mask")
 
+    host: ClassVar[tuple[str, ...]] = ("volume_id", "patient_id", "own_mask")
+
     patch_DHW: tuple[int, int, int] = (8, 8, 8)  # noqa: N815  axes
     crops: int = 4
     """Of a volume each time that it is read."""
@@ -78,7 +80,7 @@ class PatchTask(Task):
         from monai.inferers import sliding_window_inference  # takes seconds, which a reading process need not spend
 
         logits = sliding_window_inference(batch["voxels"], self.patch_DHW, 4, network, overlap=0.25)
-        own = batch["own_mask"].cpu().numpy()
+        own = batch["own_mask"]
         assert isinstance(logits, Tensor)
         back = functional.interpolate(logits.float(), size=own.shape[1:], mode="trilinear", align_corners=False)
         found = (back[:, 0] > 0).to(torch.uint8).cpu().numpy()
