@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from medray.task import Task
 
@@ -23,3 +24,5 @@ class Case:
     image: str = "image"  # of an example: what is augmented
     keeps_shape: bool = True  # training examples are as large as those for inference
     known: tuple[str, ...] = ("backbone",)  # fields that its identity must tell
+    derived: tuple[Callable[..., dict[str, Any]], ...] = ()
+    """(task, network, batch) → columns: what else is computed from finished networks, such as pooled features."""

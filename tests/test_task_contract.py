@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from contract_case import Case, Row
+from gpu_contract import new_files_are_predicted, outputs_are_those_of_a_cpu, steps_wait_for_nothing
 
 from medray.engine.device import to_device
 from medray.engine.outputs import evaluate
@@ -149,3 +150,20 @@ def test_every_schedule_starts_low_or_at_the_peak_and_stays_within_it(task: Task
     assert max(factors) > 0.95
     assert factors[0] < 0.1
     assert min(factors) >= 0
+
+
+# ------------------------------------------------------------ on a GPU
+
+
+def test_steps_on_a_gpu_wait_for_nothing(task: Task, rows: list[Row]) -> None:
+    steps_wait_for_nothing(task, rows)
+
+
+def test_outputs_on_a_gpu_are_those_on_a_cpu(case: Case, task: Task, rows: list[Row]) -> None:
+    """Predictions, metrics, and whatever the system derives from finished networks."""
+    for derive in (None, *case.derived):
+        outputs_are_those_of_a_cpu(task, rows, derive)
+
+
+def test_new_files_are_predicted_on_a_gpu(task: Task, rows: list[Row]) -> None:
+    new_files_are_predicted(task, rows)

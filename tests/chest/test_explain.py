@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from fake_gpu import fake_gpu, moved
 
 from medray.chest.classes import FINDINGS
 from medray.chest.explain import check_targets, explain, on_film, overlay
@@ -201,3 +203,15 @@ def test_a_backbone_without_maps_is_one_line() -> None:
     network: Any = replace(task, crop_px=160).network().eval()
     with pytest.raises(ValueError, match="no maps in space"):
         explain(replace(task, crop_px=160), [network], pixels, row_of(pixels, False), ["Mass"])
+
+
+@pytest.mark.parametrize("views", ["centre", "ten"])
+def test_a_film_is_explained_on_a_gpu_as_on_a_cpu(learned: Backbone, views: Literal["centre", "ten"]) -> None:
+    task, pixels = replace(TASK, views=views), film(np.random.default_rng(5), 170, 160, (30, 40, 40))
+    row = row_of(pixels, True)
+    wanted = explain(task, [learned], pixels, row)
+    with fake_gpu():
+        found = explain(task, [moved(copy.deepcopy(learned))], pixels, row)  # type: ignore[list-item]
+    assert found.probabilities == pytest.approx(wanted.probabilities)
+    for name in wanted.heat:
+        np.testing.assert_allclose(found.heat[name], wanted.heat[name], atol=1e-4)

@@ -12,6 +12,7 @@ from contract_case import Case, Row
 from medray.ich import recipes
 from medray.ich.classes import CLASSES
 from medray.ich.task import SliceTask
+from medray.ich.views import Views
 
 
 def slice_row(task: SliceTask, number: int) -> Row:
@@ -31,7 +32,8 @@ def slices(recipe: Callable[[], SliceTask]) -> Case:
     rows = [slice_row(task, number) for number in (1, 2, 4, 40)]
     expected: Callable[[Row], list[float]] = lambda row: [row[c] for c in CLASSES]  # type: ignore[misc] # noqa: E731
     # smoothed labels cannot be fitted below their own entropy
-    return Case(task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing)
+    views = Views(views=("plain", "flip", "transpose", "crop-90", "scale-120"), view_mean="probability")
+    return Case(task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing, derived=(views.embed,))
 
 
 CASES = {name: partial(slices, recipe) for name, recipe in {**recipes.RECIPES, "phantom": recipes.phantom}.items()}

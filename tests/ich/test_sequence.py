@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from gpu_contract import outputs_are_those_of_a_cpu, steps_wait_for_nothing
 
 from medray.engine.device import to_device
 from medray.engine.outputs import evaluate
@@ -304,3 +305,9 @@ def test_it_survives_pickling_and_its_identity_is_plain(task: SequenceTask) -> N
     assert json.loads(json.dumps(task.identity()))["hidden"] == task.hidden
     assert replace(task, learning_rate=0.5).identity() != task.identity()
     assert not task.has_example_input
+
+
+def test_on_a_gpu_steps_wait_for_nothing_and_outputs_are_those_of_a_cpu(task: SequenceTask) -> None:
+    rows = [stack_row("a", 7), stack_row("b", 3), stack_row("c", 1), stack_row("d", 5)]
+    steps_wait_for_nothing(task, rows)
+    outputs_are_those_of_a_cpu(task, rows)
