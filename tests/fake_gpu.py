@@ -40,8 +40,9 @@ class Pinned(Tensor):
 T: Any = Tensor
 _ARRAYS = {T.numpy, T.__array__}
 _WAITS = {T.item, T.tolist, T.__float__, T.__int__, T.__bool__, T.__index__, T.nonzero}
+_PACKS = {"_pack_padded_sequence", "_pad_packed_sequence"}  # the second of what they give lies on the CPU
 # what takes a tensor of the CPU beside one of the GPU: the plan of an LSTM's steps
-_MIXED = {"_pack_padded_sequence", "_pad_packed_sequence", "lstm", "gru"}
+_MIXED = _PACKS | {"lstm", "gru"}
 _FACTORIES = {"tensor", "as_tensor"}  # of numbers that the CPU has: a copy that is waited for
 
 
@@ -71,10 +72,13 @@ class FakeGpu(TorchFunctionMode):
         if wanted is not None:
             return self._moved(func, name, args, kwargs, wanted)
         strangers = [t for t in found if not isinstance(t, OnGpu) and t.ndim]
-        if there and strangers and name not in _MIXED and func not in {T.data.__set__, T.grad.__set__}:
+        mixed = name in _MIXED or (name == "copy_" and self.waits) or func in {T.data.__set__, T.grad.__set__}
+        if there and strangers and not mixed:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, found cuda:0 and cpu")
         with torch._C.DisableTorchFunctionSubclass():
             out = func(*args, **kwargs)
+        if name in _PACKS:
+            return (_marked(out[0]), *out[1:])
         return _marked(out) if there else out
 
     def _moved(self, func: Any, name: str, args: Any, kwargs: dict[str, Any], wanted: torch.device) -> Any:
@@ -146,6 +150,7 @@ def fake_gpu(waits: bool = True) -> Iterator[None]:
 
     patches = (
         mock.patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
+        mock.patch.object(nn.RNNBase, "flatten_parameters", return_value=None),  # it calls cuDNN
         mock.patch.object(Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(grouped)),
     )
     with contextlib.ExitStack() as stack:

@@ -19,6 +19,7 @@ from medray.task import Task
 Layout = Literal["channels-last", "contiguous"]
 _FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 _WARM_UP, _TIMED = 3, 5
+_MEASURED_ON = ("cuda",)
 
 
 def laid_out(network: nn.Module, layout: Layout) -> nn.Module:
@@ -48,10 +49,12 @@ def fastest_layout(
     Args:
         batch_size: of one worker.
     """
-    if device.type != "cuda" or not task.has_example_input or all(p.ndim != 4 for p in network.parameters()):
+    if device.type not in _MEASURED_ON or not task.has_example_input or all(p.ndim != 4 for p in network.parameters()):
         return "channels-last", {}
     seconds = {}
-    with torch.random.fork_rng([device]):  # what is drawn here is not missing in the run
+    with torch.random.fork_rng(
+        [device] if device.type == "cuda" else []
+    ):  # what is drawn here is not missing in the run
         for layout in _FORMATS:
             seconds[layout] = _seconds(task, network, layout, device, batch_size)  # type: ignore[arg-type]
     torch.cuda.empty_cache()
