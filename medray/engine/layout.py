@@ -22,11 +22,20 @@ _WARM_UP, _TIMED = 3, 5
 _MEASURED_ON = ("cuda",)
 
 
-def laid_out(network: nn.Module, layout: Layout) -> nn.Module:
-    """The network with its 2D kernels in that layout; 3D ones have no such choice."""
+def laid_out(network: nn.Module, layout: Layout, parallel: bool = False) -> nn.Module:
+    """The network with its 2D kernels in that layout; 3D ones have no such choice.
+
+    Args:
+        parallel: it will be one of several workers'. Kernels of one place are the same memory in either layout; with the
+            strides that their gradients have, DistributedDataParallel need not copy these into its buckets.
+    """
     for parameter in network.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=_FORMATS[layout])
+            data = parameter.data.contiguous(memory_format=_FORMATS[layout])
+            if parallel and layout == "channels-last" and data.shape[2:] == (1, 1):
+                channels = data.shape[1]
+                data = data.as_strided(data.shape, (channels, 1, channels, channels))
+            parameter.data = data
     return network
 
 

@@ -65,7 +65,7 @@ class Worker:
         torch.manual_seed(self.task.seed)
         network = self.task.without_weights().network().to(self.device)
         self.execution = execution(run, network, self.device, self.world, self.rank)
-        network = laid_out(network, self.execution.layout)
+        network = laid_out(network, self.execution.layout, self.world > 1)
         if run.resources.gpu and run.resources.min_workers is not None:
             network = synchronized(network)
         self.trainer = Trainer(self.task, network, self.device, self.world, self.rank, self.execution.compiled)

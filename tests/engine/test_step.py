@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,12 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 from fake_gpu import GPU, fake_gpu, moved
 from gpu_contract import NeverReady
 from torch import Tensor, nn
 
+from medray.engine.device import to_device
+from medray.engine.layout import laid_out
 from medray.engine.step import MOST_SKIPPED, Trainer, on_host
 from medray.engine.stop import StopRun
+from medray.ich.task import SliceTask
 from medray.task import Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -240,3 +245,23 @@ def test_the_learning_rate_follows_the_schedule() -> None:
         trainer.step(batch(), 0, step, 4)
         rates.append(trainer.optimizers[""].param_groups[0]["lr"])
     assert rates == pytest.approx([0.1 * 0.5 * (1 + np.cos(np.pi * s / 4)) for s in range(4)])
+
+
+def test_gradients_have_the_strides_of_their_buckets() -> None:
+    """Kernels of one place under channels last: DistributedDataParallel warns, and copies, where they differ."""
+    task = SliceTask(backbone="test_resnet", pretrained=False, size_px=32, batch_size=4)
+    rng = np.random.default_rng(0)
+    made = {"image": rng.integers(0, 255, (4, 3, 32, 32), np.uint8), "labels": np.zeros((4, 6), np.float32)}
+    made["slice_id"] = np.array(list("abcd"), dtype=object)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        network = laid_out(task.network(), "channels-last", parallel=True)
+        assert sum(p.shape[2:] == (1, 1) for p in network.parameters() if p.ndim == 4) > 3
+        trainer = Trainer(task, network, CPU, world=2)  # of a group of one, which behaves alike
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Grad strides do not match")
+            for step in range(2):
+                trainer.step(to_device(made, CPU, task.host), 0, step, 9)
+        assert trainer.model.gradient_as_bucket_view
+    finally:
+        dist.destroy_process_group()
