@@ -249,7 +249,7 @@ def test_the_learning_rate_follows_the_schedule() -> None:
 
 def test_gradients_have_the_strides_of_their_buckets() -> None:
     """Kernels of one place under channels last: DistributedDataParallel warns, and copies, where they differ."""
-    task = SliceTask(backbone="test_resnet", pretrained=False, size_px=32, batch_size=4)
+    task = SliceTask(backbone="test_efficientnet", pretrained=False, size_px=32, batch_size=4)
     rng = np.random.default_rng(0)
     made = {"image": rng.integers(0, 255, (4, 3, 32, 32), np.uint8), "labels": np.zeros((4, 6), np.float32)}
     made["slice_id"] = np.array(list("abcd"), dtype=object)
