@@ -26,15 +26,15 @@ def laid_out(network: nn.Module, layout: Layout, parallel: bool = False) -> nn.M
     """The network with its 2D kernels in that layout; 3D ones have no such choice.
 
     Args:
-        parallel: it will be one of several workers'. Kernels of one place are the same memory in either layout; with the
-            strides that their gradients have, DistributedDataParallel need not copy these into its buckets.
+        parallel: it will be one of several workers'. Kernels of one place, or of one channel, are the same memory in
+            either layout; with the strides that their gradients have, DistributedDataParallel has nothing to copy.
     """
     for parameter in network.parameters():
         if parameter.ndim == 4:
             data = parameter.data.contiguous(memory_format=_FORMATS[layout])
-            if parallel and layout == "channels-last" and data.shape[2:] == (1, 1):
-                channels = data.shape[1]
-                data = data.as_strided(data.shape, (channels, 1, channels, channels))
+            if parallel and layout == "channels-last":
+                _, channels, rows, columns = data.shape
+                data = data.as_strided(data.shape, (channels * rows * columns, 1, columns * channels, channels))
             parameter.data = data
     return network
 
