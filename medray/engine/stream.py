@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ RETRIES = 10
 """Of a reading task whose process died: a node that goes takes its tasks along, and they begin again elsewhere."""
 
 
-def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) -> Iterator[Batch]:
+def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) -> Generator[Batch]:
     """Batches of numpy arrays in the planned order.
 
     One Ray Data row is one unit of the plan; the task that gets it reads, decodes, augments and yields small batches,
