@@ -15,12 +15,13 @@ import tyro
 from medray.backbone_task import BackboneTask
 from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.ich.scores import slice_metrics
-from medray.ich.source import HeadCT
 from medray.imaging.window import parse_window
 from medray.task import Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from medray.ich.source import HeadCT
 
 IDENTIFIERS = ("slice_id", "patient_id", "study_id", "stack_id", "index", "position_mm")
 

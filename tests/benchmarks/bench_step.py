@@ -15,7 +15,7 @@ import os
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,9 @@ import tyro
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medray.engine.cluster import Resources
-from medray.engine.device import autocast_dtype
-from medray.engine.loop import Worker
-from medray.engine.predict import channels_last, to_device
-from medray.engine.run import Run
-from medray.engine.samples import Rows
+from medray.engine.device import autocast_dtype, to_device
+from medray.engine.layout import laid_out
+from medray.engine.step import Trainer
 from medray.ich.classes import CLASSES
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
@@ -70,17 +67,6 @@ def task_of(backbone: str, size_px: int, batch_size: int) -> SliceTask:
     )  # fmt: skip
 
 
-def engine_of(task: SliceTask, gpu: bool, threads: int, folder: str) -> Worker:
-    """The engine's worker outside of Ray Train: only its steps are wanted."""
-    resources = Resources(1, gpu, 1, threads, 1.0, 1.0)
-    nothing = Rows(Store(folder), (), *(np.zeros(0, np.int32) for _ in range(3)))
-    store = Store(folder).sub("run")
-    run = Run("model/fold0", store, task, nothing, nothing, (), None, "none", resources, deterministic=not gpu)
-    engine = Worker(run)
-    engine._due = lambda saved, steps: False  # type: ignore[method-assign]  # there is nobody to ask for notices
-    return engine
-
-
 def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
     if world > 1:
         address = f"tcp://127.0.0.1:{port}"
@@ -88,23 +74,26 @@ def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
     if flags.gpu:
         torch.cuda.set_device(rank)
     task = task_of(flags.backbone, flags.size_px, flags.batch_size)
-    engine = engine_of(task, flags.gpu, max(1, (os.cpu_count() or 1) // world), folder)
-    # images per second count the batch of all workers
-    engine.task = replace(task, batch_size=flags.batch_size * world)
-    bare = channels_last(task.network().to(engine.device))
+    device = torch.device("cuda", rank) if flags.gpu else torch.device("cpu")
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    torch.backends.cudnn.benchmark = flags.gpu
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as Worker does
+    engine = Trainer(task, laid_out(task.network().to(device), "channels-last", world > 1), device, world, rank)
+    engine.model.train()
+    bare = task.network().to(device, memory_format=torch.channels_last)
     bare.train()
     model: nn.Module = bare
     if world > 1:
-        model = DistributedDataParallel(bare, [engine.device] if flags.gpu else None)
+        model = DistributedDataParallel(bare, [device] if flags.gpu else None)
     optimizer = task.make_optimizer(bare.parameters())
-    amp = autocast_dtype(task.precision, engine.device)
+    amp = autocast_dtype(task.precision, device)
     ready = batches(task)
 
     def bare_round() -> None:
         torch.use_deterministic_algorithms(False)  # few who write their own loop ask for it
         for batch in itertools.islice(itertools.cycle(ready), flags.steps):
-            there = to_device(batch, engine.device)
-            with torch.autocast(engine.device.type, amp, enabled=amp is not None):
+            there = to_device(batch, device)
+            with torch.autocast(device.type, amp, enabled=amp is not None):
                 loss = task.losses(model, there)["loss"]
             loss.backward()
             optimizer.step()
@@ -112,8 +101,10 @@ def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
 
     def engine_round() -> None:
         torch.use_deterministic_algorithms(not flags.gpu, warn_only=True)  # as Worker does
-        engine.step, engine.sums = 0, {}
-        engine._train_epoch(itertools.cycle(ready), flags.steps)
+        engine.sums = {}
+        for number, batch in enumerate(itertools.islice(itertools.cycle(ready), flags.steps)):
+            engine.step(to_device(batch, device, task.host), 0, number, flags.steps)
+        engine.check()
 
     rates = {"engine": [], "bare": []}  # type: dict[str, list[float]]
     for number in range(flags.rounds + 1):

@@ -17,11 +17,11 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,12 @@ def install(wheels: Path) -> list[str]:
     ]
     if missing:
         target = tempfile.mkdtemp(prefix="wheels-")
-        words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target]
-        subprocess.run([*words, *map(str, missing)], check=True)
+        for wheel in missing:  # not by pip, which not every environment has
+            with zipfile.ZipFile(wheel) as archive:
+                for entry in archive.infolist():
+                    place = archive.extract(entry, target)
+                    if not entry.is_dir() and entry.external_attr >> 16:
+                        os.chmod(place, entry.external_attr >> 16 & 0o777)  # Ray's are programs
         sys.path.append(target)
         os.environ["PYTHONPATH"] = os.pathsep.join([os.environ.get("PYTHONPATH", ""), target])
     return [w.name for w in missing]
