@@ -92,9 +92,15 @@ class Task(ABC):
         """Rows in one batch of outputs; 1 for volumes that differ in size."""
         return self.batch_size
 
-    def repeats(self, index: pd.DataFrame) -> np.ndarray:
-        """(rows,) how often each training row appears in an epoch. Above 1, probabilities need recalibration."""
-        return np.ones(len(index), dtype=np.int64)
+    def times_per_epoch(self, index: pd.DataFrame) -> np.ndarray:
+        """(rows,) how often an epoch sees each training row, above 0: at 3 three times, at 0.5 every other epoch does.
+        Other than 1, probabilities need recalibration."""
+        return np.ones(len(index))
+
+    def in_epoch(self: SomeTask, epoch: int) -> SomeTask:
+        """The task that makes the training examples of an epoch (from 0). All else, evaluation too, stays with the whole
+        run's task; columns and context are the same."""
+        return self
 
     @property
     def starts_from_weights(self) -> bool:

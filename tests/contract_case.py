@@ -23,6 +23,7 @@ class Case:
     floor: float = 0.1  # below it, its loss on four examples says that they have been learned by heart
     image: str = "image"  # of an example: what is augmented
     keeps_shape: bool = True  # training examples are as large as those for inference
+    unaugmented: tuple[Task, ...] = ()  # all augmentation off: on these rows one enlarges, the other shrinks
     known: tuple[str, ...] = ("backbone",)  # fields that its identity must tell
     derived: tuple[Callable[..., dict[str, Any]], ...] = ()
     """(task, network, batch) → columns: what else is computed from finished networks, such as pooled features."""

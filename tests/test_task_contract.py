@@ -135,6 +135,27 @@ def test_augmentation_depends_on_its_generator_only(case: Case, task: Task, rows
     assert (first.shape == task.example(rows[0])[case.image].shape) == case.keeps_shape
 
 
+def test_without_augmentation_training_sees_what_evaluation_sees(case: Case) -> None:
+    """Whether a row is enlarged or shrunk: one way of resizing for both."""
+    for number, still in enumerate(case.unaugmented):
+        for row in case.rows:
+            trained, shown = still.train_example(row, np.random.default_rng(number)), still.example(row)
+            assert np.array_equal(trained[case.image], shown[case.image])
+    assert case.unaugmented or not case.keeps_shape  # of crops of a volume it cannot be said
+
+
+def test_every_epoch_trains_the_same_network_on_the_same_columns(case: Case) -> None:
+    """Whatever an epoch changes of the examples, the loss takes them, and the last epoch's are those of evaluation."""
+    network = case.task.network()
+    for epoch in range(case.task.epochs):
+        of_epoch = case.task.in_epoch(epoch)
+        assert (of_epoch.columns, of_epoch.context) == (case.task.columns, case.task.context)
+        batch = training_batch(of_epoch, case.rows)
+        for turn in case.task.optimizers(network):
+            assert torch.isfinite(case.task.losses_of(turn, network, batch)["loss"])
+    assert case.task.in_epoch(case.task.epochs - 1) == case.task
+
+
 def test_it_survives_pickling_and_its_identity_is_plain(case: Case, task: Task) -> None:
     assert pickle.loads(pickle.dumps(task)) == task
     told = json.loads(json.dumps(task.identity()))

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, ClassVar
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import tyro
 
 from medray.chest.classes import FINDINGS
 from medray.imaging.radiograph import read_film, read_film_header
+from medray.imaging.resize import resize
 from medray.shards.source import Encoded, Source
 
 _DESCRIPTION = [
@@ -108,16 +108,12 @@ def _size(name: str) -> int:
 
 
 def shrunk(grey: np.ndarray, size_px: int) -> np.ndarray:
-    """(rows, columns) uint8 with the shorter side at most ``size_px``; a smaller film stays as it is.
-
-    By the mean over the area of each new pixel (cv2.INTER_AREA): a nodule of few pixels is not stepped over.
-    """
+    """(rows, columns) uint8 with the shorter side at most ``size_px``; a smaller film stays as it is."""
     rows, columns = grey.shape
     factor = size_px / min(rows, columns)
     if factor >= 1:
         return grey
-    size = (max(size_px, round(columns * factor)), max(size_px, round(rows * factor)))
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return resize(grey, max(size_px, round(rows * factor)), max(size_px, round(columns * factor)))
 
 
 def pixels_hash(grey: np.ndarray) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import cv2
 import numpy as np
+
+from medray.imaging.resize import resize
 
 Views = Literal["centre", "flip", "ten"]
 
@@ -14,10 +15,7 @@ def resized(image: np.ndarray, resize_px: int) -> np.ndarray:
     """(rows, columns) uint8 with its shorter side at ``resize_px``, the sides' proportion kept."""
     rows, columns = image.shape
     height, width = resized_shape(rows, columns, resize_px)
-    if (height, width) == (rows, columns):
-        return image
-    shrinks = height < rows
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resize(image, height, width)
 
 
 def resized_shape(rows: int, columns: int, resize_px: int) -> tuple[int, int]:

@@ -69,9 +69,9 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
 def _check(run: Run) -> None:
     """What would fail after minutes of start-up, and would fail again at each retry, fails here."""
     run.resources.world_sizes(run.task.batch_size)
-    if len(run.train) < 2:
+    if run.train.per_epoch < 2:
         raise ValueError(
-            f"run {run.name}: {len(run.train)} rows with a label to learn from, without its held-out patients; label more "
+            f"run {run.name}: {run.train.per_epoch} rows with a label to learn from, without its held-out patients; label more "
             "patients, or use fewer folds"
         )
 

@@ -162,7 +162,7 @@ class Worker:
 
     def _monitor(self) -> None:
         """Score the monitored rows, and write this epoch into the history."""
-        steps = max(1, len(self.run.train) // self.task.batch_size)
+        steps = max(1, self.run.train.per_epoch // self.task.batch_size)
         own = self.trainer.sums
         names = sorted(own, key=lambda name: ("norm" in name, name))  # losses first
         sums = torch.tensor([float(own[n]) / steps for n in names], dtype=torch.float64, device=self.device)

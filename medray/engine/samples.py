@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medray.engine.order import Groups, Orders, phases, seen
 from medray.shards.store import Store
 
 WINDOW_BATCHES = 8
@@ -31,12 +31,22 @@ class Rows:
     group: np.ndarray  # (rows,) int32 row group within the file
     row: np.ndarray  # (rows,) int32 row within the row group
     together: int = 1  # this many copies of a row are examples of one reading, and stay together
+    share: np.ndarray | None = None  # (rows,) part of the epochs that see the row, above 0; None: every epoch sees all
 
     def __len__(self) -> int:
         return len(self.file)
 
+    @property
+    def per_epoch(self) -> int:
+        """Rows that every epoch has at least."""
+        if self.share is None:
+            return len(self)
+        values, counts = np.unique(self.share[:: self.together], return_counts=True)
+        return self.together * int(np.floor(values * counts + 1e-6).sum())
+
     def take(self, places: np.ndarray) -> Rows:
-        return replace(self, file=self.file[places], group=self.group[places], row=self.row[places])
+        share = None if self.share is None else self.share[places]
+        return replace(self, file=self.file[places], group=self.group[places], row=self.row[places], share=share)
 
 
 def read_index(store: Store, columns: list[str], names: Sequence[str] | None = None) -> tuple[Rows, pd.DataFrame]:
@@ -72,6 +82,8 @@ class TrainingPlan:
 
     With the same ``lanes``, a multiple of its workers, any number of them even sees the same batches: a window is cut into
     lanes, every batch takes as much from each, and a worker has some of the lanes.
+
+    The orders of all epochs to come are computed once, with the plan, and travel with it.
     """
 
     rows: Rows
@@ -83,7 +95,10 @@ class TrainingPlan:
     first_epoch: int = 0
     first_step: int = 0
     lanes: int | None = None  # as many as workers, where not given
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    orders: Orders = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "orders", self._orders())
 
     @property
     def local_batch(self) -> int:
@@ -91,7 +106,7 @@ class TrainingPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.rows) // self.batch_size)
+        return max(1, self.rows.per_epoch // self.batch_size)
 
     def units(self) -> list[tuple[int, int]]:
         """(epoch, first step) of each window that is still to come."""
@@ -103,12 +118,9 @@ class TrainingPlan:
         """This worker's rows of a window, and a number for each that is unique in its epoch (a random seed)."""
         stop = min(step + WINDOW_BATCHES, self.steps_per_epoch) * self.batch_size
         position = np.arange(step * self.batch_size, stop)
-        # fewer rows than a batch: they repeat
         lanes = self.lanes or self.world
-        each, mine = (
-            len(position) // lanes,
-            range(self.rank * lanes // self.world, (self.rank + 1) * lanes // self.world),
-        )
+        each = len(position) // lanes
+        mine = range(self.rank * lanes // self.world, (self.rank + 1) * lanes // self.world)
         shuffled = [
             np.random.default_rng((self.seed, epoch, step, lane, lanes)).permutation(
                 position[lane * each : (lane + 1) * each]
@@ -116,34 +128,30 @@ class TrainingPlan:
             for lane in mine
         ]
         share = np.concatenate([part.reshape(-1, self.batch_size // lanes) for part in shuffled], axis=1).ravel()
-        order = self._order(epoch)
-        return order[share % len(order)], share
+        within = share % self.orders.count(epoch)  # fewer rows than a batch: they repeat
+        return self.orders.places(epoch, within.min(), within.max() + 1)[within - within.min()], share
 
-    def _order(self, epoch: int) -> np.ndarray:
-        if (self.token, epoch) not in _orders:
-            while len(_orders) > 2:
-                _orders.pop(next(iter(_orders)))
-            rng = np.random.default_rng((self.seed, epoch))
-            _orders[self.token, epoch] = _mixed(self.rows, rng)
-        return _orders[self.token, epoch]
+    def _orders(self) -> Orders:
+        rows = self.rows
+        groups = Groups.of(rows.file, rows.group, rows.row, rows.together)
+        phase = None if rows.share is None else phases(rows.share, rows.together, self.seed)
+        epochs = range(self.first_epoch, self.epochs)
+        order = np.zeros((len(epochs), len(groups.file)), dtype=np.int32)
+        stops = np.zeros_like(order)
+        for i, epoch in enumerate(epochs):
+            order[i] = self.order_of(groups, epoch)
+            sizes = np.diff(groups.starts)
+            if rows.share is not None and phase is not None:
+                here = seen(rows.share, phase, epoch)[groups.sequence]
+                sizes = np.add.reduceat(here, groups.starts[:-1], dtype=np.int64)
+            stops[i] = np.cumsum(sizes[order[i]])
+        return Orders(groups, self.first_epoch, order, stops, rows.share, phase)
 
-
-def _mixed(rows: Rows, rng: np.random.Generator) -> np.ndarray:
-    """A permutation of the places of ``rows`` that keeps row groups together."""
-    file, group = rows.file.astype(np.int64), rows.group.astype(np.int64)
-    same = (np.diff(file, prepend=-1) == 0) & (np.diff(group, prepend=-1) == 0) & (np.diff(rows.row, prepend=-1) == 0)
-    copy = np.arange(len(file)) - np.maximum.accumulate(np.where(same, 0, np.arange(len(file))))
-    # a row that is repeated in an epoch goes with its row group once; its copies are drawn elsewhere in the pool
-    _, unit = np.unique(np.stack([file, group, copy // rows.together]), axis=1, return_inverse=True)
-    order = np.argsort(unit, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(unit[order])) + 1)
-    files = rng.permutation(len(rows.files))
-    block = files[[int(file[g[0]]) for g in groups]] // FILES_TOGETHER
-    place = np.lexsort((rng.permutation(len(groups)), block))
-    return np.concatenate([groups[i] for i in place])
-
-
-_orders: dict[tuple[str, int], np.ndarray] = {}  # of this process; a plan travels to every task anew
+    def order_of(self, groups: Groups, epoch: int) -> np.ndarray:
+        """(groups,) row groups in the order of an epoch: files are permuted, and the groups of ``FILES_TOGETHER`` of them."""
+        rng = np.random.default_rng((self.seed, epoch))
+        block = rng.permutation(len(self.rows.files))[groups.file] // FILES_TOGETHER
+        return np.lexsort((rng.permutation(len(groups.file)), block)).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)

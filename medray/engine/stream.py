@@ -54,7 +54,9 @@ class _Reader:
 
 
 def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:
-    """The batches of one unit, in this process."""
+    """The batches of one unit, in this process; of training by the task as it is in the unit's epoch."""
+    if isinstance(plan, TrainingPlan):
+        task = task.in_epoch(unit[0])
     places, numbers = plan.samples(*unit)
     examples = []
     rows = read_rows(plan.rows, places, list(task.columns), task.context, task.stack_column)

@@ -67,15 +67,15 @@ def fold_run(
     given = index["inner"].to_numpy()[train] if "inner" in index else np.zeros(len(train), dtype=bool)
     if given.any():  # of given lists: the validation list
         train, inner = train[~given], train[given]
-    elif options.monitor == "inner" or (task.repeats(index.iloc[train]) > 1).any():
+    elif options.monitor == "inner" or (task.times_per_epoch(index.iloc[train]) != 1).any():
         inner = _inner_rows(index.iloc[train], labels, task.seed)
         train, inner = np.delete(train, inner), train[inner]
-    copies = task.repeats(index.iloc[train]) * task.examples_per_row
+    learned, share = _copies(task.times_per_epoch(index.iloc[train]), task.examples_per_row)
     return Run(
         name=f"{name}/fold{fold}",
         store=out.sub("runs", name, f"fold{fold}"),
         task=replace(task, seed=task.seed + fold),
-        train=replace(rows.take(np.repeat(train, copies)), together=task.examples_per_row),
+        train=replace(rows.take(train[learned]), together=task.examples_per_row, share=share),
         held_out=rows.take(held_out),
         held_out_ids=tuple(index[task.id_column].iloc[held_out].explode()),
         inner=rows.take(inner) if len(inner) else None,
@@ -88,6 +88,14 @@ def fold_run(
         layout=options.layout,
         compiled=options.compile,
     )
+
+
+def _copies(times: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows that are seen so many times an epoch, each time for ``together`` examples: the places of their copies, and the
+    part of the epochs that sees each copy; None where every epoch sees all."""
+    copies = np.ceil(times).astype(np.int64)
+    places = np.repeat(np.arange(len(times)), copies * together)
+    return places, None if (copies == times).all() else (times / copies)[places]
 
 
 def cross_validation_on_features(

@@ -15,6 +15,7 @@ import tyro
 from medray.backbone_task import BackboneTask
 from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.ich.scores import slice_metrics
+from medray.imaging.resize import resize
 from medray.imaging.window import parse_window
 from medray.task import Example
 
@@ -53,6 +54,14 @@ class SliceTask(BackboneTask):
     """Cut the square around the head out first (at least half of the slice's side)."""
     repeat_epidural: int = 1
     """Slices with an epidural bleed appear this often in an epoch, augmented anew each time. 1: the remedy is off."""
+    negatives: float = 1.0
+    """Changes the method, for speed: part of the slices without any bleed that an epoch sees, other ones in the next; at
+    0.5 half of them, and all in two epochs. Probabilities are recalibrated on inner patients. 1: every epoch sees all."""
+    early_size_px: int | None = None
+    """Changes the method, for speed: in the first epochs the network learns from slices of this smaller size. Validation
+    and prediction are of --size-px."""
+    early_epochs: int = 0
+    """So many epochs at --early-size-px; at least the last one is at --size-px."""
     epidural_weight: float = 1.0
     """Weight of epidural's column in the loss, positives and negatives alike. 1: the remedy is off."""
     any_weight: float = 2.0
@@ -97,6 +106,20 @@ class SliceTask(BackboneTask):
             raise ValueError(f"--crop {self.crop}: must be between 0.1 and 1")
         if self.size_px < 32:
             raise ValueError(f"--size-px {self.size_px}: must be at least 32")
+        if not 0 < self.negatives <= 1:
+            raise ValueError(f"--negatives {self.negatives}: above 0, and at most 1, which is all of them")
+        self._check_early()
+
+    def _check_early(self) -> None:
+        size_px, epochs = self.early_size_px, self.early_epochs
+        if (size_px is None) != (epochs == 0):
+            raise ValueError(f"--early-size-px {size_px}, --early-epochs {epochs}: both are needed, or neither")
+        if size_px is not None and not 32 <= size_px < self.size_px:
+            raise ValueError(f"--early-size-px {size_px}: at least 32, and smaller than --size-px {self.size_px}")
+        if not 0 <= epochs < self.epochs:
+            raise ValueError(
+                f"--early-epochs {epochs}: fewer than --epochs {self.epochs}; the last one is at --size-px"
+            )
 
     @property
     def channels(self) -> int:
@@ -117,8 +140,20 @@ class SliceTask(BackboneTask):
         """Without ``stored``: what else the shards hold changes nothing."""
         return {name: value for name, value in super().identity().items() if name != "stored"}
 
-    def repeats(self, index: pd.DataFrame) -> np.ndarray:
-        return np.where(index["epidural"].to_numpy(dtype=np.float64) == 1, self.repeat_epidural, 1)
+    def times_per_epoch(self, index: pd.DataFrame) -> np.ndarray:
+        """Unknown labels are neither positive nor negative: such a slice is seen once."""
+        epidural, any_ = (index[name].to_numpy(dtype=np.float64) for name in ("epidural", "any"))
+        return np.where(epidural == 1, float(self.repeat_epidural), np.where(any_ == 0, self.negatives, 1.0))
+
+    @property
+    def changes_rates(self) -> bool:
+        """Whether training sees the classes at other rates than they come: probabilities need recalibration."""
+        return self.repeat_epidural != 1 or self.negatives != 1
+
+    def in_epoch(self, epoch: int) -> SliceTask:
+        if self.early_size_px is None or epoch >= self.early_epochs:
+            return self
+        return replace(self, size_px=self.early_size_px, early_size_px=None, early_epochs=0)
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         transform = _transform(self)
@@ -127,7 +162,7 @@ class SliceTask(BackboneTask):
         return self._example(row, transform(image=_image(row, self))["image"])
 
     def example(self, row: Mapping[str, Any]) -> Example:
-        return self._example(row, _resize(_image(row, self), self.size_px))
+        return self._example(row, resize(_image(row, self), self.size_px, self.size_px))
 
     def _example(self, row: Mapping[str, Any], image: np.ndarray) -> Example:
         labels = [np.nan if row[name] is None else float(row[name]) for name in CLASSES]
@@ -191,12 +226,9 @@ def _image(row: Mapping[str, Any], task: SliceTask) -> np.ndarray:
 
 def _neighbour(row: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     """Stored pixels of a neighbouring slice, in the shape of the middle one."""
-    import cv2
-
-    image = np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], shape[2])
-    if image.shape == shape:
-        return image
-    return cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_AREA).reshape(shape)
+    return resize(
+        np.frombuffer(row["image"], dtype=np.uint8).reshape(row["rows"], row["columns"], shape[2]), *shape[:2]
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -232,20 +264,15 @@ def _around(places: np.ndarray, side: int, length: int) -> slice:
     return slice(start, min(start + side, length))
 
 
-def _resize(image: np.ndarray, size_px: int) -> np.ndarray:
-    import cv2
-
-    shrinks = image.shape[0] > size_px
-    return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
 @functools.lru_cache(maxsize=4)
 def _transform(task: SliceTask) -> Any:
     """The augmentation of a task, built once a process. Resized first: the rest then costs what the network sees."""
     import albumentations as A
-    import cv2
 
-    steps: list[Any] = [A.Resize(task.size_px, task.size_px, interpolation=cv2.INTER_AREA)]
+    def resized(image: np.ndarray, **unused: Any) -> np.ndarray:
+        return resize(image, task.size_px, task.size_px)
+
+    steps: list[Any] = [A.Lambda(image=resized)]
     steps += [A.HorizontalFlip(p=0.5)] if task.flip else []
     steps += [A.VerticalFlip(p=0.5)] if task.flip_vertical else []
     steps += [A.Transpose(p=0.5)] if task.transpose else []

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
+import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,11 @@ def rows(count: int, per_group: int = 8) -> Rows:
 
 def epoch_of(plan: TrainingPlan, epoch: int) -> list[int]:
     return [int(i) for e, step in plan.units() if e == epoch for i in plan.samples(e, step)[0]]
+
+
+def order_of(plan: TrainingPlan, epoch: int) -> np.ndarray:
+    """All places of an epoch, in its order."""
+    return plan.orders.places(epoch, 0, plan.orders.count(epoch))
 
 
 def test_an_epoch_holds_every_row_but_the_rest_of_the_last_batch_once() -> None:
@@ -169,7 +178,7 @@ def test_files_are_mixed_with_those_of_their_block_alone(count: int, times: int)
     plan = TrainingPlan(taken, batch_size=8, epochs=3, seed=0)
     blocks = []
     for epoch in range(3):
-        parts = stretches(taken, plan._order(epoch))
+        parts = stretches(taken, order_of(plan, epoch))
         assert sorted(f for part in parts for f in part) == list(range(count))
         sizes = [FILES_TOGETHER] * (count // FILES_TOGETHER) + [count % FILES_TOGETHER] * (count % FILES_TOGETHER > 0)
         assert [len(part) for part in parts] == sizes
@@ -180,7 +189,7 @@ def test_files_are_mixed_with_those_of_their_block_alone(count: int, times: int)
 
 def test_row_groups_stay_whole_and_are_mixed_within_a_block() -> None:
     rows = files_of(FILES_TOGETHER)
-    order = TrainingPlan(rows, 8, 1, seed=0)._order(0)
+    order = order_of(TrainingPlan(rows, 8, 1, seed=0), 0)
     unit = rows.file[order] * 4 + rows.group[order]
     whole = unit.reshape(-1, 32)
     assert (whole == whole[:, :1]).all()
@@ -199,3 +208,105 @@ def test_a_window_opens_few_files(per_group: int) -> None:
     assert max(opened) <= 2 * FILES_TOGETHER
     small = TrainingPlan(rows, 1, epochs=1, seed=0)
     assert max(len(np.unique(rows.file[small.samples(*unit)[0]])) for unit in small.units()) <= 8
+
+
+def test_the_samples_of_a_seed_stay_what_they_were() -> None:
+    """The figures of every run rest on them. The digest is of the release that first had windows and lanes."""
+    taken = repeated(files_of(20), np.where(np.arange(20 * 128) % 50 == 0, 3, 1))
+    text = hashlib.blake2b(digest_size=8)
+    for rank in range(2):
+        plan = TrainingPlan(taken, 24, 3, seed=5, world=2, rank=rank, first_epoch=1, first_step=8, lanes=4)
+        for unit in plan.units():
+            for numbers in plan.samples(*unit):
+                text.update(numbers.astype("<i8").tobytes())
+    assert text.hexdigest() == "3cb5da6bca81ba2d"
+
+
+def test_a_plan_that_travels_brings_its_orders_along() -> None:
+    plan = TrainingPlan(files_of(20), 24, 3, seed=5)
+
+    class Sent(TrainingPlan):
+        def order_of(self, *unused: object) -> np.ndarray:
+            raise AssertionError("computed again")
+
+    sent = pickle.loads(pickle.dumps(plan))
+    object.__setattr__(sent, "__class__", Sent)
+    for unit in plan.units():
+        assert np.array_equal(sent.samples(*unit), plan.samples(*unit))
+    assert plan.orders.order.nbytes + plan.orders.stops.nbytes == 3 * 20 * 4 * 8  # epochs, files, groups of a file
+
+
+# ---- rows that not every epoch sees --------------------------------------------------------------------------------
+
+
+def shared(rows: Rows, shares: list[float], together: int = 1) -> Rows:
+    """Rows with these shares, drawn at random."""
+    share = np.random.default_rng(0).choice(shares, len(rows))
+    taken = rows.take(np.repeat(np.arange(len(rows)), together))
+    return replace(taken, share=np.repeat(share, together), together=together)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("together", [1, 4])
+def test_half_of_some_rows_is_seen_in_an_epoch_and_all_in_two(world: int, together: int) -> None:
+    taken = shared(files_of(3), [0.5, 1.0], together)
+    plans = [TrainingPlan(taken, 8, 6, seed=1, world=world, rank=rank) for rank in range(world)]
+    assert plans[0].steps_per_epoch == taken.per_epoch // 8 < len(taken) * 0.8 // 8
+    half, whole = taken.share == 0.5, taken.share == 1
+    epochs = [set(order_of(plans[0], epoch).tolist()) for epoch in range(6)]
+    for first, second in itertools.pairwise(epochs):
+        assert set(np.flatnonzero(whole)) <= first & second
+        assert not set(np.flatnonzero(half)) & first & second
+        assert len(first | second) == len(taken)
+        assert abs(len(first) - len(second)) <= together
+    assert epochs[0] == epochs[2] == epochs[4]
+    for epoch, wanted in enumerate(epochs):
+        places = [place for plan in plans for place in epoch_of(plan, epoch)]
+        assert len(places) == len(set(places)) == plans[0].steps_per_epoch * 8
+        assert set(places) <= wanted
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.34, 1 / 3, 0.1, 0.01])
+def test_every_row_is_seen_as_often_as_its_share_says(share: float) -> None:
+    taken = shared(files_of(3), [share, 1.0])
+    plan = TrainingPlan(taken, 8, 100, seed=1)
+    counts = np.zeros(len(taken))
+    for epoch in range(100):
+        order = order_of(plan, epoch)
+        assert len(order) == plan.orders.count(epoch)
+        assert plan.steps_per_epoch * 8 <= len(order) + 1
+        counts[order] += 1
+    assert (counts[taken.share == 1] == 100).all()
+    assert np.abs(counts[taken.share != 1] - 100 * share).max() < 1
+
+
+def test_another_seed_leaves_out_others() -> None:
+    taken = shared(files_of(3), [0.5])
+    first, second = (set(order_of(TrainingPlan(taken, 8, 1, seed=seed), 0).tolist()) for seed in (0, 1))
+    assert 0.3 < len(first & second) / len(first) < 0.7
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_with_shares_any_number_of_workers_sees_the_same_batches_and_a_resumed_plan_the_rest(world: int) -> None:
+    taken = shared(files_of(3), [0.5, 1.0])
+    alone = TrainingPlan(taken, 8, 3, seed=0, lanes=4)
+    plans = [TrainingPlan(taken, 8, 3, 0, world, rank, 1, WINDOW_BATCHES, lanes=4) for rank in range(world)]
+    assert plans[0].units() == [unit for unit in alone.units() if unit >= (1, WINDOW_BATCHES)]
+    for unit in plans[0].units():
+        parts = [np.stack(plan.samples(*unit), axis=1).reshape(-1, 8 // world, 2) for plan in plans]
+        wanted = np.stack(alone.samples(*unit), axis=1).reshape(-1, 8, 2)
+        for ours, theirs in zip(np.concatenate(parts, axis=1).tolist(), wanted.tolist(), strict=True):
+            assert sorted(ours) == sorted(theirs)
+
+
+def test_a_share_of_one_changes_nothing() -> None:
+    taken = files_of(3)
+    plans = [TrainingPlan(rows, 8, 2, seed=0) for rows in (taken, replace(taken, share=np.ones(len(taken))))]
+    for unit in plans[0].units():
+        assert np.array_equal(plans[0].samples(*unit), plans[1].samples(*unit))
+
+
+def test_more_epochs_than_readings_of_a_small_table() -> None:
+    plan = TrainingPlan(shared(rows(5), [0.5]), 8, 4, seed=0)
+    assert plan.steps_per_epoch == 1
+    assert all(len(plan.samples(*unit)[0]) == 8 for unit in plan.units())

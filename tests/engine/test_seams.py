@@ -90,7 +90,7 @@ def test_the_crops_of_a_volume_come_from_one_reading(shards: Prepared, tmp_path:
     places = np.concatenate([plan.samples(*unit)[0] for unit in plan.units()])
     assert len(run.train) == 4 * 16
     assert sorted(places) == list(range(64))
-    epoch = plan._order(0)
+    epoch = plan.orders.places(0, 0, 64)
     read = list(zip(run.train.file[epoch], run.train.group[epoch], run.train.row[epoch], strict=True))
     assert [len(list(same)) for _, same in itertools.groupby(read)] == [16] * 4
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import uuid
 import weakref
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
 from medray.engine import stream
-from medray.engine.samples import Rows, read_index
+from medray.engine.order import Groups
+from medray.engine.samples import Rows, TrainingPlan, read_index
 from medray.engine.stream import in_stack, read_rows
 from medray.shards.store import Store
 
@@ -170,3 +174,48 @@ def stack(text: str) -> list[dict[str, Any]]:
 )
 def test_around_a_slice_within_its_series(text: str, middle: int, context: int, wanted: list[int]) -> None:
     assert [row["id"] for row in in_stack(stack(text), middle, context, "series_id")] == wanted
+
+
+class Ids:
+    """What a stream asks of a task; an example says which epoch it was made for."""
+
+    columns = ("slice_id",)
+    context = 0
+    stack_column = ""
+
+    def __init__(self, epoch: int = -1) -> None:
+        self.epoch = epoch
+
+    def in_epoch(self, epoch: int) -> Ids:
+        return Ids(epoch)
+
+    def train_example(self, row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return row | {"epoch": self.epoch, "drawn": rng.random()}
+
+    def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return {name: [example[name] for example in examples] for name in examples[0]}
+
+
+def test_orders_are_computed_once_an_epoch_in_all_processes(shards: Rows, local_ray: None, tmp_path: Path) -> None:
+    class Counted(TrainingPlan):
+        """Leaves a file for each order that is computed, whoever computes it."""
+
+        def order_of(self, groups: Groups, epoch: int) -> np.ndarray:
+            (tmp_path / f"{epoch}-{uuid.uuid4().hex}").touch()
+            return super().order_of(groups, epoch)
+
+    register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not import tests
+    try:
+        epochs, world = 3, 2
+        for rank in range(world):
+            plan = Counted(shards, 2, epochs, seed=0, world=world, rank=rank)
+            assert len(plan.units()) > 2 * epochs  # that many reading tasks
+            sent = list(stream.stream(Ids(), plan, 0.5))  # type: ignore[arg-type]
+            read = [batch for unit in plan.units() for batch in stream.read_unit(Ids(), plan, unit)]  # type: ignore[arg-type]
+            assert sent == read
+            assert [batch["epoch"] for batch in sent] == [
+                [e] for e in range(epochs) for _ in range(plan.steps_per_epoch)
+            ]
+    finally:
+        unregister_pickle_by_value(sys.modules[__name__])
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == sorted("012" * world)

@@ -27,13 +27,26 @@ def slices(recipe: Callable[[], SliceTask]) -> Case:
     """On noise, which has no head."""
     task = recipe()
     task = replace(
-        task, pretrained=False, size_px=64, backbone="resnet10t", batch_size=4, stored=task.windows, head_crop=False
+        task,
+        pretrained=False,
+        size_px=64,
+        backbone="resnet10t",
+        batch_size=4,
+        stored=task.windows,
+        head_crop=False,
+        early_size_px=task.early_size_px and 32,
     )
     rows = [slice_row(task, number) for number in (1, 2, 4, 40)]
     expected: Callable[[Row], list[float]] = lambda row: [row[c] for c in CLASSES]  # type: ignore[misc] # noqa: E731
+    still = replace(
+        task, augmentation=0.0, flip=False, flip_vertical=False, transpose=False, early_size_px=None, early_epochs=0
+    )
     # smoothed labels cannot be fitted below their own entropy
     views = Views(views=("plain", "flip", "transpose", "crop-90", "scale-120"), view_mean="probability")
-    return Case(task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing, derived=(views.embed,))
+    return Case(
+        task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing, derived=(views.embed,),
+        unaugmented=tuple(replace(still, size_px=size_px) for size_px in (64, 32)),
+    )  # fmt: skip
 
 
 CASES = {name: partial(slices, recipe) for name, recipe in {**recipes.RECIPES, "phantom": recipes.phantom}.items()}

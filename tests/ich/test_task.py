@@ -211,6 +211,13 @@ def test_the_middle_is_kept_of_each_side() -> None:
         ({"epidural_weight": -0.5}, "--epidural-weight -0.5"),
         ({"any_weight": -1.0}, "--any-weight -1"),
         ({"repeat_epidural": 0}, "--repeat-epidural 0"),
+        ({"negatives": 0.0}, "--negatives 0.0: above 0, and at most 1"),
+        ({"negatives": 1.5}, "--negatives 1.5: above 0, and at most 1"),
+        ({"early_size_px": 32}, "--early-size-px 32, --early-epochs 0: both are needed, or neither"),
+        ({"early_epochs": 1}, "--early-size-px None, --early-epochs 1: both are needed, or neither"),
+        ({"early_size_px": 16, "early_epochs": 1}, "--early-size-px 16: at least 32, and smaller than --size-px"),
+        ({"early_size_px": 512, "early_epochs": 1}, "--early-size-px 512: at least 32, and smaller than --size-px"),
+        ({"size_px": 64, "early_size_px": 32, "early_epochs": 5}, "--early-epochs 5: fewer than --epochs 5"),
         ({"crop": 0.05}, "--crop 0.05"),
         ({"crop": 1.1}, "--crop 1.1"),
         ({"size_px": 31}, "--size-px 31"),
@@ -227,12 +234,29 @@ def test_a_misspelt_window_gets_a_hint() -> None:
         task_of(windows=("brian",))
 
 
-def test_only_slices_with_an_epidural_bleed_are_repeated() -> None:
+def test_only_slices_with_an_epidural_bleed_are_repeated_and_only_known_negatives_left_out() -> None:
     index = pd.DataFrame({"epidural": [0.0, 1.0, np.nan, 1.0], "subdural": [1.0, 0.0, 1.0, 1.0], "any": 1.0})
-    assert task_of(repeat_epidural=3).repeats(index).tolist() == [1, 3, 1, 3]
-    assert task_of().repeats(index).tolist() == [1, 1, 1, 1]
-    whole = pd.DataFrame({"epidural": np.array([0, 1], dtype=np.int8)})
-    assert task_of(repeat_epidural=2).repeats(whole).tolist() == [1, 2]
+    assert task_of(repeat_epidural=3).times_per_epoch(index).tolist() == [1, 3, 1, 3]
+    assert task_of().times_per_epoch(index).tolist() == [1, 1, 1, 1]
+    whole = pd.DataFrame({"epidural": np.array([0, 1, 0], dtype=np.int8), "any": np.array([0, 1, 1], dtype=np.int8)})
+    assert task_of(repeat_epidural=2).times_per_epoch(whole).tolist() == [1, 2, 1]
+    assert task_of(repeat_epidural=2, negatives=0.5).times_per_epoch(whole).tolist() == [0.5, 2, 1]
+    unknown = pd.DataFrame({"epidural": [0.0, np.nan, 1.0, 0.0], "any": [np.nan, np.nan, np.nan, 0.0]})
+    assert task_of(negatives=0.25).times_per_epoch(unknown).tolist() == [1, 1, 1, 0.25]
+    assert [task_of(**{k: v}).changes_rates for k, v in (("negatives", 0.5), ("repeat_epidural", 2), ("size_px", 64))] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+def test_the_first_epochs_see_smaller_slices_and_evaluation_does_not() -> None:
+    task = task_of(size_px=64, early_size_px=32, early_epochs=2, epochs=5)
+    row = row_of(pixels())
+    sides = [task.in_epoch(e).train_example(row, np.random.default_rng(0))["image"].shape[1] for e in range(5)]
+    assert sides == [32, 32, 64, 64, 64]
+    assert task.example(row)["image"].shape[1] == 64
+    assert task.in_epoch(2) is task
+    alone = task_of(size_px=32, epochs=5).train_example(row, np.random.default_rng(3))["image"]
+    assert np.array_equal(task.in_epoch(1).train_example(row, np.random.default_rng(3))["image"], alone)
 
 
 def test_the_identity_is_json_and_ignores_what_else_the_shards_hold() -> None:
@@ -245,11 +269,11 @@ def test_the_identity_is_json_and_ignores_what_else_the_shards_hold() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"windows": ("subdural",)}, {"windows": ("brain", "bone")}, {"neighbours": True}, {"head_crop": True},
-     {"repeat_epidural": 2}, {"epidural_weight": 2.0}, {"any_weight": 1.0}, {"weights": "other.pt"},
+     {"repeat_epidural": 2}, {"negatives": 0.5}, {"early_size_px": 32, "early_epochs": 1}, {"epidural_weight": 2.0}, {"any_weight": 1.0}, {"weights": "other.pt"},
      {"backbone": "test_byobnet"}],
 )  # fmt: skip
 def test_another_task_has_another_identity(change: dict[str, Any]) -> None:
-    task = task_of(windows=("brain",))
+    task = task_of(windows=("brain",), size_px=64)
     assert replace(task, **change).identity() != task.identity()
 
 
