@@ -54,13 +54,13 @@ class Predicted:
         return pd.concat(parts, ignore_index=True)
 
     def recalibrated(self, views: bool) -> tuple[pd.DataFrame, dict[int, Recalibration]]:
-        """Held-out predictions, recalibrated fold by fold on its inner patients where slices were repeated.
+        """Held-out predictions, recalibrated fold by fold on its inner patients where training saw other rates.
 
         Args:
             views: of the averages over the views, else of the plain slices.
         """
         table = self.held_out_views() if views else self.plain
-        if self.task.repeat_epidural == 1:
+        if not self.task.changes_rates:
             return table, {}
         fits, parts = {}, []
         for fold, part in table.groupby("fold", sort=False):
@@ -68,7 +68,7 @@ class Predicted:
                 inner = self.inner[fold]
                 if views:
                     inner = self.views[fold][self.views[fold]["slice_id"].isin(inner["slice_id"])]
-                fits[fold] = fit_recalibration(inner, self.task.repeat_epidural)
+                fits[fold] = fit_recalibration(inner, self.task.repeat_epidural, self.task.negatives)
                 part = with_probabilities(part, fits[fold].apply(probabilities_of(part)))
             parts.append(part)
         return pd.concat(parts).loc[table.index], fits
@@ -175,8 +175,9 @@ def _rungs(
         rungs.append(Rung("single window", f"{name} on {lead.task.windows[0]} alone", ablations["single-window"].plain))
     if "no-remedy" in ablations:
         rungs.append(Rung(many, "channels " + ", ".join(lead.task.windows), ablations["no-remedy"].plain))
-        remedies = _remedy(lead.task) + (", recalibrated" if lead.task.repeat_epidural > 1 else "")
-        rungs.append(Rung("imbalance", remedies, lead.recalibrated(views=False)[0]))
+        rungs += [
+            Rung(title, adds, model.recalibrated(views=False)[0]) for title, adds, model in _later(lead, ablations)
+        ]
     else:
         rungs.append(Rung(many, f"{name}, channels " + ", ".join(lead.task.windows), lead.recalibrated(views=False)[0]))
     if len(views) != 1:
@@ -186,6 +187,28 @@ def _rungs(
         rungs.append(Rung("sequence", "BiLSTM over the stack's features", lead.sequence))
     rungs.append(Rung("ensemble", "all models, nested weights", final))
     return rungs
+
+
+def _later(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[tuple[str, str, Predicted]]:
+    """What the lead has that the bare network has not, step by step: title, what it adds, the network with it."""
+    task, steps = lead.task, []
+    if task.repeat_epidural > 1 or task.epidural_weight != 1:
+        adds = _remedy(task) + (", recalibrated" if task.repeat_epidural > 1 else "")
+        steps.append(("imbalance", adds, _remedied(lead, ablations)))
+    if task.negatives < 1:
+        part = "half" if task.negatives == 0.5 else f"{task.negatives:.0%}"
+        adds = "each epoch sees that part of the slices without any bleed, recalibrated"
+        steps.append((f"{part} of the negatives", adds, ablations.get("full-resolution", lead)))
+    if task.early_size_px is not None:
+        adds = f"{task.early_epochs} of {task.epochs} epochs at {task.early_size_px} px, then {task.size_px} px"
+        steps.append(("low resolution first", adds, lead))
+    return steps
+
+
+def _remedied(lead: Predicted, ablations: Mapping[str, Predicted]) -> Predicted:
+    """The lead with its remedies and without what makes it faster."""
+    faster = [name for name in ("all-negatives", "full-resolution") if name in ablations]
+    return ablations[faster[0]] if faster else lead
 
 
 def _remedy(task: SliceTask) -> str:
@@ -203,14 +226,14 @@ def _remedies(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[Rung]
     ]
     rungs = [Rung("no remedy", "as the data is", ablations["no-remedy"].plain)] if "no-remedy" in ablations else []
     for key, title in steps:
-        model = lead if not key else ablations.get(key)
+        model = _remedied(lead, ablations) if not key else ablations.get(key)
         if model is None:
             continue
         if model.task.repeat_epidural == 1 and model.task.epidural_weight == 1:
             rungs = rungs or [Rung("no remedy", "as the data is", model.plain)]
             continue
         rungs.append(Rung(title, _remedy(model.task), model.plain))
-        if model.task.repeat_epidural > 1:
+        if model.task.changes_rates:
             rungs.append(Rung(f"{title}, recalibrated", "on inner patients", model.recalibrated(views=False)[0]))
     return rungs
 

@@ -23,13 +23,15 @@ class Pipeline:
     """Backbones, views, sequence stage, ensemble."""
 
     backbones: tuple[str, ...] = recipes.FOUR
-    """Recipes (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place) or any timm names. A
-    recipe's flags that are given count for all of them. The first backbone is followed up the report's ladder."""
+    """Recipes (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place, second_place_quick) or
+    any timm names. A recipe's flags that are given count for all of them. The first backbone is followed up the report's
+    ladder."""
     variant: str = ""
     """Name of another version of the method in the same --out: what is set as before is used as it is there, what
     differs is trained beside it, and scores and report go to variants/<name>/."""
     ladder: bool = False
-    """Also train the first backbone on a single window, and without remedies, for the report's ladder."""
+    """Also train the first backbone on a single window, without remedies, and without what makes it faster (--negatives,
+    --early-size-px), for the report's ladder."""
     sequence_stage: bool = True
     """Train the sequence stage on each backbone's features."""
     embedding: Literal["within-fold", "out-of-fold"] = "within-fold"
@@ -71,10 +73,12 @@ class Planned:
         return {name: views | {"backbone": self.backbones[name].identity()} for name in self.models}
 
     def notices(self) -> list[str]:
-        """The licences of pretrained weights that do not leave everything free."""
+        """What makes training faster and is another method, and the licences that do not leave everything free."""
         lines = []
         for name in self.models:
             task = self.backbones[name]
+            if faster := quicker(task):
+                lines.append(f"{name}: {faster}. This is another method than without: --ladder compares the two")
             licence = licence_of(task.backbone) if task.pretrained and not task.weights else None
             if licence and "nc" in licence.split("-"):
                 free = recipes.FREE.get(task.backbone)
@@ -83,6 +87,19 @@ class Planned:
                     f"{task.backbone}: its pretrained weights are {licence}, for non-commercial use only{way_out}"
                 )
         return lines
+
+
+def quicker(task: SliceTask) -> str:
+    """What makes training faster and changes the method; empty where nothing does."""
+    parts = []
+    if task.negatives < 1:
+        parts.append(
+            f"an epoch sees {task.negatives:.0%} of the slices without any bleed (--negatives), so it has fewer images than "
+            "the plan counts"
+        )
+    if task.early_size_px is not None:
+        parts.append(f"{task.early_epochs} of {task.epochs} epochs are at {task.early_size_px} px (--early-size-px)")
+    return ", ".join(parts)
 
 
 def folder(model: str) -> str:

@@ -1,4 +1,4 @@
-"""Probabilities that come true again after the rare class was repeated in training."""
+"""Probabilities that come true again after training saw the classes at other rates than they come."""
 
 from __future__ import annotations
 
@@ -35,13 +35,19 @@ class Recalibration:
     slices: int  # inner slices with a label
     patients: int  # of these slices: the number of independent things behind the fit
     positives: tuple[int, ...]
-    repeats: int = 1  # of the repeated class in training: what the bias by theory follows from
+    repeats: int = 1  # of the repeated class in training: what the biases by theory follow from, together with
+    negatives: float = 1.0  # the part of the slices without any bleed that an epoch saw
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """(n, 6) → (n, 6) float64, in the order of CLASSES."""
         # only what a logit cannot take is clipped here: the fit's wider bound would tie the smallest probabilities
         given = logit(np.clip(np.asarray(probabilities, dtype=np.float64), CLIP, 1 - CLIP))
         return expit(given * np.array(self.slopes) + np.array(self.biases))
+
+    @property
+    def theory(self) -> tuple[float, ...]:
+        """The biases that the rates of training alone would give."""
+        return biases_by_theory(self.repeats, self.negatives)
 
     def to_json(self) -> dict[str, Any]:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
@@ -55,17 +61,26 @@ class Recalibration:
             patients=int(content["patients"]),
             positives=tuple(int(v) for v in content["positives"]),
             repeats=int(content.get("repeats", 1)),  # older files do not say
+            negatives=float(content.get("negatives", 1.0)),
         )
 
 
-def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
-    """Slope and bias of each class from slices that the model neither trained on nor will be scored on.
+def biases_by_theory(repeats: int, negatives: float) -> tuple[float, ...]:
+    """Of each class, in log-odds: what takes the rates of training back (King and Zeng 2001, prior correction).
 
     A model that saw each positive slice r times learned the odds of a world with r times as many positives, so its
-    log-odds are too high by log r (King and Zeng 2001, prior correction). That is where the fit begins: Platt's
-    sigmoid (1999) with normal priors, slope around 1 and bias around -log(repeats) for the repeated class and 0 for
-    the others, found as the most probable pair. With many positives the data decides, with few the answer stays near
-    theory. A class without a positive slice gets theory itself: negatives alone can only pull the bias down, and say
+    log-odds are too high by log r; with a part q of the slices without any bleed, by -log q. That is exact for "any", and
+    for another class on a slice that shows no other bleed, as nearly all slices do; on one that does it is too much.
+    """
+    return tuple(float(np.log(negatives)) - (float(np.log(repeats)) if name == REPEATED else 0.0) for name in CLASSES)
+
+
+def fit_recalibration(inner: pd.DataFrame, repeats: int, negatives: float = 1.0) -> Recalibration:
+    """Slope and bias of each class from slices that the model neither trained on nor will be scored on.
+
+    The fit begins where ``biases_by_theory`` ends: Platt's sigmoid (1999) with normal priors, slope around 1 and bias
+    around that of theory, found as the most probable pair. With many positives the data decides, with few the answer
+    stays near theory. A class without a positive slice gets theory itself: negatives alone can only pull the bias down, and say
     nothing of how high the positives would stand.
 
     Slices of one patient are no independent witnesses: a patient's n slices count as sqrt(n), between one and n. With
@@ -75,17 +90,19 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
         inner: predictions of slices: patient_id, PROBABILITIES, CLASSES; a class is fitted on the slices of which it is
             known.
         repeats: how often an epoch showed each slice of the repeated class; 1 is no repetition.
+        negatives: part of the slices without any bleed that an epoch showed; 1 is all of them.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}: a slice is seen at least once")
+    if not 0 < negatives <= 1:
+        raise ValueError(f"negatives is {negatives}: above 0, and at most 1")
     known = inner.dropna(subset=list(CLASSES), how="all")
     given = logits(known[list(PROBABILITIES)].to_numpy(dtype=np.float64))
     if np.isnan(given).any():
         raise ValueError(f"{np.isnan(given).any(axis=1).sum()} of {len(known)} inner slices have no prediction")
     labels = known[list(CLASSES)].to_numpy(dtype=np.float64)
-    centres = [-float(np.log(repeats)) if name == REPEATED else 0.0 for name in CLASSES]
     fitted = []
-    for i, centre in enumerate(centres):
+    for i, centre in enumerate(biases_by_theory(repeats, negatives)):
         rows = ~np.isnan(labels[:, i])
         patients = known.loc[rows, "patient_id"]
         weights = 1 / np.sqrt(patients.map(patients.value_counts()).to_numpy(dtype=np.float64))
@@ -98,6 +115,7 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int) -> Recalibration:
         patients=int(known["patient_id"].nunique()),
         positives=tuple(int(count) for count in (labels == 1).sum(axis=0)),
         repeats=repeats,
+        negatives=negatives,
     )
 
 

@@ -55,7 +55,16 @@ def second_place() -> SliceTask:
     )  # fmt: skip
 
 
-RECIPES = {r.__name__: r for r in (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place)}
+def second_place_quick() -> SliceTask:
+    """Not as published: half of the negatives each epoch, and two of the five epochs at 320 px. Of slices of which 14%
+    bleed it trains 57% of the images, and so about 44% of the pixels; --ladder compares it with the published method."""
+    return replace(second_place(), negatives=0.5, early_size_px=320, early_epochs=2)
+
+
+RECIPES = {
+    r.__name__: r
+    for r in (resnext101_32x8d, inception_v3, efficientnet_b3, seresnext50_32x4d, second_place, second_place_quick)
+}
 
 
 def recipe(name: str) -> SliceTask:
@@ -97,11 +106,17 @@ def phantom_sequence() -> SequenceTask:
 
 
 def ladder(lead: SliceTask) -> dict[str, SliceTask]:
-    """The lead model without its later steps: what the report's ladder compares it with."""
-    bare = replace(lead, repeat_epidural=1, epidural_weight=1.0)
-    steps = {"no-remedy": bare}
+    """The lead model without its later steps: what the report's ladder compares it with.
+
+    Its steps are windows, remedies, fewer negatives, low resolution first; each network lacks what comes after it.
+    """
+    full = replace(lead, early_size_px=None, early_epochs=0)
+    slow = replace(full, negatives=1.0)
+    bare = replace(slow, repeat_epidural=1, epidural_weight=1.0)
+    steps = {"no-remedy": bare, "full-resolution": full, "all-negatives": slow}
     if len(lead.windows) > 1:
         steps = {"single-window": replace(bare, windows=lead.windows[:1])} | steps
     if lead.repeat_epidural > 1 and lead.epidural_weight != 1:
-        steps["repeat-only"] = replace(lead, epidural_weight=1.0)
-    return {name: task for name, task in steps.items() if task != lead}
+        steps["repeat-only"] = replace(slow, epidural_weight=1.0)
+    names = {task: name for name, task in reversed(steps.items())}  # what two steps have in common is trained once
+    return {name: task for name, task in steps.items() if task != lead and names[task] == name}

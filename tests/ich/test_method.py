@@ -317,6 +317,44 @@ def test_a_loss_weight_alone_is_not_said_to_be_recalibrated() -> None:
     assert names_of(found.remedies) == ["no remedy", "remedies"]
 
 
+def test_what_makes_it_faster_stands_on_the_ladder_step_by_step() -> None:
+    lead = replace(REPEATED, negatives=0.5, early_size_px=128, early_epochs=2)
+    ablations = {
+        name: replace(model(noise, seed, task, sequence=False), views={})
+        for name, noise, seed, task in (
+            ("no-remedy", 1.6, 200, PLAIN),
+            ("all-negatives", 1.5, 201, REPEATED),
+            ("full-resolution", 1.4, 202, replace(REPEATED, negatives=0.5)),
+        )
+    }
+    one = model(1.0, 1, lead, sequence=False)
+    found = combine({"first": one}, ablations, HOW)
+    rungs = {rung.name: rung for rung in found.rungs}
+    assert names_of(found.rungs)[:5] == [
+        "3 windows", "imbalance", "half of the negatives", "low resolution first", "test-time augmentation",
+    ]  # fmt: skip
+    for name, of in (("imbalance", ablations["all-negatives"]), ("half of the negatives", ablations["full-resolution"]),
+                     ("low resolution first", one)):  # fmt: skip
+        pd.testing.assert_frame_equal(rungs[name].predictions, of.recalibrated(views=False)[0])
+    assert rungs["low resolution first"].adds == "2 of 5 epochs at 128 px, then 224 px"
+    assert found.remedies[-1].name == "remedies, recalibrated"
+    pd.testing.assert_frame_equal(found.remedies[-2].predictions, ablations["all-negatives"].plain)
+
+
+def test_a_network_that_saw_fewer_negatives_is_recalibrated() -> None:
+    task = replace(PLAIN, negatives=0.5)
+    one = model(1.0, 1, task, sequence=False)
+    table, fits = one.recalibrated(views=False)
+    assert set(fits) == set(range(FOLDS))
+    assert all((fit.repeats, fit.negatives) == (1, 0.5) for fit in fits.values())
+    of_fold = one.plain["fold"] == 1
+    wanted = fit_recalibration(one.inner[1], 1, 0.5).apply(probabilities_of(one.plain[of_fold]))
+    np.testing.assert_allclose(probabilities_of(table[of_fold]), wanted)
+    found = combine({"first": one}, {"no-remedy": replace(model(1.5, 2, sequence=False), views={})}, HOW)
+    assert names_of(found.rungs)[:2] == ["3 windows", "half of the negatives"]
+    assert names_of(found.remedies) == ["no remedy"]
+
+
 # ---- new studies ---------------------------------------------------------------------------------------------------
 
 

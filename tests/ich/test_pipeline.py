@@ -136,6 +136,17 @@ def test_a_ladder_without_remedies_has_nothing_to_take_away_but_windows() -> Non
     assert list(planned(slice_task(), ladder=True).backbones) == ["test_resnet", "single-window"]
 
 
+def test_what_makes_it_faster_is_compared_and_said_to_be_another_method() -> None:
+    lead = slice_task(negatives=0.5, size_px=64, early_size_px=32, early_epochs=2)
+    found = planned(lead, ladder=True)
+    assert set(found.backbones) == {"test_resnet", "single-window", "no-remedy", "full-resolution"}
+    (line,) = found.notices()
+    for part in ("test_resnet: ", "50% of the slices without any bleed (--negatives)", "2 of 5 epochs are at 32 px",
+                 "fewer images than the plan counts", "another method", "--ladder"):  # fmt: skip
+        assert part in line
+    assert planned().notices() == []
+
+
 def test_without_a_sequence_stage_none_is_planned() -> None:
     assert planned(sequence_stage=False).sequences == {}
 

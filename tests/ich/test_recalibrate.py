@@ -45,6 +45,37 @@ def test_the_shift_of_repeated_slices_is_taken_back() -> None:
     assert log_losses(after, labels).mean() < log_losses(before, labels).mean() - 0.01
 
 
+def test_the_shift_of_negatives_that_were_left_out_is_taken_back_and_theory_is_near() -> None:
+    train, inner, scored = (world(seed)[0] for seed in range(3))
+    for table in (train, inner, scored):  # any is the OR of the others
+        table["any"] = table[list(CLASSES[:-1])].max(axis=1)
+    features = [logit(table[list(PROBABILITIES)].to_numpy()) for table in (train, inner, scored)]
+    seen = (train["any"] == 1) | (np.arange(len(train)) % 4 == 0)
+    for place, name in enumerate(CLASSES):
+        model = LogisticRegression(C=np.inf).fit(features[0][seen], train[name][seen])
+        inner[PROBABILITIES[place]], scored[PROBABILITIES[place]] = (model.predict_proba(x)[:, 1] for x in features[1:])
+    fitted = fit_recalibration(inner, repeats=1, negatives=0.25)
+    assert fitted.theory == pytest.approx([np.log(0.25)] * 6)
+    assert fitted.biases[-1] == pytest.approx(np.log(0.25), abs=0.1)  # exact for any
+    assert all(np.log(0.25) - 0.1 < bias < -0.1 for bias in fitted.biases)  # of others less, where others bleed
+    after = fitted.apply(values(scored))
+    for place, name in enumerate(CLASSES):
+        labels, before = scored[name].to_numpy(), scored[PROBABILITIES[place]].to_numpy()
+        assert before.mean() > 1.2 * labels.mean()
+        assert after[:, place].mean() == pytest.approx(labels.mean(), rel=0.06)
+        assert log_losses(after[:, place], labels).mean() < log_losses(before, labels).mean()
+
+
+def test_repeats_and_negatives_add_up() -> None:
+    inner, _ = world(n=50)
+    inner[list(CLASSES)] = np.nan
+    fitted = fit_recalibration(inner, repeats=4, negatives=0.5)
+    assert fitted.biases == pytest.approx([-np.log(8), *[-np.log(2)] * 5])
+    again = Recalibration.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert (again, again.negatives, again.theory) == (fitted, 0.5, fitted.biases)
+    assert Recalibration.from_json({k: v for k, v in fitted.to_json().items() if k != "negatives"}).negatives == 1
+
+
 def test_the_data_may_overrule_theory() -> None:
     inner, _ = world()  # calibrated, though it is said that slices were repeated
     assert fit_recalibration(inner, repeats=5).biases[0] == pytest.approx(0, abs=0.15)
@@ -151,6 +182,8 @@ def test_mistakes_are_said() -> None:
     inner, _ = world(n=72)
     with pytest.raises(ValueError, match="repeats is 0: a slice is seen at least once"):
         fit_recalibration(inner, 0)
+    with pytest.raises(ValueError, match="negatives is 0: above 0, and at most 1"):
+        fit_recalibration(inner, 1, negatives=0)
     inner.loc[[3, 5], "p_any"] = np.nan
     with pytest.raises(ValueError, match="2 of 72 inner slices have no prediction"):
         fit_recalibration(inner, 2)

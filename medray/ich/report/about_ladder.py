@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from medray.ich.classes import CLASSES
+from medray.ich.recalibrate import Recalibration
 from medray.ich.report import ladder_chart
 from medray.ich.report.published import COMPARABLE, RESULTS, VALIDATION, Published
 from medray.report.page import Block, Cell, Notice, Picture, Section, Table
@@ -147,7 +147,8 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
     more.append(Table(table, caption, wide=("what it adds",)))
     text = (
         f"Repeating the slices labelled {name} makes a model see them more often than they come: its probabilities are "
-        "then too high, by about the logarithm of the repeats in log-odds. Recalibration takes that back and leaves "
+        "then too high, by about the logarithm of the repeats in log-odds; leaving out slices without any bleed does the "
+        "same. Recalibration takes that back and leaves "
         "the order of a model's slices as it was; each fold has its own, so the average precision over all folds may "
         "move a little."
     )
@@ -159,7 +160,7 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
             key,
             f"{one['slopes'][place]:.3f}",
             _signed(one["biases"][place]),
-            _signed(-math.log(one["repeats"])) if "repeats" in one else None,  # files of older runs do not say
+            _signed(Recalibration.from_json(one).theory[place]) if "repeats" in one else None,  # older files do not say
             one["patients"],
             one["slices"],
             one["positives"][place],
@@ -169,12 +170,13 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
     columns = ["recalibrated", "slope", "bias", "bias by theory", "inner patients", "inner slices", f"with {name}"]
     caption = (
         f"What the recalibration of {name} rests on: slices of patients that the model neither trained on nor is "
-        "scored on. The bias by theory is minus the logarithm of the repeats."
+        "scored on. The bias by theory is minus the logarithm of the repeats, plus that of the part of the slices without "
+        "any bleed that an epoch sees."
     )
     more.append(Table(pd.DataFrame(fits, columns=columns), caption))
     bare = [str(key) for key, *_, positives in fits if not positives]
     if bare:
-        by_theory = "its recalibration is what theory says of the repeats, with a slope of 1"
+        by_theory = "its recalibration is what theory says of the rates in training, with a slope of 1"
         more.append(Notice(f"No inner slice with {name} in {listed(bare)}: {by_theory}.", warning=False))
     return Section(f"The rare class: {name}", text, more=tuple(more))
 
