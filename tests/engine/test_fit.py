@@ -78,6 +78,35 @@ def test_a_finished_run_is_left_alone(finished: list[Run]) -> None:
     assert seen == [run.name for run in finished]
 
 
+def kill_after(run: Run, saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in this process until so many checkpoints are written."""
+
+    class Killed(BaseException):
+        pass
+
+    save = Worker._save
+
+    def save_and_die(self: Worker) -> None:
+        save(self)
+        self.saves = getattr(self, "saves", 0) + 1
+        if self.saves == saves:
+            self.saver.wait()
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "_save", save_and_die)
+        patched.setattr("ray.train.report", lambda metrics: None)
+        with pytest.raises(Killed):
+            Worker(run).work()
+
+
+def check_same(run: Run, expected: Run) -> None:
+    pd.testing.assert_frame_equal(run.predictions(), expected.predictions(), check_exact=True)
+    weights, wanted = (checkpoint.read_weights(r.store, "model.pt")["weights"] for r in (run, expected))
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert [e["metrics"] for e in run.history()] == [e["metrics"] for e in expected.history()]
+
+
 @pytest.mark.parametrize("stop", ["between epochs", "within an epoch"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     stop: str,
@@ -88,34 +117,45 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (run, _) = runs_in(tmp_path, prepared, tiny_task, checkpoint_minutes=0.0 if stop == "within an epoch" else 10.0)
-
-    class Killed(BaseException):
-        pass
-
-    kept = 2 if stop == "between epochs" else 3  # with 0 minutes, a checkpoint also lies in the middle of each epoch
-    save = Worker._save
-
-    def save_and_die(self: Worker) -> None:
-        save(self)
-        self.saves = getattr(self, "saves", 0) + 1
-        if self.saves == kept:
-            self.saver.wait()
-            raise Killed
-
-    monkeypatch.setattr(Worker, "_save", save_and_die)
-    monkeypatch.setattr("ray.train.report", lambda metrics: None)
-    with pytest.raises(Killed):
-        Worker(run).work()
-    monkeypatch.undo()
+    # with 0 minutes, a checkpoint also lies in the middle of each epoch
+    kill_after(run, 2 if stop == "between epochs" else 3, monkeypatch)
     names = run.store.sub("checkpoints").names(".pt")
     assert ("step00000000" not in names[-1]) == (stop == "within an epoch")
-
     fit([run])
-    expected = finished[0]
-    pd.testing.assert_frame_equal(run.predictions(), expected.predictions(), check_exact=True)
-    weights, wanted = (checkpoint.read_weights(r.store, "model.pt")["weights"] for r in (run, expected))
-    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
-    assert [e["metrics"] for e in run.history()] == [e["metrics"] for e in expected.history()]
+    check_same(run, finished[0])
+
+
+def test_with_half_of_the_negatives_and_low_resolution_first_a_resumed_run_equals_an_uninterrupted_one(
+    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(tiny_task, negatives=0.5, early_size_px=32, early_epochs=1, size_px=48)
+    whole, run = (
+        runs_in(tmp_path / name, prepared, task, monitor="none", checkpoint_minutes=minutes)[0]
+        for name, minutes in (("whole", 10.0), ("killed", 0.0))
+    )
+    sides: list[int] = []
+    losses = SliceTask.losses_of
+
+    def losses_of(self: SliceTask, turn: str, network: Any, batch: dict[str, Any]) -> Any:
+        sides.append(batch["image"].shape[-1])
+        return losses(self, turn, network, batch)
+
+    monkeypatch.setattr(SliceTask, "losses_of", losses_of)
+    monkeypatch.setattr("ray.train.report", lambda metrics: None)
+    Worker(whole).work()
+    labels = prepared.index[(prepared.index["fold"] != 0) & prepared.index["any"].notna()]
+    assert whole.inner is not None  # to recalibrate on
+    assert whole.train.share is not None
+    assert len(whole.train) + len(whole.inner) == len(labels)
+    negatives = int((whole.train.share == 0.5).sum())
+    steps = (len(whole.train) - negatives + negatives // 2) // task.batch_size
+    assert sides == [32] * steps + [48] * 2 * steps
+
+    sides.clear()
+    kill_after(run, 3, monkeypatch)
+    assert 32 in sides
+    fit([run])
+    check_same(run, whole)
 
 
 def test_the_inner_split_chooses_the_epoch_and_shares_no_patient(
