@@ -7,16 +7,6 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` rebuilds the environment for every worker
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next check: 2 s by default
-# of a Ray that is started here: reading tasks come and go, and a fresh worker imports for seconds before it reads
-os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-os.environ.setdefault("RAY_task_oom_retries", "3")  # else a run that does not fit into memory is started for ever
-# of a node that was lost a moment ago: a run with a range of workers then counts again
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-
 import ray
 
 from medray.engine.nodes.idle import keep_nodes_free

@@ -44,7 +44,7 @@ class Options:
     a new node. The batches stay the same, the bits do not: shown is a loss within 1e-3 of an undisturbed run's, for a
     network in fp32 without dropout and batch normalization where every label is known. Others may differ by more. (On
     GPUs batch normalization is synchronized for it; on CPUs it is each worker's own, as dropout is everywhere.)"""
-    gpu: bool | None = None
+    gpu: tyro.conf.DisallowNone[bool | None] = None  # else tyro wants a value
     """Train on GPUs; where not given, if the cluster has any."""
     at_once: int | None = None
     """Runs side by side; where not given, as many as the cluster has room for now. Name it on a cluster that grows by
@@ -53,7 +53,7 @@ class Options:
     """Torch threads of a CPU worker; where not given, the CPUs are shared out."""
     price_per_gpu_hour: float | None = None
     """What an hour of one GPU costs: the plan and the end of the job then say what training comes to."""
-    deterministic: bool | None = None
+    deterministic: tyro.conf.DisallowNone[bool | None] = None
     """Deterministic kernels: always on a CPU; on a GPU only on request, they are slower."""
     layout: Layout | None = None
     """How 2D kernels lie in memory: channels-last or contiguous; where not given, a GPU is asked at the start of a run

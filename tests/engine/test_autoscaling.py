@@ -7,7 +7,6 @@ nodes go. The cluster has its own ports and folder, and ends by the ids of its p
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import yaml
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 from ray.autoscaler._private.util import fillout_defaults, validate_config
-from ray_processes import MARK, free_port, processes
+from ray_processes import MARK, free_port, other_ray, processes
 
 pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +143,7 @@ def cluster() -> Iterator[dict[str, str]]:
     loaded = fake(address)
     validate_config(fillout_defaults(loaded))
     (folder / "autoscaling.json").write_text(json.dumps(loaded))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+    environment = other_ray() | {
         MARK: mark,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": uuid.uuid4().hex,
