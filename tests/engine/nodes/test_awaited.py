@@ -133,6 +133,7 @@ def test_said_after_a_minute_and_every_five(
 
     monkeypatch.setattr(module.time, "sleep", sleep)
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module.time, "time", lambda: datetime(2026, 11, 27, 2, 20, 10).timestamp())
     monkeypatch.setattr(module, "status", status)
     monkeypatch.setattr(module, "autoscaler_log", lambda: LOG)
     monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
