@@ -294,3 +294,36 @@ def test_another_error_is_no_reason_to_pay_more(aws: Path, monkeypatch: pytest.M
     with pytest.raises(Exception, match="UnauthorizedOperation"):
         workers(monkeypatch, 2, "UnauthorizedOperation")
     assert instances() == []
+
+
+def ray_commands(path: Path) -> list[list[str]]:
+    """What stands after `ray` in the commands that a file shows, up to the job's own."""
+    joined = re.sub(r"\\+\n[ #]*", " ", path.read_text())
+    found = re.findall(r"uv run (?:--with \S+ )*ray ((?!get-auth-token)[a-z]+(?:-[a-z]+)*[^`\n]*)", joined)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("path", [ROOT / "cluster.yaml", ROOT / "README.md"], ids=lambda path: path.name)
+def test_rays_own_commands_parse(path: Path) -> None:
+    from ray.scripts import scripts
+
+    found = ray_commands(path)
+    assert {"up", "attach", "job", "down"} <= {words[0] for words in found}
+    for words in found:
+        command = scripts.cli.commands[words[0]]
+        if words[0] == "job":
+            command, words = command.commands[words[1]], words[1:]
+        command.make_context(words[0], words[1:])
+
+
+def test_the_key_of_the_pseudonyms_comes_down_before_the_head_goes() -> None:
+    """And goes up before the first job; never into the folder that is sent with every job, nor to every node."""
+    names = [words[0] for words in ray_commands(ROOT / "cluster.yaml")]
+    lines = [" ".join(words) for words in ray_commands(ROOT / "cluster.yaml")]
+    up, down = (
+        "rsync-up cluster.yaml ~/.medray-cluster/ ~/.medray/",
+        "rsync-down cluster.yaml ~/.medray/ ~/.medray-cluster/",
+    )
+    assert names.index("up") < lines.index(up) < names.index("job") < lines.index(down) < names.index("down")
+    assert not any(".medray" in mount.partition("/")[2] for mount in config()["file_mounts"] if mount != "~/medray")

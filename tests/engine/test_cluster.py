@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from medray.engine import cluster
 from medray.engine.cluster import spread
 from medray.engine.nodes import awaited
+from medray.engine.options import Options
 
 HEAD = {"Alive": True, "Resources": {}, "Labels": {}}
 SCALED_HEAD = HEAD | {"Labels": {"ray.io/node-group": "head"}}  # its autoscaler told it its type
@@ -73,3 +75,16 @@ def test_a_job_says_so_in_one_line(
     )  # fmt: skip
     assert "--gpu: this machine has no GPU that Ray sees" in the_error(result)
     assert "Plan" not in result[1]
+
+
+def test_a_key_that_goes_with_its_node_is_said(
+    nodes: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes(SCALED_HEAD, GPUS)
+    Options(out=str(tmp_path)).warn_of_key()
+    assert "before `ray down`, ray rsync-down cluster.yaml '~/.medray/' ~/.medray-cluster/" in capsys.readouterr().err
+    Options(out=str(tmp_path), public_ids=True).warn_of_key()  # there is no key
+    Options(out=str(tmp_path), key_dir=Path("/mnt/shared/keys")).warn_of_key()  # it was chosen
+    nodes(CPUS, address=None)
+    Options(out=str(tmp_path)).warn_of_key()  # this machine stays
+    assert capsys.readouterr().err == ""
