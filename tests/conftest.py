@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import medray.engine  # noqa: F401  # before any test: it sets what Ray reads when it is imported
 from medray.imaging.phantom import PhantomSet, PhantomSpec, write_phantoms
 
 if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import psutil
 from ray._private.services import get_node_ip_address
-from ray_processes import MARK, free_port, processes
+from ray_processes import MARK, free_port, other_ray, processes
 
 from medray.imaging.phantom import PhantomSet
 
@@ -65,7 +65,7 @@ def cluster_environment() -> Iterator[dict[str, str]]:
     mark = uuid.uuid4().hex
     sessions = Path(tempfile.mkdtemp(prefix="ray-sv-", dir="/tmp"))  # short: sockets lie below it
     try:
-        yield {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        yield other_ray() | {
             MARK: mark,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
             "RAY_ADDRESS": f"{get_node_ip_address()}:{free_port()}",  # also for what Ray's own actors ask, head included

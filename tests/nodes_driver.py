@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+import medray.engine  # noqa: F401  # sets what Ray reads when it is imported
+
+# isort: split
 import ray
 from ray._private.state import state
 from ray.cluster_utils import Cluster

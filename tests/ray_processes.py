@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import psutil
 
+from medray.engine.environment import DEFAULTS
+
 MARK = "MEDRAY_TEST_CLUSTER"
 """Environment variable that everything of one cluster inherits."""
+
+
+def other_ray() -> dict[str, str]:
+    """The environment of processes of a Ray that this process has no part in: nothing of its own, and what cluster.yaml's nodes have."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | DEFAULTS
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -41,6 +42,45 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
             child.kill()
         process.kill()
         process.wait()
+
+
+class Door:
+    """A port on loopback before the server at ``behind``, which may be changed; where that one is dead, so is this.
+
+    A server that takes its time to start is started beforehand, and comes back at once.
+    """
+
+    def __init__(self, behind: int) -> None:
+        self.behind = behind
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def _open(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:  # closed
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.behind))
+            except OSError:
+                client.close()
+                continue
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, to: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                to.sendall(data)
+        for end in (source, to):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listening.close()
 
 
 class Bucket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import shlex
@@ -20,17 +19,11 @@ import botocore.client
 import botocore.exceptions
 import psutil
 import pytest
-import yaml
+from cluster_files import changes, launched, loaded_with, scheduled
 from moto import mock_aws
 from ray.autoscaler._private import commands, providers
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
-from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
-from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReply, SchedulingRequest
-from ray.autoscaler.v2.schema import AutoscalerInstance
-from ray.autoscaler.v2.utils import ResourceRequestUtil
-from ray.core.generated.autoscaler_pb2 import GangResourceRequest, NodeState, NodeStatus
-from ray.core.generated.instance_manager_pb2 import Instance, NodeKind
 from ray_processes import free_port
 
 from medray.engine.doctor.checks import check_mlflow
@@ -38,33 +31,19 @@ from medray.engine.nodes.spot import SpotFirst
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "cluster.yaml").read_text()
-VARIANTS = ("V100", "A10G", "A100", "H100", "GCP")
+VARIANTS = ("A10G", "L4", "A100", "H100", "V100")
 
 
-def config(variant: str = "V100") -> dict[str, Any]:
-    """The file, with the comment lines of a variant put where they say."""
-    loaded = yaml.safe_load(TEXT)
-    for where, value in changes(variant):
-        target = loaded if where == "provider" else loaded["available_node_types"]
-        *path, last = where.split(".")
-        for key in path:
-            target = target[key]
-        assert last in target, f"{where}: there is nothing to change"
-        target[last] = value
-    return copy.deepcopy(loaded)  # without the anchors' shared objects
-
-
-def changes(variant: str) -> list[tuple[str, Any]]:
-    found = re.findall(rf"^ *# {variant} ([\w.]+): (.*)$", TEXT, re.MULTILINE)
-    return [(where, yaml.safe_load(value)) for where, value in found]
+def config(variant: str = "A10G") -> dict[str, Any]:
+    return loaded_with(TEXT, variant)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_ray_accepts_it_and_a_variant_changes_five_places_at_most(variant: str) -> None:
     prepared = prepare_config(config(variant))
     validate_config(prepared)
-    assert len(changes(variant)) <= 5
-    assert bool(changes(variant)) == (variant != "V100")
+    assert len(changes(TEXT, variant)) <= 5
+    assert bool(changes(TEXT, variant)) == (variant != "A10G")
     types = prepared["available_node_types"]
     assert [(t["min_workers"], t["max_workers"]) for t in (types["gpu"], types["cpu"])] == [(0, 4), (0, 4)]
     assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
@@ -76,7 +55,7 @@ def test_ray_accepts_it_and_a_variant_changes_five_places_at_most(variant: str) 
 @pytest.fixture(scope="module")
 def vcpus_and_gpus() -> dict[str, tuple[int, int]]:
     """Of every instance type, from the copy of EC2's list that moto carries."""
-    found = {"p3.8xlarge": (32, 4)}  # no longer in it
+    found = {}
     with mock_aws():
         ec2 = boto3.client("ec2", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
         for page in ec2.get_paginator("describe_instance_types").paginate():
@@ -86,39 +65,12 @@ def vcpus_and_gpus() -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("variant", ["V100", "A10G", "A100", "H100"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_resources_are_those_of_the_instance(variant: str, vcpus_and_gpus: dict[str, tuple[int, int]]) -> None:
     for name, each in config(variant)["available_node_types"].items():
         if name != "head":
             stated = (each["resources"]["CPU"], each["resources"].get("GPU", 0))
             assert vcpus_and_gpus[each["node_config"]["InstanceType"]] == stated
-
-
-def scheduled(gangs: list[list[dict[str, float]]], tasks: list[tuple[dict[str, float], int]]) -> SchedulingReply:
-    """What the autoscaler would start on the empty cluster for placement groups and for tasks."""
-    read = AutoscalingConfig(prepare_config(config()), skip_content_hash=True)
-    head = AutoscalerInstance(
-        im_instance=Instance(
-            instance_id="head", instance_type="head", status=Instance.RAY_RUNNING, node_kind=NodeKind.HEAD, node_id="00"
-        ),
-        ray_node=NodeState(node_id=b"\0", ray_node_type_name="head", status=NodeStatus.RUNNING),
-        cloud_instance_id="head",
-    )
-    request = SchedulingRequest(
-        disable_launch_config_check=True,
-        node_type_configs=read.get_node_type_configs(),
-        max_num_nodes=read.get_max_num_nodes(),
-        resource_requests=ResourceRequestUtil.group_by_count(
-            [ResourceRequestUtil.make(resources) for resources, count in tasks for _ in range(count)]
-        ),
-        gang_resource_requests=[GangResourceRequest(requests=[ResourceRequestUtil.make(r) for r in g]) for g in gangs],
-        current_instances=[head],
-    )
-    return ResourceDemandScheduler(None).schedule(request)
-
-
-def launched(reply: SchedulingReply) -> dict[str, int]:
-    return {request.instance_type: request.count for request in reply.to_launch}
 
 
 FOUR_WORKERS = [{"CPU": 1.0, "GPU": 1.0}] * 4  # one run's placement group, as fit() asks Ray Train for it
@@ -139,7 +91,7 @@ FOUR_WORKERS = [{"CPU": 1.0, "GPU": 1.0}] * 4  # one run's placement group, as f
 def test_nodes_that_the_autoscaler_starts(
     gangs: list[Any], tasks: list[Any], expected: dict[str, int], unmet: int
 ) -> None:
-    reply = scheduled(gangs, tasks)
+    reply = scheduled(config(), gangs, tasks)
     assert launched(reply) == expected
     assert len(reply.infeasible_gang_resource_requests) == unmet
     assert not reply.infeasible_resource_requests
@@ -321,7 +273,7 @@ def workers(monkeypatch: pytest.MonkeyPatch, count: int, refuse: str | None = No
     return [(instance["InstanceType"], instance.get("InstanceLifecycle")) for instance in found]
 
 
-SPOT, ON_DEMAND = ("p3.8xlarge", "spot"), ("p3.8xlarge", None)
+SPOT, ON_DEMAND = ("g5.12xlarge", "spot"), ("g5.12xlarge", None)
 
 
 def test_spot_is_asked_first(aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +285,7 @@ def test_what_spot_leaves_open_is_met_on_demand(aws: Path, monkeypatch: pytest.M
     assert sorted(workers(monkeypatch, 2), key=str) == [SPOT, ON_DEMAND]
 
 
-@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded"])
+@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded", "Unsupported"])
 def test_a_refused_spot_request_is_met_on_demand(aws: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     assert workers(monkeypatch, 1, code) == [ON_DEMAND]
 
@@ -342,3 +294,36 @@ def test_another_error_is_no_reason_to_pay_more(aws: Path, monkeypatch: pytest.M
     with pytest.raises(Exception, match="UnauthorizedOperation"):
         workers(monkeypatch, 2, "UnauthorizedOperation")
     assert instances() == []
+
+
+def ray_commands(path: Path) -> list[list[str]]:
+    """What stands after `ray` in the commands that a file shows, up to the job's own."""
+    joined = re.sub(r"\\+\n[ #]*", " ", path.read_text())
+    found = re.findall(r"uv run (?:--with \S+ )*ray ((?!get-auth-token)[a-z]+(?:-[a-z]+)*[^`\n]*)", joined)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("path", [ROOT / "cluster.yaml", ROOT / "README.md"], ids=lambda path: path.name)
+def test_rays_own_commands_parse(path: Path) -> None:
+    from ray.scripts import scripts
+
+    found = ray_commands(path)
+    assert {"up", "attach", "job", "down"} <= {words[0] for words in found}
+    for words in found:
+        command = scripts.cli.commands[words[0]]
+        if words[0] == "job":
+            command, words = command.commands[words[1]], words[1:]
+        command.make_context(words[0], words[1:])
+
+
+def test_the_key_of_the_pseudonyms_comes_down_before_the_head_goes() -> None:
+    """And goes up before the first job; never into the folder that is sent with every job, nor to every node."""
+    names = [words[0] for words in ray_commands(ROOT / "cluster.yaml")]
+    lines = [" ".join(words) for words in ray_commands(ROOT / "cluster.yaml")]
+    up, down = (
+        "rsync-up cluster.yaml ~/.medray-cluster/ ~/.medray/",
+        "rsync-down cluster.yaml ~/.medray/ ~/.medray-cluster/",
+    )
+    assert names.index("up") < lines.index(up) < names.index("job") < lines.index(down) < names.index("down")
+    assert not any(".medray" in mount.partition("/")[2] for mount in config()["file_mounts"] if mount != "~/medray")

@@ -7,19 +7,11 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` rebuilds the environment for every worker
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next check: 2 s by default
-# of a Ray that is started here: reading tasks come and go, and a fresh worker imports for seconds before it reads
-os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-os.environ.setdefault("RAY_task_oom_retries", "3")  # else a run that does not fit into memory is started for ever
-# of a node that was lost a moment ago: a run with a range of workers then counts again
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-
 import ray
 
+from medray.engine.nodes.awaited import grows, say_what_is_awaited
 from medray.engine.nodes.idle import keep_nodes_free
+from medray.engine.progress import say
 
 _ERROR = re.compile(r"(?:^|[\s.])(\w*Error|\w*Exception|StopRun|Unreadable)(?:: (.*)|$)")
 _KINDS_THAT_EXPLAIN_THEMSELVES = {"StopRun", "Unreadable", "ValueError", "OutOfMemoryError", "OSError", "RuntimeError"}
@@ -76,6 +68,7 @@ def connect() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
         keep_nodes_free()
+        say_what_is_awaited()
     else:
         ray.init(include_dashboard=False, logging_level=logging.ERROR, configure_logging=True)
     quiet_data()
@@ -115,19 +108,25 @@ def spread(
     has not grown shows nothing of what it can have. With ``min_workers`` a run goes on with as few when nodes are lost.
 
     Raises:
-        ValueError: more workers than the cluster has room for, or a range of them that is none.
+        ValueError: more workers than the cluster has room for, a range of them that is none, or GPUs where none can come.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes))
     gpu = gpus > 0 if gpu is None else gpu
     if gpu:
+        if not gpus:
+            _check_gpus_may_come()
         largest = max([int(node.get("GPU", 0)) for node in nodes] or [0])
         workers = max(1, largest) if workers is None else workers
         _check_range(workers, min_workers)
         if gpus and not at_once and max(1, min_workers or workers) > gpus:
             raise ValueError(f"--workers {workers}: the cluster has {gpus} GPUs")
         side_by_side = max(1, min(runs, at_once or gpus // max(1, workers)))
+        if not gpus:
+            say(
+                f"--gpu: no node has a GPU yet; runs wait for nodes with {max(1, workers)}, which the autoscaler starts"
+            )
         return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0, min_workers)
     workers = 0 if workers is None else workers
     _check_range(workers, min_workers)
@@ -139,6 +138,20 @@ def spread(
     return Resources(
         workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4), min_workers
     )
+
+
+def _check_gpus_may_come() -> None:
+    """A run that asks for what never comes would wait for ever."""
+    if not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            "--gpu: this machine has no GPU that Ray sees; leave it out, or submit the job to a cluster that has some "
+            "(ray job submit)"
+        )
+    if not grows():
+        raise ValueError(
+            "--gpu: no node of the cluster has a GPU, and no autoscaler runs that could start one; leave it out, or join a "
+            "node with a GPU (ray start --address)"
+        )
 
 
 def _check_range(workers: int, min_workers: int | None) -> None:

@@ -132,6 +132,7 @@ class Dataset:
     def prepare(self) -> Prepared:
         """Shards and folds; what is there is kept."""
         options = self.options
+        options.warn_of_key()
         return prepare(
             self.source, lambda scan: self.system.assemble(scan, self._labels), list(self.system.classes), self.folder,
             self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,

@@ -15,11 +15,14 @@ import tyro
 from medray.engine.cluster import Resources, spread
 from medray.engine.layout import Layout
 from medray.engine.mistakes import is_ours, write_traceback
+from medray.engine.nodes.awaited import grows
 from medray.engine.progress import warn
 from medray.engine.run import Monitor
 from medray.engine.tracking import Tracker
 from medray.shards.pseudonym import Pseudonyms, load_key
 from medray.shards.store import Store
+
+KEY_DIR = Path("~/.medray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class Options:
     a new node. The batches stay the same, the bits do not: shown is a loss within 1e-3 of an undisturbed run's, for a
     network in fp32 without dropout and batch normalization where every label is known. Others may differ by more. (On
     GPUs batch normalization is synchronized for it; on CPUs it is each worker's own, as dropout is everywhere.)"""
-    gpu: bool | None = None
+    gpu: tyro.conf.DisallowNone[bool | None] = None  # else tyro wants a value
     """Train on GPUs; where not given, if the cluster has any."""
     at_once: int | None = None
     """Runs side by side; where not given, as many as the cluster has room for now. Name it on a cluster that grows by
@@ -53,7 +56,7 @@ class Options:
     """Torch threads of a CPU worker; where not given, the CPUs are shared out."""
     price_per_gpu_hour: float | None = None
     """What an hour of one GPU costs: the plan and the end of the job then say what training comes to."""
-    deterministic: bool | None = None
+    deterministic: tyro.conf.DisallowNone[bool | None] = None
     """Deterministic kernels: always on a CPU; on a GPU only on request, they are slower."""
     layout: Layout | None = None
     """How 2D kernels lie in memory: channels-last or contiguous; where not given, a GPU is asked at the start of a run
@@ -69,7 +72,7 @@ class Options:
     """Of the folds and of the order of rows in the shards."""
     public_ids: bool = False
     """The identifiers in the files are public (a challenge's): keep them. Otherwise they become keyed hashes."""
-    key_dir: Path = Path("~/.medray")
+    key_dir: Path = KEY_DIR
     """Where the key of the pseudonyms, the map back to identifiers and header tables lie; never below --out."""
     tracking_uri: str | None = None
     """MLflow server; where not given, an SQLite database in --out (in --key-dir where that is object storage)."""
@@ -92,6 +95,15 @@ class Options:
 
     def pseudonyms(self) -> Pseudonyms:
         return Pseudonyms(None if self.public_ids else load_key(self.private))
+
+    def warn_of_key(self) -> None:
+        """Say that the key is lost with this node, where an autoscaler's cluster is: its head goes with `ray down`."""
+        if self.public_ids or self.key_dir != KEY_DIR or not grows():
+            return
+        warn(
+            f"the key of the pseudonyms lies in {self.private} on this node, and goes with it; without it nobody can tell "
+            "whose a result is: before `ray down`, ray rsync-down cluster.yaml '~/.medray/' ~/.medray-cluster/"
+        )
 
     def fold_list(self) -> tuple[int, ...]:
         """Raises ValueError for a fold that does not exist."""

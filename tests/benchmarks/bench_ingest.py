@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import tyro
 
+import medray.engine  # noqa: F401  # sets what Ray reads when it is imported
+
 BATCH, SIZE_PX, ROWS_PER_SHARD = 32, 224, 128
 
 

@@ -12,7 +12,6 @@ nobody could know.
 from __future__ import annotations
 
 import io
-import os
 import random
 import re
 import subprocess
@@ -376,7 +375,6 @@ def _whole(kind: Kind, chest: bool, value: str, known: dict[bytes, object]) -> o
 
 
 def main(flags: Flags) -> None:
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     with tempfile.TemporaryDirectory() as name:
         for job in flags.job:
             run(job, flags, (flags.keep or Path(name)) / job)

@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+import medray.engine  # noqa: F401  # sets what Ray reads when it is imported
+
+# isort: split
 import ray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -23,7 +23,7 @@ import yaml
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 from ray.autoscaler._private.util import fillout_defaults, validate_config
-from ray_processes import MARK, free_port, processes
+from ray_processes import MARK, free_port, other_ray, processes
 
 pytestmark = pytest.mark.on_demand
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,15 +113,18 @@ note("gone")
 '''
 
 
-def fake(address: str) -> dict[str, Any]:
-    """cluster.yaml with Ray's fake instances in place of EC2's, and 6 idle seconds in place of minutes."""
+FAKE = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+
+
+def fake(address: str, instances: str) -> dict[str, Any]:
+    """cluster.yaml with fake instances in place of EC2's, and 6 idle seconds in place of minutes."""
     loaded = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     types = {name: each | {"node_config": {}} for name, each in loaded["available_node_types"].items()}
     types[FAKE_HEAD_NODE_TYPE] = types.pop("head") | {"max_workers": 0}
     return loaded | {
         "provider": {
             "type": "external",
-            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "module": instances,
             "head_node_id": FAKE_HEAD_NODE_ID,
             "gcs_address": address,
             "launch_multiple": True,
@@ -136,20 +139,21 @@ def fake(address: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[dict[str, str]]:
-    """The environment of a driver; the cluster starts with a head of no CPUs and no other node."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The environment of a driver; the cluster starts with a head of no CPUs and no other node. Its parameter is another
+    provider of fake instances."""
     mark, port = uuid.uuid4().hex, free_port()
     folder = Path(tempfile.mkdtemp(prefix="ray-as-", dir="/tmp"))  # short: sockets lie below it
     address = f"{get_node_ip_address()}:{port}"
-    loaded = fake(address)
+    loaded = fake(address, getattr(request, "param", FAKE))
     validate_config(fillout_defaults(loaded))
     (folder / "autoscaling.json").write_text(json.dumps(loaded))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+    environment = other_ray() | {
         MARK: mark,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": uuid.uuid4().hex,
         "RAY_ADDRESS": address,  # also for what Ray starts itself: another cluster on this machine shall not matter
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
     }
     autoscaler = {
         "RAY_enable_autoscaler_v2": "1",  # as `ray up` exports it
@@ -220,3 +224,33 @@ def test_the_doctor_brings_a_gpu_node_and_looks_at_it(cluster: dict[str, str], t
     assert "Ray hands out 4 GPUs, torch 2.10.0 sees 0" in failed[0]
     assert any("Gloo            a sum over 2 nodes" in line for line in found)
     assert ran.returncode == 1
+
+
+WAITING = """
+import os, threading
+from medray.engine.nodes import awaited
+awaited.FIRST_SECONDS, awaited.LOOK_SECONDS = 15.0, 1.0
+threading.Timer(60, os._exit, (3,)).start()
+warn, awaited.warn = awaited.warn, lambda line: (warn(line), os._exit(0))
+import ray
+from medray.engine.cluster import connect, spread
+
+connect()
+resources = spread(runs=5, workers=4, gpu=True, at_once=4)
+group = ray.util.placement_group([{"CPU": 1.0, "GPU": 1.0}] * resources.workers)
+group.wait(300)
+"""
+
+
+@pytest.mark.parametrize("cluster", ["refusing_provider.NoGpus"], indirect=True)
+def test_nodes_that_cannot_come_are_said(cluster: dict[str, str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WAITING], env=cluster, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+    )
+    print(ran.stdout, ran.stderr)
+    assert ran.returncode == 0, "nothing was said"
+    assert "--gpu: no node has a GPU yet; runs wait for nodes with 4" in ran.stdout
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("! waiting for nodes")]
+    assert "that hold 4 × (1 CPU, 1 GPU)" in line
+    assert "the last launch of a gpu node failed" in line
+    assert "(InsufficientInstanceCapacity: there is no g5.12xlarge at the moment)" in line

@@ -3,6 +3,7 @@ comes back, and the bucket refuses every write for ten seconds. It ends with the
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from ray_processes import free_port
-from servers import Bucket, mlflow_server
+from servers import Bucket, Door, mlflow_server
 
 from medray.imaging.phantom import PhantomSet
 from medray.shards.store import Store
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 24
 RUNS = ("test_resnet/fold0", "test_resnet/fold1")
 REFUSED_SECONDS = 10
-DEAD_SECONDS = 3  # and then the seconds that MLflow's server takes to start
+DEAD_SECONDS = 3  # shorter: no epoch can end before MLflow is back, however fast the machine
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,31 @@ def epochs(out: Store) -> list[int]:
 
 @pytest.fixture(scope="module")
 def ended(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
-    folder, bucket, port = tmp_path_factory.mktemp("disturbed"), Bucket(), free_port()
-    out, logs, reached = Store(bucket.uri("disturbed")), {}, []
-    with mlflow_server(folder, port) as uri:
+    folder, bucket, ports = tmp_path_factory.mktemp("disturbed"), Bucket(), (free_port(), free_port())
+    out, logs, reached, door = Store(bucket.uri("disturbed")), {}, [], Door(ports[0])  # type: ignore[var-annotated]
+    uri = door.uri
+    with mlflow_server(folder, ports[1]), contextlib.ExitStack() as first:
+        first.enter_context(mlflow_server(folder, ports[0]))
         began = time.monotonic()
         logs["undisturbed"] = finish(start(phantoms, folder, bucket.uri("undisturbed"), uri))
         print(f"undisturbed: {time.monotonic() - began:.0f} s")
         began = time.monotonic()
         job = start(phantoms, folder, bucket.uri("disturbed"), uri)
-        while not min(epochs(out)):
+        while not max(epochs(out)):
             assert job.poll() is None, job.communicate()[0]
             time.sleep(0.1)
         reached.append(epochs(out))
         bucket.shut = True
         opening = threading.Timer(REFUSED_SECONDS, setattr, (bucket, "shut", False))
         opening.start()
-    time.sleep(DEAD_SECONDS)
-    with mlflow_server(folder, port):
+        first.close()  # kills the server
+        time.sleep(DEAD_SECONDS)
+        door.behind = ports[1]
         reached.append(epochs(out))
         logs["disturbed"] = finish(job)
         print(f"disturbed: {time.monotonic() - began:.0f} s; {bucket.refused} writes refused; epochs {reached}")
     yield Ended(bucket, logs, folder, reached)
+    door.close()
     bucket.close()
 
 

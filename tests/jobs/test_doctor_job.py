@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from medray.engine.environment import DEFAULTS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RunJob = Callable[..., tuple[int, str]]
 COMMON = ("--no-pretrained", "--backbones", "test_resnet", "--min-disk-gb", 0.001)
@@ -56,3 +67,24 @@ def test_missing_weights(local_ray: None, tmp_path: Path, run_in_process: RunJob
     )
     assert status == 1
     assert str(tmp_path / "none.pt") in lines(text)["weights"]
+
+
+@pytest.mark.slow
+def test_as_a_user_types_it(tmp_path: Path) -> None:
+    """Under `uv run`, Ray would build the workers' environment anew, and a relative --out would be another folder there."""
+    uv = os.environ.get("UV") or shutil.which("uv")  # UV: of the `uv run` that has started the tests
+    assert uv, "pip install uv"
+    bare = {name: value for name, value in os.environ.items() if name not in DEFAULTS and name != "RAY_ADDRESS"}
+    out = Path("out") / f"doctor-{uuid.uuid4().hex}"
+    words = [uv, "run", "--no-sync", "jobs/doctor.py", "--no-pretrained", "--min-disk-gb", "0.001", "--out", str(out)]
+    try:
+        done = subprocess.run(
+            words, env=bare | {"UV_PROJECT_ENVIRONMENT": sys.prefix}, cwd=ROOT, capture_output=True, text=True,
+            timeout=280, check=False,
+        )  # fmt: skip
+        assert "FAIL" not in done.stdout, done.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Creating virtual environment" not in done.stderr
+        assert f"{out}: written, read, renamed, deleted" in done.stdout
+    finally:
+        shutil.rmtree(ROOT / out, ignore_errors=True)

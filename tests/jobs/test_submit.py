@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray_processes import MARK, free_port, processes
+from ray_processes import MARK, free_port, other_ray, processes
 
 from medray.imaging.phantom import PhantomSet
 
@@ -69,7 +69,7 @@ class Head:
 def head() -> Iterator[Head]:
     mark, port, dashboard = uuid.uuid4().hex, free_port(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="ray-job-", dir="/tmp"))  # short: sockets lie below it
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+    environment = other_ray() | {
         MARK: mark,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder / "home"),  # the token lies in it

@@ -19,10 +19,12 @@ logger = logging.getLogger(__name__)
 
 # what RunInstances answers when there is no spot instance, while the same request without spot may well be met
 REFUSED = {
+    "InsufficientCapacity",
     "InsufficientInstanceCapacity",
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
+    "Unsupported",  # as spot, or in none of the zones: the request without spot says which
 }
 
 

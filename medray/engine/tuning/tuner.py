@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
-
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # what a trial did lies in its own folder
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that failed before its first report
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes whatever the verbosity
 
 import numpy as np
 import optuna

@@ -21,6 +21,7 @@ import boto3
 import psutil
 import pytest
 from moto.server import ThreadedMotoServer
+from ray_processes import other_ray
 
 from medray.engine.doctor.checks import (
     Check,
@@ -109,8 +110,7 @@ def guarded_ray() -> Iterator[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    return other_ray() | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 
 
 @pytest.mark.on_demand

@@ -1,0 +1,102 @@
+"""Every command of a job that the README, cluster.yaml, the jobs or the package show is taken by that job's parser."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import JOBS, load
+
+import medray.engine.tuning.job
+from medray.engine.options import flags_over
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in JOBS.glob("*.py"))
+SHOWING = [
+    ROOT / "README.md",
+    *sorted((ROOT / "medray").rglob("README.md")),
+    ROOT / "cluster.yaml",
+    *sorted((ROOT / "medray").rglob("*.yaml")),
+    *sorted(JOBS.glob("*.py")),
+    *sorted((ROOT / "medray").rglob("*.py")),
+]
+WANTED = {"ich_predict": ["--run", "out", "--dicom", "new"], "chest_explain": ["film.png", "--run", "out"]}
+
+Parse = Callable[[str, list[str]], str | None]
+
+
+def commands(text: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Job and flags of each command; what the reader is to fill in is a word."""
+    joined = re.sub(r"\\+\n[ #]*", " ", text)
+    found = []
+    for name, rest in re.findall(r"(?:uv run|python) jobs/(\w+)\.py([^`\n\",]*)", joined):
+        words = shlex.split(rest, comments=True)
+        kept = [w for i, w in enumerate(words) if w != "…" or words[i - 1].startswith("--")]  # a lone one: and so on
+        found.append((name, tuple(word.replace("…", "x") for word in kept)))
+    return found
+
+
+SHOWN = sorted({command for path in SHOWING for command in commands(path.read_text())})
+INLINE = sorted(set(re.findall(r"`(--[^`]+)`", (ROOT / "README.md").read_text())))
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Parse:
+    """A job's own parser on these flags, without the job; gives what it prints where it refuses them, else None."""
+
+    def only_parse(job: type, main: object, default: object = None) -> None:
+        flags_over(job, default)
+
+    def run(name: str, words: list[str]) -> str | None:
+        module = load(name)
+        for place in (module, medray.engine.tuning.job):
+            if hasattr(place, "run_job"):
+                monkeypatch.setattr(place, "run_job", only_parse)
+        monkeypatch.setenv("COLUMNS", "250")
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+        try:
+            module.start()
+        except SystemExit:
+            return "".join(capsys.readouterr())
+        return None
+
+    return run
+
+
+def test_commands_are_found() -> None:
+    assert len(SHOWN) >= 15
+    assert {name for name, _ in SHOWN} == set(NAMES)
+    assert any(name == "ich_cv" and "--gpu" in flags for name, flags in SHOWN)
+    assert len(INLINE) >= 30
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), SHOWN, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_a_shown_command_is_taken(name: str, words: tuple[str, ...], parse: Parse) -> None:
+    assert parse(name, list(words)) is None
+
+
+@pytest.mark.parametrize("shown", INLINE)
+def test_shown_flags_are_some_jobs(shown: str, parse: Parse) -> None:
+    """With the values that are shown; where words stand for them, or none is shown, the flags have to be there."""
+    words = shlex.split(shown)
+    flags = {word.rstrip("…") for word in words if word.startswith("--")}
+    if re.search(r"[A-Z]{3}|…", shown) or len(flags) == len(words):
+        flags = {"--sequence.hidden" if flag == "--sequence." else flag for flag in flags}
+        assert any(flags <= set(re.findall(r"--[\w.-]+", parse(name, ["--help"]) or "")) for name in NAMES)
+    else:
+        refused = {name: parse(name, [*WANTED.get(name, []), *words]) for name in NAMES}
+        assert None in refused.values(), refused
+
+
+@pytest.mark.parametrize("flag", ["gpu", "deterministic"])
+def test_three_states_of_a_plain_flag(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv = load("chest_cv").ChestCV
+    for words, expected in (([], None), ([f"--{flag}"], True), ([f"--no-{flag}"], False)):
+        monkeypatch.setattr(sys, "argv", ["chest_cv.py", *words])
+        assert getattr(flags_over(cv, cv()).options, flag) is expected
