@@ -23,7 +23,6 @@ from medray.engine.nodes.idle import keep_nodes_free
 
 _ERROR = re.compile(r"(?:^|[\s.])(\w*Error|\w*Exception|StopRun|Unreadable)(?:: (.*)|$)")
 _KINDS_THAT_EXPLAIN_THEMSELVES = {"StopRun", "Unreadable", "ValueError", "OutOfMemoryError", "OSError", "RuntimeError"}
-READ_AHEAD_BYTES = 512e6  # of each stream; a batch of 64 images at 480 px is 44 MB
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Resources:
     side_by_side: int
     threads: int  # of torch in each worker
     cpus_per_worker: float
-    data_cpus: float  # a Ray Data task reserves this much
+    data_cpus: float  # a reading task reserves this much
     min_workers: int | None = None  # a run goes on with as few when nodes are lost, and grows again; None: it waits
 
     def __str__(self) -> str:
@@ -91,10 +90,6 @@ def quiet_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True  # the order of samples is planned; it must be the order received
-    # batches that wait for a training step: without a limit a quick reader fills half of the node's object store
-    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
-        object_store_memory=READ_AHEAD_BYTES
-    )
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -128,16 +123,17 @@ def spread(
         if gpus and not at_once and max(1, min_workers or workers) > gpus:
             raise ValueError(f"--workers {workers}: the cluster has {gpus} GPUs")
         side_by_side = max(1, min(runs, at_once or gpus // max(1, workers)))
-        return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0, min_workers)
+        return Resources(workers, True, side_by_side, threads or 1, 1.0, 0.5, min_workers)
     workers = 0 if workers is None else workers
     _check_range(workers, min_workers)
     if (min_workers or workers) > cpus and not at_once:
         raise ValueError(f"--workers {workers}: the cluster has {cpus:.0f} CPUs")
     side_by_side = max(1, min(runs, at_once or (int(cpus) if workers == 0 else 1)))
     share = cpus / side_by_side / max(1, workers)
-    # half of the CPUs are reserved for Ray Data; the threads may use all, since Data's share is mostly idle
+    # half of the CPUs are reserved for Ray Data, half of that for each stream: a reader a core, whichever stream reads.
+    # The threads may use all, since Data's share is mostly idle
     return Resources(
-        workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4), min_workers
+        workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(0.25, share / 4), min_workers
     )
 
 

@@ -90,7 +90,7 @@ class Worker:
             self.run.train, self.task.batch_size, self.run.last_epoch, self.task.seed, self.world, self.rank,
             self.epoch, self.step, math.lcm(*self.run.resources.world_sizes(self.task.batch_size)),
         )  # fmt: skip
-        batches = stream(self.task, plan, self.run.resources.data_cpus)
+        batches = stream(self.task, plan, self.run.resources)
         while self.epoch < self.run.last_epoch:
             self._train_epoch(batches, plan.steps_per_epoch)
             self._monitor()
@@ -275,9 +275,7 @@ class Worker:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
         plan = EvaluationPlan(rows, self.task.evaluation_batch, self.world, self.rank)
-        table = evaluate(
-            self.task, network, stream(self.task, plan, self.run.resources.data_cpus), self.device, self.amp_dtype
-        )
+        table = evaluate(self.task, network, stream(self.task, plan, self.run.resources), self.device, self.amp_dtype)
         if self.world > 1:
             tables: list[Any] = [None] * self.world
             dist.all_gather_object(tables, table)

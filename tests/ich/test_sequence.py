@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from medray.engine.cluster import spread
 from medray.engine.predict import evaluate, to_device
 from medray.engine.samples import EvaluationPlan, TrainingPlan, read_index
 from medray.engine.stream import read_unit, stream
@@ -140,7 +141,7 @@ def test_batches_pass_ray_data_whatever_their_padded_length(
     for plan in plans:
         sent = [batch for unit in plan.units() for batch in read_unit(task, plan, unit)]
         assert len({batch["features"].shape[1] for batch in sent}) > 2
-        received = list(stream(task, plan, data_cpus=1))
+        received = list(stream(task, plan, spread(1, None, False)))
         assert len(received) == len(sent)
         for before, after in zip(sent, received, strict=True):
             assert before.keys() == after.keys()
