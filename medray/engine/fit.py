@@ -80,11 +80,13 @@ def start(run: Run) -> ray.ObjectRef:
     local = run.resources.workers == 0
     cpus = run.resources.cpus_per_worker if local else 0.01
     # an idle process of Ray's keeps its run's controller, and the controller its node: a node that is paid for is let go.
-    # On a Ray of our own, processes are kept, since a fresh one imports for seconds
-    train = _train_once if os.environ.get("RAY_ADDRESS") else _train
+    # On a Ray of our own, processes are kept, since a fresh one imports for seconds; not those that have initialised a GPU,
+    # since the next run may get another one
+    on_gpu = local and run.resources.gpu
+    train = _train_once if os.environ.get("RAY_ADDRESS") or on_gpu else _train
     return train.options(
         num_cpus=cpus,
-        num_gpus=1 if local and run.resources.gpu else 0,
+        num_gpus=1 if on_gpu else 0,
         max_retries=RETRIES,
         name=run.name,
         scheduling_strategy="DEFAULT",  # out of the placement group of a trial that starts it: that one only waits
