@@ -14,6 +14,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from medray.engine.cluster import what_happened
+from medray.engine.glimpse import read_glimpse
 from medray.engine.loop import train_worker
 from medray.engine.nodes.elastic import RESIZE_SECONDS, ElasticTrainer
 from medray.engine.nodes.groups import NamedGroups, remove_groups
@@ -114,6 +115,7 @@ def _fit(run: Run) -> None:
             num_workers=run.resources.workers if smallest is None else (smallest, run.resources.workers),
             use_gpu=run.resources.gpu,
             resources_per_worker={"CPU": run.resources.cpus_per_worker} | ({"GPU": 1} if run.resources.gpu else {}),
+            placement_strategy=run.resources.placement(),
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
@@ -193,7 +195,7 @@ class _Watched:
             self.on_change(self.run)
         if time.monotonic() - self.said > _SAY_SECONDS:
             self.said = time.monotonic()
-            now = self.run.store.read_json("progress.json")
+            now = read_glimpse(self.run.store)
             if now and now["epoch"] >= len(history):
                 say(
                     f"  {self.run.name}  epoch {now['epoch'] + 1}/{self.run.task.epochs}  step {now['step']:,}/{now['steps']:,}  "

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
 from medray.engine.device import autocast_dtype, check_gpu
+from medray.engine.glimpse import Glimpse
 from medray.engine.nodes.changing import depends_on_workers, synchronized
 from medray.engine.predict import channels_last, evaluate, to_device
 from medray.engine.run import Run, StopRun
@@ -101,7 +102,8 @@ class Worker:
 
     def _train_epoch(self, batches: Iterator[dict[str, Any]], steps: int) -> None:
         self.model.train()
-        started = saved = said = time.monotonic()
+        started = saved = time.monotonic()
+        glimpse = Glimpse(self.run.store)
         first_step = self.step
         pending: tuple[Tensor, Any] | None = None
         for step in range(first_step, steps):
@@ -112,18 +114,9 @@ class Worker:
             self._check_finite(pending)  # of the step before: the GPU is not made to wait for this one
             pending = (loss, batch[self.task.id_column])
             self.step = step + 1
-            now = time.monotonic()
-            if now - said > 5 and self.rank == 0:
-                said = now
-                rate = (self.step - first_step) * self.task.batch_size / (now - started)
-                entry = {
-                    "epoch": self.epoch,
-                    "step": self.step,
-                    "steps": steps,
-                    "images_per_s": rate,
-                    "loss": float(loss),
-                }
-                self.run.store.write_json("progress.json", entry)
+            if self.rank == 0 and glimpse.due:
+                rate = (self.step - first_step) * self.task.batch_size / (time.monotonic() - started)
+                glimpse.write(epoch=self.epoch, step=self.step, steps=steps, images_per_s=rate, loss=float(loss))
             if self._due(saved, steps):
                 self._check_finite(pending)
                 self._save()
