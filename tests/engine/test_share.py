@@ -73,6 +73,7 @@ ray.shutdown()
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     words = [sys.executable, "-c", DRIVER, str(tmp_path_factory.mktemp("share"))]
     with cluster_environment() as environment:
+        environment["RAY_raylet_start_wait_time_s"] = "120"
         environment.pop("RAY_ADDRESS")
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
+from torch import nn
 
 from medray.engine.samples import Rows, read_index
 from medray.shards.store import Store
@@ -44,7 +47,8 @@ class Sleeper(Task):
         shape = (len(examples), 3, self.size_px, self.size_px)
         return super().collate(examples) | {"image": np.zeros(shape, np.uint8)}
 
-    def network(self) -> Any: ...
+    def network(self) -> nn.Module:
+        return nn.Linear(1, 1)
 
     def losses(self, network: Any, batch: Any) -> Any: ...
 
@@ -53,10 +57,30 @@ class Sleeper(Task):
     def metrics(self, outputs: Any) -> Any: ...
 
 
-def write_items(folder: Path, count: int) -> Rows:
+@dataclass(frozen=True)
+class GPUNotes:
+    """An embedder that takes a second a batch and notes where; nothing is computed."""
+
+    notes: str
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def embed(self, task: Any, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        time.sleep(1)
+        (gpu,), here = ray.get_gpu_ids(), ray.get_runtime_context().get_node_id()
+        note = {"pid": os.getpid(), "node": here, "gpu": gpu, "visible": os.environ["CUDA_VISIBLE_DEVICES"]}
+        note |= {"network": float(network.bias), "began": began, "ended": time.time()}
+        with open(Path(self.notes) / str(os.getpid()), "a") as notes:
+            notes.write(json.dumps(note) + "\n")
+        return {"item_id": batch["item_id"]}
+
+
+def write_items(folder: Path, count: int, name: str = "part") -> Rows:
     """Shards of ``count`` rows that hold an id."""
     ids = [f"item{i:05d}" for i in range(count)]
-    pq.write_table(pa.table({"item_id": ids}), folder / "part.parquet", row_group_size=64)
+    pq.write_table(pa.table({"item_id": ids}), folder / f"{name}.parquet", row_group_size=64)
     return read_index(Store(folder), ["item_id"])[0]
 
 
