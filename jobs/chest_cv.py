@@ -85,7 +85,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     if job.until != "shards" or task.weights:  # weights that cannot be had end it before anything is spent
         write_initial(task, out.sub("runs", name))
     data.find()
-    resources = options.resources(len(folds))
+    resources = options.resources(len(folds), [task])
     show_plan(
         out, data.files, data.shards, {name: task}, folds, options.folds, resources, images=min(lists.get("train", len(data.files)), len(data.files)) if lists else None,
         price_per_gpu_hour=options.price_per_gpu_hour,

@@ -77,7 +77,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     for name, task in planned.backbones.items() if job.until != "shards" or pipeline.task.weights else ():
         write_initial(task, out.sub("runs", places[name]))  # weights that cannot be had end it before anything is spent
     data.find()
-    resources = options.resources(len(folds) * len(planned.backbones))
+    resources = options.resources(len(folds) * len(planned.backbones), planned.backbones.values())
     for line in planned.notices():
         say(line)
     show_plan(

@@ -152,6 +152,11 @@ class Task(ABC):
     def has_example_input(self) -> bool:
         return type(self).example_input is not Task.example_input
 
+    def training_gigabytes(self) -> float | None:
+        """About what a step on a whole batch takes of one GPU's memory; None where a task cannot say. It decides whether
+        a run takes one GPU or those of a node."""
+        return None
+
     def optimizers(self, network: nn.Module) -> dict[str, torch.optim.Optimizer]:
         """Turn → the optimizer of its parameters. In every step the turns come one after the other, each with
         ``losses_of`` the turn and gradients for its own parameters only: a network and its adversary are two."""

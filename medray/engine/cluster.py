@@ -15,7 +15,9 @@ from medray.engine.progress import say
 
 _ERROR = re.compile(r"(?:^|[\s.])(\w*Error|\w*Exception|StopRun|Unreadable)(?:: (.*)|$)")
 _KINDS_THAT_EXPLAIN_THEMSELVES = {"StopRun", "Unreadable", "ValueError", "OutOfMemoryError", "OSError", "RuntimeError"}
-READ_AHEAD_BYTES = 512e6  # of each stream; a batch of 64 images at 480 px is 44 MB
+LEAST_GIGABYTES = 16.0
+GIGABYTES = {"A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180}
+"""Memory of a GPU by Ray's name of its type. A V100 has 16 or 32, which the name does not say: the least."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Resources:
     side_by_side: int
     threads: int  # of torch in each worker
     cpus_per_worker: float
-    data_cpus: float  # a Ray Data task reserves this much
+    data_cpus: float  # a reading task reserves this much
     min_workers: int | None = None  # a run goes on with as few when nodes are lost, and grows again; None: it waits
+    why: str = ""  # this many workers, where they were chosen here
 
     def __str__(self) -> str:
         each = f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else "one local process"
@@ -42,6 +45,15 @@ class Resources:
         if self.workers <= 1:
             return self
         return replace(self, workers=1, min_workers=None, side_by_side=self.side_by_side * self.workers)
+
+    def placement(self) -> str:
+        """How Ray Train places the workers of a run: on one node where a node has so many GPUs, else on as few as can be.
+
+        With PACK alone, two runs that begin together may each get half of two nodes, and their gradients cross the network.
+        A run whose number of workers changes takes what is left, wherever that is.
+        """
+        fits = self.gpu and self.min_workers is None and self.workers <= max(_gpus_of_nodes(), default=0)
+        return "STRICT_PACK" if fits else "PACK"
 
     def world_sizes(self, batch_size: int) -> tuple[int, ...]:
         """Numbers of workers that a run of this batch may have; each worker takes an equal part of every batch.
@@ -84,10 +96,6 @@ def quiet_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True  # the order of samples is planned; it must be the order received
-    # batches that wait for a training step: without a limit a quick reader fills half of the node's object store
-    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
-        object_store_memory=READ_AHEAD_BYTES
-    )
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -99,11 +107,14 @@ def spread(
     threads: int | None = None,
     at_once: int | None = None,
     min_workers: int | None = None,
+    gigabytes: float | None = None,
 ) -> Resources:
     """Fit ``runs`` training runs to the cluster; what is None is chosen here.
 
-    With GPUs, a run takes the GPUs of one node: gradients then never cross the network, and the other nodes take
-    other folds. On CPUs a run is one local process, since a worker group costs half a minute to start.
+    With GPUs, a run takes one GPU where its batch fits (``gigabytes`` of memory) and there are runs for all GPUs: what
+    several GPUs lose, in small parts of a batch and in gradients that are exchanged, is saved. All runs of the job count,
+    also finished ones, so that a run goes on as it began. Otherwise a run takes the GPUs of one node: gradients then never
+    cross the network, and the other nodes take other folds. On CPUs a run is one local process, since a worker group costs half a minute to start.
     ``at_once`` runs are started side by side even if the cluster has no room for them yet: an autoscaling one that
     has not grown shows nothing of what it can have. With ``min_workers`` a run goes on with as few when nodes are lost.
 
@@ -118,7 +129,11 @@ def spread(
         if not gpus:
             _check_gpus_may_come()
         largest = max([int(node.get("GPU", 0)) for node in nodes] or [0])
-        workers = max(1, largest) if workers is None else workers
+        why = ""
+        if workers is None:
+            workers, why = max(1, largest), ""
+            if workers > 1 and at_once is None and min_workers is None:
+                workers, why = _gpus_of_a_run(runs, gpus, workers, gigabytes, _gpu_gigabytes())
         _check_range(workers, min_workers)
         if gpus and not at_once and max(1, min_workers or workers) > gpus:
             raise ValueError(f"--workers {workers}: the cluster has {gpus} GPUs")
@@ -127,16 +142,17 @@ def spread(
             say(
                 f"--gpu: no node has a GPU yet; runs wait for nodes with {max(1, workers)}, which the autoscaler starts"
             )
-        return Resources(workers, True, side_by_side, threads or 1, 1.0, 1.0, min_workers)
+        return Resources(workers, True, side_by_side, threads or 1, 1.0, 0.5, min_workers, why)
     workers = 0 if workers is None else workers
     _check_range(workers, min_workers)
     if (min_workers or workers) > cpus and not at_once:
         raise ValueError(f"--workers {workers}: the cluster has {cpus:.0f} CPUs")
     side_by_side = max(1, min(runs, at_once or (int(cpus) if workers == 0 else 1)))
     share = cpus / side_by_side / max(1, workers)
-    # half of the CPUs are reserved for Ray Data; the threads may use all, since Data's share is mostly idle
+    # half of the CPUs are reserved for Ray Data, half of that for each stream: a reader a core, whichever stream reads.
+    # The threads may use all, since Data's share is mostly idle
     return Resources(
-        workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(1.0, cpus / 4), min_workers
+        workers, False, side_by_side, threads or max(1, int(share)), share / 2, min(0.25, share / 4), min_workers
     )
 
 
@@ -152,6 +168,31 @@ def _check_gpus_may_come() -> None:
             "--gpu: no node of the cluster has a GPU, and no autoscaler runs that could start one; leave it out, or join a "
             "node with a GPU (ray start --address)"
         )
+
+
+def _gpus_of_a_run(runs: int, gpus: int, node: int, gigabytes: float | None, room: float) -> tuple[int, str]:
+    """1 or those of a node, and why."""
+    if gigabytes is None:
+        return node, f"all {node} GPUs of a node: how much memory a batch takes is not known"
+    takes = f"a batch takes about {gigabytes:.0f} GB, a GPU has {room:.0f}"
+    if gigabytes > room:
+        return node, f"all {node} GPUs of a node: {takes}"
+    if runs < gpus:
+        return node, f"all {node} GPUs of a node: {runs} run{'s' * (runs != 1)} would leave some of {gpus} GPUs idle"
+    return 1, f"one GPU: {takes}, and {runs} runs keep {gpus} GPUs busy; --workers {node} for a node's"
+
+
+def _gpu_gigabytes() -> float:
+    """Memory of the smallest GPU in the cluster by the type that Ray names; of a type that is not known, little."""
+    prefix = "accelerator_type:"
+    types = {n.removeprefix(prefix) for node in ray.nodes() if node["Alive"] for n in node["Resources"] if prefix in n}
+    return min((GIGABYTES.get(name, LEAST_GIGABYTES) for name in types), default=LEAST_GIGABYTES)
+
+
+def _gpus_of_nodes() -> list[int]:
+    """Of each node that has any."""
+    found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [gpus for gpus in found if gpus]
 
 
 def _check_range(workers: int, min_workers: int | None) -> None:

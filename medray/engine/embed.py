@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +24,7 @@ from medray.engine.digest import digest
 from medray.engine.execution import Execution, stored
 from medray.engine.layout import laid_out
 from medray.engine.outputs import evaluate
+from medray.engine.pool import done_by_actors, placed
 from medray.engine.progress import Progress
 from medray.engine.run import Run
 from medray.engine.samples import EvaluationPlan, Rows, read_index
@@ -30,6 +33,7 @@ from medray.engine.stream import read_unit
 from medray.shards.store import Store
 from medray.task import Task
 
+THREADS_UNSEEN = 3  # that read for a GPU while no GPU node is there: every node that is rented has as many CPUs
 STACKS_PER_GROUP = 8  # of the features' files: a training window then takes whole row groups
 Pack = Callable[[pd.DataFrame], pa.Table]
 
@@ -42,7 +46,9 @@ class Embedder(Protocol):
     def embed(self, task: Any, network: Any, batch: dict[str, Any]) -> dict[str, Any]: ...
 
 
-def embed(runs: Sequence[Run], rows: Rows, to: Store, embedder: Embedder, pack: Pack) -> dict[int, list[str]]:
+def embed(
+    runs: Sequence[Run], rows: Rows, to: Store, embedder: Embedder, pack: Pack, gpu_device: str = "cuda"
+) -> dict[int, list[str]]:
     """Every row of the shards through the network of every finished run; one file for each run and shard.
 
     Files that are there are kept, so a restart goes on; those of other weights, views or shards are removed.
@@ -52,6 +58,7 @@ def embed(runs: Sequence[Run], rows: Rows, to: Store, embedder: Embedder, pack: 
         rows: all rows of the shards, whole stacks in order.
         to: files go to fold<k>/ in it.
         pack: a table of outputs, one row a slice → the table to be written, one row a stack.
+        gpu_device: torch's name for an actor's GPU; "cpu" on a cluster whose GPUs are names only.
     Returns:
         fold → names of its files relative to ``to``, in the order of the shards.
     Raises:
@@ -70,7 +77,8 @@ def embed(runs: Sequence[Run], rows: Rows, to: Store, embedder: Embedder, pack: 
             folder.delete(stale)
         todo += [(run, i, folder, name) for i, name in enumerate(wanted) if name not in found]
         names[run.fold] = [f"fold{run.fold}/{name}" for name in wanted]
-    _run(todo, rows, bounds, embedder, pack, len(runs) * len(rows))
+    device = gpu_device if runs[0].resources.gpu else "cpu"
+    _run(_Shards(todo, ray.put(rows), bounds, embedder, pack, device), len(runs) * len(rows))
     return names
 
 
@@ -92,57 +100,72 @@ def read_features(
     return rows, index
 
 
-def _run(
-    todo: list[tuple[Run, int, Store, str]], rows: Rows, bounds: np.ndarray, embedder: Embedder, pack: Pack, total: int
-) -> None:
-    sizes = np.diff(bounds)
-    progress = Progress("features", total, "slices", done=total - sum(int(sizes[i]) for _, i, _, _ in todo))
-    if todo:
-        gpu = todo[0][0].resources.gpu
-        cpus = ray.cluster_resources().get("CPU", 1.0)
-        threads = max(1, int(cpus / max(1.0, ray.cluster_resources().get("GPU", 1.0))) - 1) if gpu else 1
-        start = _embed_shard.options(num_cpus=threads, num_gpus=1 if gpu else 0, max_retries=3)
-        everything, waiting = ray.put(rows), {}
-        for run, i, folder, name in todo:  # Ray starts as many as there is room for
-            place = start.remote(
-                run, everything, int(bounds[i]), int(bounds[i + 1]), folder, name, embedder, pack, threads
-            )
-            waiting[place] = int(sizes[i])
-        while waiting:
-            (done,), _ = ray.wait(list(waiting))
-            try:
-                ray.get(done)
-            except Exception as error:  # whatever happened in the task
-                for other in waiting:
-                    ray.cancel(other)
-                raise StopRun(what_happened(error)) from error
-            progress.add(waiting.pop(done))
+@dataclass(frozen=True)
+class _Shards:
+    """Shards that are still to be embedded, each by one network, as pieces of work for actors."""
+
+    todo: Sequence[tuple[Run, int, Store, str]]
+    rows: ray.ObjectRef
+    bounds: np.ndarray
+    embedder: Embedder
+    pack: Pack
+    device: str
+
+    def actor(self) -> Any:
+        gpu = self.todo[0][0].resources.gpu
+        threads = reader_threads() if gpu else 1  # of the cluster as it is now
+        return placed(_Embedding, threads, gpu).remote(self.embedder, self.pack, threads, self.device)
+
+    def start(self, actor: Any, number: int) -> ray.ObjectRef:
+        run, i, folder, name = self.todo[number]
+        return actor.embed.remote(run, self.rows, int(self.bounds[i]), int(self.bounds[i + 1]), folder, name)
+
+
+def _run(shards: _Shards, total: int) -> None:
+    sizes = [int(shards.bounds[i + 1] - shards.bounds[i]) for _, i, _, _ in shards.todo]
+    progress = Progress("features", total, "slices", done=total - sum(sizes))
+    try:
+        for number in done_by_actors(shards, [run.name for run, *_ in shards.todo]):
+            progress.add(sizes[number])
+    except Exception as error:  # whatever happened in an actor
+        raise StopRun(what_happened(error)) from error
     progress.close()
 
 
-@ray.remote
-def _embed_shard(
-    run: Run, rows: Rows, start: int, stop: int, to: Store, name: str, embedder: Embedder, pack: Pack, threads: int
-) -> None:
-    """One shard through one network, within one task: neither images nor features pass the object store."""
-    device = torch.device("cuda" if run.resources.gpu else "cpu")
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
-    network = _network(run.store, run.task, run.weights_digest(), device.type)
-    table = evaluate(
-        run.task, network, _batches(run.task, rows.take(np.arange(start, stop)), threads), device,
-        autocast_dtype(run.task.precision, device), functools.partial(embedder.embed, run.task),
-    )  # fmt: skip
-    try:
-        packed = pack(table)
-    except ValueError as error:
-        raise StopRun(f"run {run.name}: {error}") from None
-    to.write_table(name, packed, row_group_size=STACKS_PER_GROUP)
+def reader_threads() -> int:
+    """CPUs that read for one GPU: of the GPU nodes alone, the least that one of them has for each GPU, one less."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    each = [int(node.get("CPU", 0.0) / node["GPU"]) for node in nodes]
+    return max(1, min(each) - 1) if each else THREADS_UNSEEN
 
 
-@functools.lru_cache(maxsize=1)
-def _network(store: Store, task: Task, weights: str, device: str) -> nn.Module:
-    """Kept between the shards that one worker process gets."""
+class _Embedding:
+    """One process with one network at a time; of a GPU, which it keeps."""
+
+    def __init__(self, embedder: Embedder, pack: Pack, threads: int, device: str) -> None:
+        self.embedder, self.pack, self.threads, self.device = embedder, pack, threads, torch.device(device)
+        self.weights, self.network = "", nn.Module()
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)  # each thread reads a part of the shard
+
+    def embed(self, run: Run, rows: Rows, start: int, stop: int, to: Store, name: str) -> None:
+        """One shard through one network, within one task: neither images nor features pass the object store."""
+        torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
+        if self.weights != run.weights_digest():  # shards of a run come one after the other
+            self.network = _network(run.store, run.task, self.device)
+            self.weights = run.weights_digest()
+        table = evaluate(
+            run.task, self.network, _batches(run.task, rows.take(np.arange(start, stop)), self.threads), self.device,
+            autocast_dtype(run.task.precision, self.device), functools.partial(self.embedder.embed, run.task),
+        )  # fmt: skip
+        try:
+            packed = self.pack(table)
+        except ValueError as error:
+            raise StopRun(f"run {run.name}: {error}") from None
+        to.write_table(name, packed, row_group_size=STACKS_PER_GROUP)
+
+
+def _network(store: Store, task: Task, device: torch.device) -> nn.Module:
     network = task.without_weights().network()
     network.load_state_dict(checkpoint.read_weights(store, "model.pt")["weights"])
     return laid_out(network.to(device), (stored(store) or Execution()).layout).eval()

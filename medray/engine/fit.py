@@ -14,6 +14,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from medray.engine.cluster import what_happened
+from medray.engine.glimpse import read_glimpse
 from medray.engine.loop import train_worker
 from medray.engine.nodes.elastic import RESIZE_SECONDS, ElasticTrainer
 from medray.engine.nodes.groups import NamedGroups, remove_groups
@@ -81,11 +82,13 @@ def start(run: Run) -> ray.ObjectRef:
     local = run.resources.workers == 0
     cpus = run.resources.cpus_per_worker if local else 0.01
     # an idle process of Ray's keeps its run's controller, and the controller its node: a node that is paid for is let go.
-    # On a Ray of our own, processes are kept, since a fresh one imports for seconds
-    train = _train_once if os.environ.get("RAY_ADDRESS") else _train
+    # On a Ray of our own, processes are kept, since a fresh one imports for seconds; not those that have initialised a GPU,
+    # since the next run may get another one
+    on_gpu = local and run.resources.gpu
+    train = _train_once if os.environ.get("RAY_ADDRESS") or on_gpu else _train
     return train.options(
         num_cpus=cpus,
-        num_gpus=1 if local and run.resources.gpu else 0,
+        num_gpus=1 if on_gpu else 0,
         max_retries=RETRIES,
         name=run.name,
         scheduling_strategy="DEFAULT",  # out of the placement group of a trial that starts it: that one only waits
@@ -113,6 +116,7 @@ def _fit(run: Run) -> None:
             num_workers=run.resources.workers if smallest is None else (smallest, run.resources.workers),
             use_gpu=run.resources.gpu,
             resources_per_worker={"CPU": run.resources.cpus_per_worker} | ({"GPU": 1} if run.resources.gpu else {}),
+            placement_strategy=run.resources.placement(),
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
@@ -192,7 +196,7 @@ class _Watched:
             self.on_change(self.run)
         if time.monotonic() - self.said > _SAY_SECONDS:
             self.said = time.monotonic()
-            now = self.run.store.read_json("progress.json")
+            now = read_glimpse(self.run.store)
             if now and now["epoch"] >= len(history):
                 say(
                     f"  {self.run.name}  epoch {now['epoch'] + 1}/{self.run.task.epochs}  step {now['step']:,}/{now['steps']:,}  "

@@ -23,6 +23,7 @@ from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
 from medray.engine.device import check_gpu, on_device
 from medray.engine.execution import execution
+from medray.engine.glimpse import Glimpse
 from medray.engine.layout import laid_out
 from medray.engine.nodes.changing import depends_on_workers, synchronized
 from medray.engine.outputs import evaluate
@@ -99,29 +100,21 @@ class Worker:
 
     def _batches(self, plan: TrainingPlan) -> Generator[dict[str, Any]]:
         """On the device, ahead of the steps."""
-        batches = stream(self.task, plan, self.run.resources.data_cpus)
+        batches = stream(self.task, plan, self.run.resources)
         return on_device(batches, self.device, self.task.host, self.execution.layout == "channels-last")
 
     def _train_epoch(self, batches: Iterator[dict[str, Any]], steps: int) -> None:
         self.trainer.model.train()
-        started = saved = said = time.monotonic()
+        started = saved = time.monotonic()
+        glimpse = Glimpse(self.run.store)
         first_step = self.step
         for step in range(first_step, steps):
             with self._named():
                 loss = self.trainer.step(next(batches), self.epoch, step, steps)
             self.step = step + 1
-            now = time.monotonic()
-            if now - said > 5 and self.rank == 0:
-                said = now
-                rate = (self.step - first_step) * self.task.batch_size / (now - started)
-                entry = {
-                    "epoch": self.epoch,
-                    "step": self.step,
-                    "steps": steps,
-                    "images_per_s": rate,
-                    "loss": float(loss),
-                }
-                self.run.store.write_json("progress.json", entry)
+            if self.rank == 0 and glimpse.due:
+                rate = (self.step - first_step) * self.task.batch_size / (time.monotonic() - started)
+                glimpse.write(epoch=self.epoch, step=self.step, steps=steps, images_per_s=rate, loss=float(loss))
             if self._due(saved, steps):
                 self._check()
                 self._save()
@@ -249,7 +242,7 @@ class Worker:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
         plan = EvaluationPlan(rows, self.task.evaluation_batch, self.world, self.rank)
-        batches = stream(self.task, plan, self.run.resources.data_cpus)
+        batches = stream(self.task, plan, self.run.resources)
         table = evaluate(self.task, network, batches, self.device, self.trainer.amp_dtype)
         if self.world > 1:
             tables: list[Any] = [None] * self.world

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from medray.engine.run import Monitor
 from medray.engine.tracking import Tracker
 from medray.shards.pseudonym import Pseudonyms, load_key
 from medray.shards.store import Store
+from medray.task import Task
 
 KEY_DIR = Path("~/.medray")
 
@@ -114,9 +115,13 @@ class Options:
                 raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")
         return tuple(sorted(set(self.train_folds))) or tuple(range(self.folds))
 
-    def resources(self, runs: int) -> Resources:
-        """What the cluster gives to ``runs`` training runs. Raises ValueError where it has no room for them."""
-        return spread(runs, self.workers, self.gpu, self.threads, self.at_once, self.min_workers)
+    def resources(self, runs: int, tasks: Iterable[Task] = ()) -> Resources:
+        """What the cluster gives to ``runs`` training runs of these tasks, the largest of which decides. Raises ValueError
+        where it has no room for them."""
+        takes = [task.training_gigabytes() for task in tasks] if self.workers is None and self.gpu is not False else []
+        known = [gigabytes for gigabytes in takes if gigabytes is not None]
+        most = max(known) if known and len(known) == len(takes) else None
+        return spread(runs, self.workers, self.gpu, self.threads, self.at_once, self.min_workers, most)
 
     def tracker(self, of: str = "") -> Tracker:
         """MLflow's mirror of the job, or of a search ``of`` that name in the same --out."""

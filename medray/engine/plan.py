@@ -52,7 +52,7 @@ def show_plan(
     for i, (name, task) in enumerate(models.items()):
         work, done = _training(out, name, task, folds, images, resources, price_per_gpu_hour)
         table.add_row("" if i else stage, f"{name}: {work}", done)
-    table.add_row("", str(resources), "")
+    table.add_row("", "\n".join(filter(None, [str(resources), resources.why])), "")
     if features:
         passes = len(features) * len(folds) * views
         stored = sum(features.values()) * len(folds) * len(files) * 2  # fp16

@@ -8,15 +8,17 @@ import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from medray.engine.cluster import quiet_data
+from medray.engine.cluster import Resources, quiet_data
 from medray.engine.numbers import tasks
 from medray.engine.samples import EvaluationPlan, Rows, TrainingPlan
+from medray.engine.share import share_cluster
 from medray.shards.store import Store
 from medray.task import Task
 
@@ -26,17 +28,21 @@ RETRIES = 10
 """Of a reading task whose process died: a node that goes takes its tasks along, and they begin again elsewhere."""
 
 
-def stream(task: Task, plan: TrainingPlan | EvaluationPlan, data_cpus: float) -> Generator[Batch]:
+def stream(task: Task, plan: TrainingPlan | EvaluationPlan, resources: Resources) -> Generator[Batch]:
     """Batches of numpy arrays in the planned order.
 
     One Ray Data row is one unit of the plan; the task that gets it reads, decodes, augments and yields small batches,
     so that decoded row groups never travel through the object store. Batches do not span units.
+
+    Args:
+        resources: of the run that the batches are for; it says how many others read at the same time.
     """
     units = plan.units()
     if not units:
         return
     quiet_data()
-    data = tasks(len(units), _Reader(task, ray.put(plan), units), data_cpus, RETRIES)
+    data = tasks(len(units), _Reader(task, ray.put(plan), units), resources.data_cpus, RETRIES)
+    share_cluster(data, resources)
     blocks: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
     for block in blocks:
         for batch in block["batch"]:
@@ -48,9 +54,16 @@ class _Reader:
         self.task, self.plan, self.units = task, plan, units
 
     def __call__(self, number: int) -> Iterator[pa.Table]:
+        cv2.setNumThreads(1)  # there are as many readers as cores
         for ready in read_unit(self.task, ray.get(self.plan), self.units[number]):
-            # whole and opaque: Ray Data would join batches into blocks, which stacks of other lengths do not bear
-            yield pa.table({"batch": pa.array([pickle.dumps(ready, protocol=5)], type=pa.large_binary())})
+            yield _opaque(ready)
+
+
+def _opaque(batch: Batch) -> pa.Table:
+    """One row with the whole batch: columns of arrays would have to be of one shape in all batches. Copied once."""
+    data = pickle.dumps(batch, protocol=5)
+    ends = pa.py_buffer(np.array([0, len(data)], np.int64))
+    return pa.table({"batch": pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])})
 
 
 def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:

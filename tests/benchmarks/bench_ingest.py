@@ -83,7 +83,7 @@ def with_ray(folder: str) -> Generator[dict[str, Any]]:
     from medray.engine.stream import stream
 
     task, samples = plan(folder)
-    yield from stream(task, samples, spread(1, None, False).data_cpus)  # as a job on this cluster would
+    yield from stream(task, samples, spread(1, None, False))  # as a job on this cluster would
 
 
 def rate(open_stream: Callable[[], Generator[dict[str, Any]]], images: int) -> float:

@@ -232,7 +232,7 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint(
     network.load_state_dict(after[chosen])
     assert run.inner is not None
     plan = EvaluationPlan(run.held_out, tiny_task.evaluation_batch, 1, 0)
-    table = evaluate(tiny_task, network, stream(tiny_task, plan, 0.5), torch.device("cpu"))
+    table = evaluate(tiny_task, network, stream(tiny_task, plan, LOCAL), torch.device("cpu"))
     pd.testing.assert_frame_equal(run.predictions(), table.reset_index(drop=True))
 
 

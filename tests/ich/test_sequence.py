@@ -13,6 +13,7 @@ import pytest
 import torch
 from gpu_contract import outputs_are_those_of_a_cpu, steps_wait_for_nothing
 
+from medray.engine.cluster import spread
 from medray.engine.device import to_device
 from medray.engine.outputs import evaluate
 from medray.engine.samples import EvaluationPlan, TrainingPlan, read_index
@@ -142,7 +143,7 @@ def test_batches_pass_ray_data_whatever_their_padded_length(
     for plan in plans:
         sent = [batch for unit in plan.units() for batch in read_unit(task, plan, unit)]
         assert len({batch["features"].shape[1] for batch in sent}) > 2
-        received = list(stream(task, plan, data_cpus=1))
+        received = list(stream(task, plan, spread(1, None, False)))
         assert len(received) == len(sent)
         for before, after in zip(sent, received, strict=True):
             assert before.keys() == after.keys()

@@ -86,17 +86,17 @@ def stream_and_step(dry: bool, until: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     device, seconds = device_of(dry), 1.0 if dry else SECONDS
     connect()
-    data_cpus = spread(1, None if dry else 1, not dry).data_cpus
+    resources = spread(1, None if dry else 1, not dry)
     with tempfile.TemporaryDirectory() as folder:
         rows = shards(Path(folder), dry)
         for name, task in models(dry):
             plan = TrainingPlan(rows, task.batch_size, 1000, seed=0)
-            with contextlib.closing(stream(task, plan, data_cpus)) as alone:
+            with contextlib.closing(stream(task, plan, resources)) as alone:
                 found[name] = {"stream": rate(alone, task.batch_size, seconds)}
             step = engine(dry, task)["images_per_s"]
             trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
             trainer.model.train()
-            with contextlib.closing(on_device(stream(task, plan, data_cpus), device, task.host)) as batches:
+            with contextlib.closing(on_device(stream(task, plan, resources), device, task.host)) as batches:
                 steps = (trainer.step(batch, 0, number, 10_000) for number, batch in enumerate(batches))
                 both = rate(steps, task.batch_size, seconds)
             trainer.check()
