@@ -13,6 +13,7 @@ import pytest
 from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
 from medray.engine import stream
+from medray.engine.cluster import spread
 from medray.engine.order import Groups
 from medray.engine.samples import Rows, TrainingPlan, read_index
 from medray.engine.stream import in_stack, read_rows
@@ -210,7 +211,7 @@ def test_orders_are_computed_once_an_epoch_in_all_processes(shards: Rows, local_
         for rank in range(world):
             plan = Counted(shards, 2, epochs, seed=0, world=world, rank=rank)
             assert len(plan.units()) > 2 * epochs  # that many reading tasks
-            sent = list(stream.stream(Ids(), plan, 0.5))  # type: ignore[arg-type]
+            sent = list(stream.stream(Ids(), plan, spread(1, None, False)))  # type: ignore[arg-type]
             read = [batch for unit in plan.units() for batch in stream.read_unit(Ids(), plan, unit)]  # type: ignore[arg-type]
             assert sent == read
             assert [batch["epoch"] for batch in sent] == [
