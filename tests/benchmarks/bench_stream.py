@@ -21,6 +21,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+import medray.engine  # noqa: F401  # sets what Ray reads when it is imported
+
+# isort: split
 import ray
 import ray.data
 import tyro
