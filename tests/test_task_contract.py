@@ -21,6 +21,7 @@ from medray.engine.outputs import evaluate
 from medray.engine.step import gradients_for
 from medray.task import Task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
