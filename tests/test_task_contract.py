@@ -148,8 +148,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(case: Case) -> 
 def test_every_epoch_trains_the_same_network_on_the_same_columns(case: Case) -> None:
     """Whatever an epoch changes of the examples, the loss takes them, and the last epoch's are those of evaluation."""
     network = case.task.network()
-    for epoch in range(case.task.epochs):
-        of_epoch = case.task.in_epoch(epoch)
+    for of_epoch in {case.task.in_epoch(epoch) for epoch in range(case.task.epochs)}:
         assert (of_epoch.columns, of_epoch.context) == (case.task.columns, case.task.context)
         batch = training_batch(of_epoch, case.rows)
         for turn in case.task.optimizers(network):
