@@ -178,7 +178,10 @@ class Task(ABC):
             True if own and own[0].is_cuda else None
         )  # a kernel for all of them; it also leaves out a bad step by itself
         if self.optimizer == "sgd":
-            return torch.optim.SGD(own, lr=rate, momentum=0.9, weight_decay=decay, fused=fused)
+            descent = torch.optim.SGD(own, lr=rate, momentum=0.9, weight_decay=decay, fused=fused)
+            for parameter in own if fused else ():  # a first step that is left out would leave what the memory held
+                descent.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return descent
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         return kind(own, lr=rate, weight_decay=decay, fused=fused)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Collection, Generator, Iterable, Iterator
@@ -74,7 +75,7 @@ def on_device(
         for batch in batches:
             yield to_device(batch, device, host, channels_last)
         return
-    copies = torch.cuda.Stream(device)
+    copies = _copies(device)
 
     def copied(batch: dict[str, Any]) -> tuple[dict[str, Any], torch.cuda.Event]:
         with torch.cuda.device(device), torch.cuda.stream(copies):
@@ -88,6 +89,12 @@ def on_device(
             if isinstance(value, Tensor):
                 value.record_stream(current)  # its memory is not given to the next copy before it was used
         yield there
+
+
+@functools.lru_cache(maxsize=8)
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """One for all streams of batches of a process: torch keeps the memory of each apart."""
+    return torch.cuda.Stream(device)
 
 
 def ahead(items: Iterable[Any], work: Any, depth: int = AHEAD) -> Iterator[Any]:
@@ -142,7 +149,8 @@ class Late:
         """Begin to copy ``values``, (count,) on the device; ``about`` comes back with them."""
         self.host.copy_(values, non_blocking=True)
         if self.cuda:
-            self.event = torch.cuda.current_stream(values.device).record_event()
+            self.event = torch.cuda.Event(blocking=True)  # who waits for it leaves the core to a reader
+            self.event.record(torch.cuda.current_stream(values.device))
         self.about, self.full = about, True
 
     def take(self) -> tuple[list[float], Any] | None:

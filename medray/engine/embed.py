@@ -151,6 +151,7 @@ class _Embedding:
     def embed(self, run: Run, rows: Rows, start: int, stop: int, to: Store, name: str) -> None:
         """One shard through one network, within one task: neither images nor features pass the object store."""
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
+        torch.backends.cudnn.benchmark = not run.deterministic
         if self.weights != run.weights_digest():  # shards of a run come one after the other
             self.network = _network(run.store, run.task, self.device)
             self.weights = run.weights_digest()

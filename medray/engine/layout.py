@@ -7,6 +7,7 @@ issue 34977). So a GPU is asked: the network's own forward and backward pass, on
 from __future__ import annotations
 
 import copy
+import math
 import time
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from medray.task import Task
 Layout = Literal["channels-last", "contiguous"]
 _FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 _WARM_UP, _TIMED = 3, 5
+_HOPELESS = 3.0
 _MEASURED_ON = ("cuda",)
 
 
@@ -60,30 +62,40 @@ def fastest_layout(
     """
     if device.type not in _MEASURED_ON or not task.has_example_input or all(p.ndim != 4 for p in network.parameters()):
         return "channels-last", {}
-    seconds = {}
+    seconds: dict[str, float] = {}
     with torch.random.fork_rng(
         [device] if device.type == "cuda" else []
     ):  # what is drawn here is not missing in the run
         for layout in _FORMATS:
-            seconds[layout] = _seconds(task, network, layout, device, batch_size)  # type: ignore[arg-type]
-    torch.cuda.empty_cache()
-    return ("contiguous" if seconds["contiguous"] < seconds["channels-last"] else "channels-last"), seconds
+            best = min(seconds.values(), default=math.inf)
+            try:
+                seconds[layout] = _seconds(task, network, layout, device, batch_size, best)  # type: ignore[arg-type]
+            except torch.OutOfMemoryError:  # beside the network itself; without a figure, the first one is taken
+                continue
+            finally:
+                torch.cuda.empty_cache()
+    contiguous = seconds.get("contiguous", math.inf) < seconds.get("channels-last", 0.0)
+    return ("contiguous" if contiguous else "channels-last"), seconds
 
 
-def _seconds(task: Task, network: nn.Module, layout: Layout, device: torch.device, batch_size: int) -> float:
+def _seconds(
+    task: Task, network: nn.Module, layout: Layout, device: torch.device, batch_size: int, best: float
+) -> float:
+    """Of a pass; one that is far behind ``best`` is not measured to the end."""
     own = laid_out(copy.deepcopy(network), layout).train()
     example = task.example_input()
     batch = {"input": example.repeat(-(-batch_size // len(example)), axis=0)[:batch_size]}
     images: Any = to_device(batch, device, channels_last=layout == "channels-last")["input"]
     dtype = autocast_dtype(task.precision, device)
-    started = 0.0
-    for number in range(_WARM_UP + _TIMED):
-        if number == _WARM_UP:
-            torch.cuda.synchronize(device)
-            started = time.perf_counter()
+    took = []
+    for _ in range(_WARM_UP + _TIMED):
+        started = time.perf_counter()
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             found = own(images)
         found.float().mean().backward()
         own.zero_grad(set_to_none=True)
-    torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / _TIMED
+        torch.cuda.synchronize(device)
+        took.append(time.perf_counter() - started)
+        if len(took) > 1 and took[-1] > _HOPELESS * best:
+            return took[-1]
+    return sum(took[_WARM_UP:]) / _TIMED

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
-from medray.engine.device import check_gpu, on_device
+from medray.engine.device import Late, check_gpu, on_device
 from medray.engine.execution import execution
 from medray.engine.glimpse import Glimpse
 from medray.engine.layout import laid_out
@@ -70,7 +70,7 @@ class Worker:
         if run.resources.gpu and run.resources.min_workers is not None:
             network = synchronized(network)
         self.trainer = Trainer(self.task, network, self.device, self.world, self.rank, self.execution.compiled)
-        self.saver = Saver()
+        self.saver, self.clock = Saver(), Late(self.device, 2)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": 0, "value": float("inf")}  # rank 0's, of the inner rows; epoch 0 is none
         self.epoch, self.step = 0, 0
@@ -145,13 +145,25 @@ class Worker:
         now, before = time.monotonic(), self.notice
         since_saved, since_asked = now - saved, now - self.asked
         if self.world > 1:
-            clock = torch.tensor([since_saved, since_asked], dtype=torch.float64, device=self.device)
+            clock = torch.tensor([since_saved, since_asked], dtype=torch.float64)
+            if self.device.type == "cuda":
+                clock = clock.pin_memory().to(self.device, non_blocking=True)
             dist.broadcast(clock, 0)
-            since_saved, since_asked = clock.tolist()
+            # on GPUs it is read at the next boundary: at once, every worker would wait for its GPU
+            earlier = self.clock.take() if self.device.type == "cuda" else None
+            self.clock.put(clock, None)
+            found = earlier if self.device.type == "cuda" else self.clock.take()
+            if found is None:
+                return False
+            since_saved, since_asked = found[0]
         if dist.is_initialized() and since_asked > ASK_SECONDS:  # all workers ask: Ray's answer is a barrier
             self.asked, self.notice = now, ray.train.get_preemption_info() is not None
+            self.clock.take()  # was set before this answer
         limit = NOTICE_SECONDS if self.notice else 60 * self.run.checkpoint_minutes
-        return self.notice > before or bool(since_saved > limit)
+        due = self.notice > before or bool(since_saved > limit)
+        if due:
+            self.clock.take()  # was set before this checkpoint
+        return due
 
     def _monitor(self) -> None:
         """Score the monitored rows, and write this epoch into the history."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Saver:
-    """One piece of writing at a time, in a thread, in the order in which they are given.
+    """Pieces of writing in a thread, in the order in which they are given; two may wait.
 
     What was not written when the process is killed is as if training had not come so far: it goes on from the state
     before, and does that part again in the same way.
@@ -15,15 +15,17 @@ class Saver:
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self.last: Future[object] | None = None
+        self.pending: list[Future[object]] = []
 
     def write(self, work: Callable[[], object]) -> None:
         """Begin ``work`` once what was given before is written. Raises what that raised."""
-        self.wait()
-        self.last = self.pool.submit(work)
+        self._wait(at_most=1)
+        self.pending.append(self.pool.submit(work))
 
     def wait(self) -> None:
         """Until all is written. Raises what the writing raised."""
-        if self.last is not None:
-            last, self.last = self.last, None
-            last.result()
+        self._wait(at_most=0)
+
+    def _wait(self, at_most: int) -> None:
+        while self.pending and (len(self.pending) > at_most or self.pending[0].done()):
+            self.pending.pop(0).result()

@@ -24,7 +24,7 @@ MOST_SKIPPED = 64
 class Trainer:
     """A task's network and what trains it; ``step`` makes it go.
 
-    Nothing in a step waits for the device: the learning rate is the host's, whether the gradients are finite is decided
+    Nothing in a step waits for the device, where the optimizer is fused (adam, adamw, sgd): the learning rate is the host's, whether the gradients are finite is decided
     where they are, and the host reads of it a step later (``check``). A step whose gradients are not finite leaves the
     weights as they are.
 
@@ -32,7 +32,6 @@ class Trainer:
         network: on its device.
         world, rank: of torch's process group, where there is one.
         compiled: let torch compile the forward pass of training.
-        parallel: options of DistributedDataParallel.
     """
 
     def __init__(
@@ -50,9 +49,9 @@ class Trainer:
         if world > 1:
             # in a turn of several, the parameters of the others get no gradient
             several = len(self.optimizers) > 1
-            devices = [device] if device.type == "cuda" else None
+            # without device_ids: with them it would move what a network takes from the host to the GPU
             self.model = DistributedDataParallel(
-                self.model, devices, find_unused_parameters=several, gradient_as_bucket_view=True
+                self.model, find_unused_parameters=several, gradient_as_bucket_view=True
             )
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -149,9 +148,7 @@ class Trainer:
         elif getattr(optimizer, "_step_supports_amp_scaling", False):  # fused: it leaves the weights by itself
             optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
             optimizer.step()
-        else:  # without gradients it changes no weights, or by their decay alone
-            for gradient in gradients:
-                gradient.masked_fill_(bad, 0)
+        elif not bool(bad.cpu()):  # has no such kernel: this one waits
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         norms = torch.where(bad, torch.zeros_like(norm), norm).double()

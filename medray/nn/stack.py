@@ -21,8 +21,11 @@ class StackLSTM(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(3 * features)
         self.embedding = nn.Linear(3 * features, 2 * hidden)
-        between = dropout if layers > 1 else 0.0
-        self.lstm = nn.LSTM(2 * hidden, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
+        # a module a layer: of one for all, cuDNN seeds the dropout between them once a process, and a resumed run would not
+        # equal an uninterrupted one
+        self.lstm = nn.ModuleList(
+            nn.LSTM(2 * hidden, hidden, batch_first=True, bidirectional=True) for _ in range(layers)
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * hidden, classes)
 
@@ -49,7 +52,9 @@ class StackLSTM(nn.Module):
         sorted_lengths, order = torch.sort(lengths, descending=True)
         back = _on(torch.argsort(order), features.device)
         packed = pack_padded_sequence(embedded[_on(order, features.device)], sorted_lengths, batch_first=True)
-        informed, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=length)
+        for number, layer in enumerate(self.lstm):
+            packed = layer(packed if number == 0 else packed._replace(data=self.dropout(packed.data)))[0]
+        informed, _ = pad_packed_sequence(packed, batch_first=True, total_length=length)
         informed = informed[back]
         logits: Tensor = self.head(self.dropout(informed + embedded))
         return logits * real

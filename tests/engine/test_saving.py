@@ -9,7 +9,7 @@ import pytest
 from medray.engine.saving import Saver
 
 
-def test_training_goes_on_while_a_state_is_written_and_waits_for_the_one_before() -> None:
+def test_training_goes_on_while_two_states_are_written_and_waits_with_a_third() -> None:
     written: list[int] = []
     gate = threading.Event()
 
@@ -20,14 +20,15 @@ def test_training_goes_on_while_a_state_is_written_and_waits_for_the_one_before(
     saver = Saver()
     saver.write(slow)  # comes back at once
     assert written == []
-    second = threading.Thread(target=lambda: saver.write(lambda: written.append(2)))
-    second.start()
-    second.join(0.2)
-    assert second.is_alive()
+    saver.write(lambda: written.append(2))  # the best weights, and then the checkpoint
+    third = threading.Thread(target=lambda: saver.write(lambda: written.append(3)))
+    third.start()
+    third.join(0.2)
+    assert third.is_alive()
     gate.set()
-    second.join(10)
+    third.join(10)
     saver.wait()
-    assert written == [1, 2]
+    assert written == [1, 2, 3]
 
 
 def test_what_the_writing_raised_is_not_lost() -> None:
