@@ -52,6 +52,7 @@ def test_without_ray_what_needs_it_is_left_out(tmp_path: Path) -> None:
     assert set(found["correctness"]) >= {"outputs", "synchronized norms", "half precision", "another GPU", "precisions"}
     assert not any("left_out" in part for part in found["correctness"].values())
     assert found["feed"]["stream and step"] == {"left_out": "ray is not installed"}
+    assert found["feed"]["readers"]["left_out"] == "albumentations is not installed"  # of training, with the reading
 
 
 def test_what_a_cut_run_has_measured_is_there(tmp_path: Path) -> None:
@@ -62,7 +63,8 @@ def test_what_a_cut_run_has_measured_is_there(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
-    status, _, text = run(tmp_path, "--steps", "waits")
+    status, found, text = run(tmp_path, "--steps", "waits")
+    assert found["machine"]["failed"] == text.strip()
     assert (status, text.strip()) == (1, "no GPU that torch sees; --dry tries the script on a CPU")
 
 

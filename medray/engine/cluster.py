@@ -126,8 +126,12 @@ def spread(
     cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes))
     gpu = gpus > 0 if gpu is None else gpu
     if gpu:
-        if not gpus:
-            _check_gpus_may_come()
+        check_gpus(gpu)
+        if not gpus and (workers is None or at_once is None):
+            raise ValueError(
+                "--gpu: no node has a GPU yet, so how many a run may take is not known; name --workers (4 on nodes of four, 1 "
+                "for small networks) and --at-once, the runs side by side for which nodes are to come"
+            )
         largest = max([int(node.get("GPU", 0)) for node in nodes] or [0])
         why = ""
         if workers is None:
@@ -156,8 +160,10 @@ def spread(
     )
 
 
-def _check_gpus_may_come() -> None:
-    """A run that asks for what never comes would wait for ever."""
+def check_gpus(gpu: bool | None) -> None:
+    """Raise ValueError where GPUs are asked for that can never come: a run would wait for ever."""
+    if not gpu or _gpus_of_nodes():
+        return
     if not os.environ.get("RAY_ADDRESS"):
         raise ValueError(
             "--gpu: this machine has no GPU that Ray sees; leave it out, or submit the job to a cluster that has some "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medray.engine.claim import any_begun, claim
-from medray.engine.cluster import connect
+from medray.engine.cluster import check_gpus, connect
 from medray.engine.options import Options
 from medray.engine.phantoms import phantom_files
 from medray.engine.prepare import Prepared, prepare
@@ -75,6 +75,7 @@ class Dataset:
     def find(self) -> None:
         """Join the cluster, and write the phantoms where they are wanted."""
         connect()
+        check_gpus(self.options.gpu)
         if self.files_uri is None:
             say(
                 "No data given: this run is on phantoms. Its scores say that the machinery learns, nothing about patients."

@@ -26,10 +26,10 @@ from medray.engine.layout import laid_out
 from medray.engine.outputs import evaluate
 from medray.engine.pool import done_by_actors, placed
 from medray.engine.progress import Progress
+from medray.engine.rows import read_unit
 from medray.engine.run import Run
 from medray.engine.samples import EvaluationPlan, Rows, read_index
 from medray.engine.stop import StopRun
-from medray.engine.stream import read_unit
 from medray.shards.store import Store
 from medray.task import Task
 

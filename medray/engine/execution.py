@@ -42,6 +42,8 @@ def execution(run: Run, network: nn.Module, device: torch.device, world: int, ra
         about = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "seconds": seconds}
         about["precision"] = str(autocast_dtype(run.task.precision, device) or torch.float32).removeprefix("torch.")
         run.store.write_json(NAME, asdict(found[0]) | about)
+    elif rank == 0 and run.layout not in (None, found[0].layout):
+        warn(f"run {run.name}: goes on with the layout {found[0].layout}, as it began; --layout counts for new runs")
     if world > 1:
         dist.broadcast_object_list(found, 0)
     chosen = found[0]

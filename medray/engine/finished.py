@@ -64,5 +64,10 @@ def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tupl
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
     task = kind(**values).without_weights()
     network = task.network()
-    network.load_state_dict(saved["weights"])
+    try:
+        network.load_state_dict(saved["weights"])
+    except RuntimeError:  # its text has a line for each tensor
+        raise ValueError(
+            f"--run {out.uri}: runs/{name}/fold{fold} was trained by another version of this program; train it again"
+        ) from None
     return task, network.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -11,7 +11,7 @@ import pandas as pd
 from torch import nn
 
 from medray.engine.outputs import Outputs, evaluate
-from medray.engine.stream import in_stack
+from medray.engine.rows import in_stack
 from medray.shards.inventory import Refused, set_aside
 from medray.shards.reading import encode_file, scan_file
 from medray.shards.source import Encoded, Source

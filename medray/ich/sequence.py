@@ -58,6 +58,10 @@ class SequenceTask(Task):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--sequence.dropout {self.dropout}: from 0 to below 1")
 
+    def identity(self) -> dict[str, Any]:
+        """Its network has had another form: what was trained with that one does not go on in this one."""
+        return super().identity() | {"form": 2}
+
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         example = self.example(row)
         if self.random_reverse and rng.uniform() < 0.5:

@@ -112,14 +112,14 @@ class SliceTask(BackboneTask):
 
     def _check_early(self) -> None:
         size_px, epochs = self.early_size_px, self.early_epochs
-        if (size_px is None) != (epochs == 0):
-            raise ValueError(f"--early-size-px {size_px}, --early-epochs {epochs}: both are needed, or neither")
         if size_px is not None and not 32 <= size_px < self.size_px:
             raise ValueError(f"--early-size-px {size_px}: at least 32, and smaller than --size-px {self.size_px}")
         if not 0 <= epochs < self.epochs:
             raise ValueError(
-                f"--early-epochs {epochs}: fewer than --epochs {self.epochs}; the last one is at --size-px"
+                f"--early-epochs {epochs}: 0 or more, and fewer than --epochs {self.epochs}; the last one is at --size-px"
             )
+        if (size_px is None) != (epochs == 0):
+            raise ValueError(f"--early-size-px {size_px}, --early-epochs {epochs}: both are needed, or neither")
 
     @property
     def channels(self) -> int:

@@ -65,7 +65,7 @@ class Windows:
         return len(self.units)
 
     def __getitem__(self, number: int) -> list[dict[str, Any]]:
-        from medray.engine.stream import read_unit
+        from medray.engine.rows import read_unit
 
         return list(read_unit(self.task, self.plan, self.units[number]))
 

@@ -32,8 +32,9 @@ from torch.utils.data import DataLoader
 
 from medray.engine.cluster import Resources, quiet_data
 from medray.engine.numbers import tasks
+from medray.engine.rows import read_unit
 from medray.engine.samples import TrainingPlan, read_index
-from medray.engine.stream import _Reader, read_unit, stream
+from medray.engine.stream import _Reader, stream
 from medray.ich.classes import CLASSES
 from medray.ich.source import HeadCT
 from medray.ich.task import SliceTask

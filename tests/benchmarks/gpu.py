@@ -25,8 +25,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import packaging.tags
+import packaging.utils
+
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("correctness", "waits", "table", "feed", "rates")
+
+
+class NoGpuError(Exception): ...
 
 
 def main() -> None:
@@ -43,27 +49,35 @@ def main() -> None:
     found: dict[str, Any] = {}
     if flags.wheels is not None:
         found["installed"] = install(flags.wheels)
-    found["machine"] = machine(flags.dry)
+    try:
+        found["machine"] = machine(flags.dry)
+    except NoGpuError as error:
+        write(flags.out, found | {"machine": {"failed": str(error)}})
+        sys.exit(str(error))
     write(flags.out, found)
     failed = False
     for step in flags.steps:
         print(f"{step}", flush=True)
-        module = importlib.import_module(f"on_gpu.{step}")
 
         def keep(name: str, value: Any, step: str = step) -> None:
             print(f"  {name}: {json.dumps(value)[:160]}", flush=True)
             found.setdefault(step, {})[name] = value
             write(flags.out, found)
 
+        try:
+            module = importlib.import_module(f"on_gpu.{step}")
+        except ModuleNotFoundError as error:
+            keep("all", {"left_out": f"{error.name or error} is not installed"})
+            continue
         for name, part in module.PARTS.items():
-            if time.monotonic() > until:
+            if time.monotonic() + (0 if flags.dry else module.SECONDS.get(name, 0)) > until:
                 keep(name, {"left_out": "no time"})
                 continue
             started = time.monotonic()
             try:
                 keep(name, part(flags.dry, until) | {"took_s": round(time.monotonic() - started, 1)})
             except ModuleNotFoundError as error:
-                keep(name, {"left_out": f"{error.name} is not installed"})
+                keep(name, {"left_out": f"{error.name or error} is not installed"})
             except Exception:  # the steps after it are worth their own figures
                 failed = True
                 keep(name, {"failed": traceback.format_exc()})
@@ -72,10 +86,10 @@ def main() -> None:
 
 def install(wheels: Path) -> list[str]:
     """The wheels of a folder whose package this Python lacks, into a folder of their own; no index is asked."""
+    fits = {str(tag) for tag in packaging.tags.sys_tags()}
     have = {re.sub(r"[-_.]+", "-", d.name).lower() for d in importlib.metadata.distributions()}
-    missing = [
-        w for w in sorted(wheels.glob("*.whl")) if re.sub(r"[-_.]+", "-", w.name.split("-")[0]).lower() not in have
-    ]
+    usable = [w for w in sorted(wheels.glob("*.whl")) if fits & {str(tag) for tag in _parsed(w)[3]}]
+    missing = [wheel for wheel in usable if _parsed(wheel)[0] not in have]
     if missing:
         target = tempfile.mkdtemp(prefix="wheels-")
         for wheel in missing:  # not by pip, which not every environment has
@@ -89,6 +103,11 @@ def install(wheels: Path) -> list[str]:
     return [w.name for w in missing]
 
 
+def _parsed(wheel: Path) -> Any:
+    """Name, version, build and tags."""
+    return packaging.utils.parse_wheel_filename(wheel.name)
+
+
 def machine(dry: bool) -> dict[str, Any]:
     import timm
     import torch
@@ -96,7 +115,7 @@ def machine(dry: bool) -> dict[str, Any]:
     if dry:
         torch.set_num_threads(1)
     elif not torch.cuda.is_available():
-        sys.exit("no GPU that torch sees; --dry tries the script on a CPU")
+        raise NoGpuError("no GPU that torch sees; --dry tries the script on a CPU")
     about = {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
     about |= {"cores": os.cpu_count(), "dry": dry}
     if not dry:

@@ -64,6 +64,14 @@ def test_gpus_on_a_cluster_that_has_not_grown_yet(
     assert "--gpu: no node has a GPU yet; runs wait for nodes with 4" in capsys.readouterr().out
 
 
+def test_how_many_gpus_a_run_takes_is_not_guessed_before_there_are_any(nodes: Callable[..., None]) -> None:
+    """One of a node's four would work, and all four be paid for."""
+    nodes(SCALED_HEAD)
+    for workers, at_once in ((None, None), (4, None), (None, 4)):
+        with pytest.raises(ValueError, match=r"--gpu: no node has a GPU yet.*name --workers.*and --at-once"):
+            spread(5, workers, True, at_once=at_once)
+
+
 def test_a_job_says_so_in_one_line(
     local_ray: None, phantoms: Any, tmp_path: Any, run_in_process: Callable[..., tuple[int, str]]
 ) -> None:

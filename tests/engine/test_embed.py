@@ -20,10 +20,10 @@ from medray.engine.embed import STACKS_PER_GROUP, embed, read_features
 from medray.engine.fit import fit
 from medray.engine.options import Options
 from medray.engine.prepare import Prepared
+from medray.engine.rows import read_unit
 from medray.engine.run import Run
 from medray.engine.samples import EvaluationPlan
 from medray.engine.stop import StopRun
-from medray.engine.stream import read_unit
 from medray.engine.sweep import cross_validation
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index

@@ -53,6 +53,15 @@ def test_what_the_first_process_measured_is_kept_when_the_run_goes_on(
     assert (written["device"], written["precision"]) == ("cpu", "float32")
 
 
+def test_a_flag_that_comes_too_late_is_not_ignored_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = TASK.network()
+    execution(run_in(tmp_path), network, CPU, 1, 0)
+    assert execution(run_in(tmp_path, layout="contiguous"), network, CPU, 1, 0).layout == "channels-last"
+    assert "goes on with the layout channels-last, as it began; --layout counts for new runs" in capsys.readouterr().err
+
+
 def test_a_layout_that_is_asked_for_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "fastest_layout", None)
     assert execution(run_in(tmp_path, layout="contiguous"), TASK.network(), CPU, 1, 0).layout == "contiguous"

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
+from medray.engine import rows as reading
 from medray.engine import stream
 from medray.engine.cluster import spread
 from medray.engine.order import Groups
+from medray.engine.rows import in_stack, read_rows
 from medray.engine.samples import Rows, TrainingPlan, read_index
-from medray.engine.stream import in_stack, read_rows
 from medray.shards.store import Store
 
 COLUMNS = ["slice_id", "series_id", "image"]
@@ -114,7 +115,7 @@ def test_each_row_group_is_read_once_and_kept_no_longer_than_needed(
 ) -> None:
     reads: list[tuple[str, int]] = []
     alive: weakref.WeakValueDictionary[tuple[str, int], pa.Table] = weakref.WeakValueDictionary()
-    opened = stream._opened
+    opened = reading._opened
 
     class Counted:
         def __init__(self, store: Store, name: str) -> None:
@@ -127,7 +128,7 @@ def test_each_row_group_is_read_once_and_kept_no_longer_than_needed(
             alive[self.name, group] = table
             return table
 
-    monkeypatch.setattr(stream, "_opened", Counted)
+    monkeypatch.setattr(reading, "_opened", Counted)
     places = np.random.default_rng(0).permutation(len(shards))
     list(read_rows(shards, places, COLUMNS, context, "series_id"))
     groups = {(shards.files[f], g) for f, g in zip(shards.file.tolist(), shards.group.tolist(), strict=True)}
@@ -212,7 +213,7 @@ def test_orders_are_computed_once_an_epoch_in_all_processes(shards: Rows, local_
             plan = Counted(shards, 2, epochs, seed=0, world=world, rank=rank)
             assert len(plan.units()) > 2 * epochs  # that many reading tasks
             sent = list(stream.stream(Ids(), plan, spread(1, None, False)))  # type: ignore[arg-type]
-            read = [batch for unit in plan.units() for batch in stream.read_unit(Ids(), plan, unit)]  # type: ignore[arg-type]
+            read = [batch for unit in plan.units() for batch in reading.read_unit(Ids(), plan, unit)]  # type: ignore[arg-type]
             assert sent == read
             assert [batch["epoch"] for batch in sent] == [
                 [e] for e in range(epochs) for _ in range(plan.steps_per_epoch)

@@ -16,8 +16,9 @@ from gpu_contract import outputs_are_those_of_a_cpu, steps_wait_for_nothing
 from medray.engine.cluster import spread
 from medray.engine.device import to_device
 from medray.engine.outputs import evaluate
+from medray.engine.rows import read_unit
 from medray.engine.samples import EvaluationPlan, TrainingPlan, read_index
-from medray.engine.stream import read_unit, stream
+from medray.engine.stream import stream
 from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.ich.features import STACK_SCHEMA, pack_stacks
 from medray.ich.scores import slice_metrics

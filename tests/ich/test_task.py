@@ -98,7 +98,7 @@ def test_neighbours_are_previous_this_and_next_of_one_window() -> None:
 
 
 def test_at_an_end_of_the_stack_the_slice_stands_for_its_neighbour() -> None:
-    from medray.engine.stream import in_stack
+    from medray.engine.rows import in_stack
 
     rows = [row_of(pixels(seed)) | {"stack_id": f"series {seed // 2}"} for seed in range(4)]  # two of two
     images = [pixels(seed)[..., 0] for seed in range(4)]

@@ -59,7 +59,8 @@ def difference(got: Any, expected: Any) -> float:
 
 
 def synchronized_norms(dry: bool, until: float) -> dict[str, Any]:
-    """Batch normalization over the workers against the plain one: with one worker both see the whole batch."""
+    """The conversion to batch normalization over the workers: outputs before and after. (What it does with several workers one
+    GPU cannot show.)"""
     import timm
 
     device, found = device_of(dry), {}
@@ -108,6 +109,50 @@ def half_precision(dry: bool, until: float) -> dict[str, Any]:
     went_on = not all(map(torch.equal, before, weights(trainer)))
     assert (same, went_on, lowered) == (True, True, 0.5)
     return {"weights_kept": same, "scale": lowered, "went_on": went_on}
+
+
+def first_step(dry: bool, until: float) -> dict[str, Any]:
+    """Each fused optimizer with a first step that is left out ends where it ends without that step."""
+    device, found = device_of(dry), {}
+    for optimizer in ("adam", "adamw", "sgd"):
+        ends = []
+        for first in (True, False):
+            task = small(dry, precision="fp32", optimizer=optimizer)
+            torch.manual_seed(0)
+            trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
+            trainer.model.eval()  # statistics of the batch would differ by the step
+            good = to_device(noise(task)[0], device, task.host)
+            if first:
+                trainer.step(good | {"labels": good["labels"] * float("inf")}, 0, 0, 100)
+                trainer.late.take()
+            trainer.step(good, 0, 0, 100)
+            ends.append(weights(trainer))
+        found[optimizer] = max(float((a - b).abs().max()) for a, b in zip(*ends, strict=True))
+        assert found[optimizer] < 1e-5, found
+    return found
+
+
+def resumed_sequence(dry: bool, until: float) -> dict[str, Any]:
+    """A sequence stage with dropout that goes on from a state ends as one that was not interrupted."""
+    device, ends = device_of(dry), []
+    task, rows = kinds(dry)["sequence"]
+    batches = [to_device(b, device, task.host) for b in batches_of(task, rows, True)]
+    for stop in (False, True):
+        torch.manual_seed(0)
+        trainer = Trainer(task, task.network().to(device), device)
+        trainer.model.train()
+        for step in range(4):
+            if stop and step == 2:
+                state = trainer.state()
+                torch.manual_seed(7)
+                trainer = Trainer(task, task.network().to(device), device)
+                trainer.model.train()
+                trainer.load(state)
+            trainer.step(batches[step % len(batches)], 0, step, 100)
+        ends.append(weights(trainer))
+    largest = max(float((a - b).abs().max()) for a, b in zip(*ends, strict=True))
+    assert largest < 1e-5, largest
+    return {"largest difference": largest}
 
 
 def another_gpu(dry: bool, until: float) -> dict[str, Any]:
@@ -188,5 +233,7 @@ def convolutions_in_3d(dry: bool, until: float) -> dict[str, Any]:
 
 PARTS = {
     "outputs": outputs, "synchronized norms": synchronized_norms, "half precision": half_precision,
+    "first step": first_step, "resumed sequence": resumed_sequence,
     "another GPU": another_gpu, "precisions": precisions, "3D": convolutions_in_3d,
 }  # fmt: skip
+SECONDS: dict[str, float] = {}

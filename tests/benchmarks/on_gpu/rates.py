@@ -21,6 +21,7 @@ def inference(dry: bool, until: float) -> dict[str, Any]:
     """Images per second of outputs, and of features by two views, from batches in the host's memory."""
     from medray.ich.views import Views
 
+    torch.backends.cudnn.benchmark = True  # as the embedding actors have it
     device, found = device_of(dry), {}
     models = (("test_resnet", 32, 4),) if dry else (("resnext101_32x8d", 480, 64), ("efficientnet_b3", 300, 64))
     for backbone, size_px, batch_size in models:
@@ -48,6 +49,8 @@ def sequence(dry: bool, until: float) -> dict[str, Any]:
     device = device_of(dry)
     features, hidden = (6, 8) if dry else (2048, 2048)
     task = sequence_task(features, hidden, 8)
+    if not dry:
+        torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(task, task.network().to(device), device)
     trainer.model.train()
     batches = on_device(itertools.cycle(batches_of(task, stacks(32, features), True)), device, task.host)
@@ -61,3 +64,4 @@ def sequence(dry: bool, until: float) -> dict[str, Any]:
 
 
 PARTS = {"inference": inference, "sequence": sequence}
+SECONDS: dict[str, float] = {}

@@ -18,8 +18,12 @@ from on_gpu.material import batches_of, device_of, kinds, noise, slice_task
 def synchronisations(dry: bool, until: float) -> dict[str, Any]:
     """Steps of each kind of task with everything on; any synchronisation raises, and names its place."""
     device, found = device_of(dry), {}
-    for kind, (task, rows) in kinds(dry).items():
-        task = replace(task, precision="auto", clip_norm=1.0, ema_decay=0.99)
+    tried: dict[str, Any] = {kind: (replace(task, precision="auto"), rows) for kind, (task, rows) in kinds(dry).items()}
+    task, rows = tried["slice"]
+    tried["slice in fp16, sgd, 2 batches a step"] = replace(task, precision="fp16", optimizer="sgd", accumulate=2), rows
+    tried["slice, smoothed labels"] = replace(task, label_smoothing=0.1), rows
+    for kind, (task, rows) in tried.items():
+        task = replace(task, clip_norm=1.0, ema_decay=0.99)
         trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
         trainer.model.train()
         ready = itertools.cycle(batches_of(task, rows, True)[:1])
@@ -56,7 +60,7 @@ def idle_share(dry: bool, until: float) -> dict[str, Any]:
         activity = torch.profiler.ProfilerActivity.CPU if dry else torch.profiler.ProfilerActivity.CUDA
         if not dry:
             torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[activity]) as profile:
+        with torch.profiler.profile(activities=[activity], acc_events=True) as profile:
             for step in range(8, 28):
                 trainer.step(next(batches), 0, step, 1000)
             if not dry:
@@ -79,3 +83,4 @@ def idle_share(dry: bool, until: float) -> dict[str, Any]:
 
 
 PARTS = {"synchronisations": synchronisations, "idle share": idle_share}
+SECONDS: dict[str, float] = {"idle share": 20}
