@@ -45,6 +45,7 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert found["feed"]["stream and step"]["test_resnet@32"]["share"] > 0
 
 
+@pytest.mark.slow
 def test_without_ray_what_needs_it_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ABSENT)
     status, found, text = run(tmp_path, "--dry", "--steps", "correctness", "feed", path=tmp_path)

@@ -86,6 +86,7 @@ def test_loss_and_gradients_are_finite(task: Task, rows: list[Row]) -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@pytest.mark.slow
 def test_it_overfits_four_examples(case: Case, task: Task, rows: list[Row]) -> None:
     torch.manual_seed(0)
     network, batch = task.network(), training_batch(task, rows)

@@ -101,16 +101,23 @@ def joined(task: Noted, plan: TrainingPlan) -> Iterator[dict[str, Any]]:
             yield pickle.loads(batch.as_buffer())
 
 
+class Windows:
+    """A torch Dataset whose item is a window of batches."""
+
+    def __init__(self, task: Noted, plan: TrainingPlan) -> None:
+        self.task, self.plan, self.units = task, plan, plan.units()
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, number: int) -> list[dict[str, Any]]:
+        return list(read_unit(self.task, self.plan, self.units[number]))
+
+
 def loader(task: Noted, plan: TrainingPlan, cpus: int) -> Iterator[dict[str, Any]]:
-    class Windows:
-        def __len__(self) -> int:
-            return len(plan.units())
-
-        def __getitem__(self, number: int) -> list[dict[str, Any]]:
-            return list(read_unit(task, plan, plan.units()[number]))
-
-    data: Any = Windows()
-    batches = DataLoader(data, batch_size=None, num_workers=cpus, prefetch_factor=2)
+    data: Any = Windows(task, plan)
+    # a process that was forked beside Ray's threads may wait for ever for a lock that one of them held
+    batches = DataLoader(data, batch_size=None, num_workers=cpus, prefetch_factor=2, multiprocessing_context="spawn")
     yield from itertools.chain.from_iterable(batches)
 
 

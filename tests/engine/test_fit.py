@@ -236,6 +236,30 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint(
     pd.testing.assert_frame_equal(run.predictions(), table.reset_index(drop=True))
 
 
+@pytest.mark.parametrize("monitor", ["held-out", "inner"])
+def test_the_outputs_of_the_last_epoch_are_computed_once(
+    monitor: str, prepared: Prepared, tiny_task: SliceTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation is a pass over a fifth of the data: of a challenge, minutes of every GPU."""
+    (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, epochs=2), monitor=monitor)
+    asked: list[int] = []
+    evaluate_rows = Worker._evaluate
+
+    def counted(self: Worker, rows: Any) -> pd.DataFrame:
+        asked.append(len(rows))
+        return evaluate_rows(self, rows)
+
+    scores = iter([1.0, 0.5])  # the second epoch is the better one
+    monkeypatch.setattr(SliceTask, "metrics", lambda self, table: {"weighted_log_loss": next(scores)})
+    monkeypatch.setattr(Worker, "_evaluate", counted)
+    monkeypatch.setattr("ray.train.report", lambda metrics: None)
+    Worker(run).work()
+    held_out = len(run.held_out)
+    expected = [held_out] * 2 if run.inner is None else [len(run.inner)] * 2 + [held_out]
+    assert asked == expected
+    assert sorted(run.predictions()["slice_id"]) == sorted(run.held_out_ids)
+
+
 def test_a_checkpoint_that_names_best_weights_which_are_not_there(
     prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
 ) -> None:

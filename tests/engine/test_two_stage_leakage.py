@@ -28,6 +28,7 @@ from medray.ich.task import SliceTask
 from medray.ich.views import Views
 from medray.shards.store import Store
 
+pytestmark = pytest.mark.slow
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
 FOLDS = (0, 1, 2)
 ALTERED = 0  # the fold whose labels are changed

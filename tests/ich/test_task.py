@@ -217,7 +217,10 @@ def test_the_middle_is_kept_of_each_side() -> None:
         ({"early_epochs": 1}, "--early-size-px None, --early-epochs 1: both are needed, or neither"),
         ({"early_size_px": 16, "early_epochs": 1}, "--early-size-px 16: at least 32, and smaller than --size-px"),
         ({"early_size_px": 512, "early_epochs": 1}, "--early-size-px 512: at least 32, and smaller than --size-px"),
-        ({"size_px": 64, "early_size_px": 32, "early_epochs": 5}, "--early-epochs 5: 0 or more, and fewer than --epochs 5"),
+        (
+            {"size_px": 64, "early_size_px": 32, "early_epochs": 5},
+            "--early-epochs 5: 0 or more, and fewer than --epochs 5",
+        ),
         ({"crop": 0.05}, "--crop 0.05"),
         ({"crop": 1.1}, "--crop 1.1"),
         ({"size_px": 31}, "--size-px 31"),

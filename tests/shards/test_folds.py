@@ -37,6 +37,7 @@ def challenge(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.char.add("ID_", patients.astype(str)), labels
 
 
+@pytest.mark.slow
 def test_at_the_challenges_size_no_patient_is_split_and_every_class_is_shared_out() -> None:
     patients, labels = challenge(seed=0)
     folds = assign_folds(patients, labels, 5, seed=0)

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medray.imaging.phantom import PhantomSpec, Study, draw_study, plan_phantoms, write_phantoms
 
-pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Invalid value for VR UI")]
 CLASSIFIERS = {
     "trees": HistGradientBoostingClassifier(max_iter=60, max_depth=3, learning_rate=0.05, min_samples_leaf=20),
     "line": make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)),
