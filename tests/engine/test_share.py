@@ -91,9 +91,8 @@ def test_a_block_is_a_batch_and_they_come_in_the_planned_order(found: dict[str, 
 
 
 def test_all_cores_read_batches_of_480_pixels(found: dict[str, Any]) -> None:
-    assert (
-        found["at_once"] > 3
-    )  # of seven, one CPU is the training worker's; two at most where batches are joined (5.4 on idle cores)
+    # of seven, one CPU is the training worker's; two at most where batches are joined (5.4 on idle cores)
+    assert found["at_once"] > 3
 
 
 def test_what_is_read_ahead_is_bounded_while_training_is_slow(found: dict[str, Any]) -> None:
