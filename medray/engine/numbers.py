@@ -27,16 +27,19 @@ def tasks(count: int, work: Callable[[int], Any], num_cpus: float, retries: int)
 
     with warnings.catch_warnings():  # Ray 2.60 has announced named parameters for all remote arguments but this one
         warnings.simplefilter("ignore", DeprecationWarning)
-        return numbers(count, num_cpus).map_batches(one, batch_size=1, num_cpus=num_cpus, max_retries=retries)
+        data = numbers(count, num_cpus, max_retries=retries)
+        return data.map_batches(one, batch_size=None, num_cpus=num_cpus, max_retries=retries)
 
 
-def numbers(count: int, num_cpus: float) -> ray.data.Dataset:
+def numbers(count: int, num_cpus: float, **options: Any) -> ray.data.Dataset:
     """``ray.data.range``, one number a block, that reserves ``num_cpus`` where range reserves a whole CPU.
 
-    With range, runs that leave less than one CPU free between them would wait for ever; and what follows with the same
-    reservation happens in the same task.
+    With range, runs that leave less than one CPU free between them would wait for ever. And what follows with the same
+    ``num_cpus`` and the same other ``options`` of tasks happens in the same task; with others, half of the tasks that
+    there is room for do nothing but count.
     """
-    return ray.data.read_datasource(_Numbers(count), num_cpus=num_cpus, override_num_blocks=count)
+    wanted = {"num_cpus": num_cpus, **options}
+    return ray.data.read_datasource(_Numbers(count), ray_remote_args=wanted, override_num_blocks=count)
 
 
 class _Numbers(Datasource):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
+import threading
 from typing import Any
 
 import ray
 import ray.data
 from ray.data import ExecutionResources
 from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
+from ray.data._internal.execution.interfaces import OutputIterator, RefBundle
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from medray.engine.cluster import Resources
 
 STREAMS_PER_WORKER = 2
 """Training batches wait, read ahead, while another stream brings the rows of an evaluation."""
+CLOSE_S = 60.0
+"""Longest wait for the threads of a stream that was closed; they end in less than one second on idle cores."""
 STORE_FRACTION = 0.5
 """Of the object stores, for the batches of all streams together; Ray begins to write to disk at 0.8."""
 
@@ -59,6 +62,7 @@ class SharingExecutor(StreamingExecutor):
     def __init__(self, context: ray.data.DataContext, dataset_id: str, resources: Resources) -> None:
         super().__init__(context, dataset_id)
         self.share = Share(resources)
+        self.takers: set[threading.Thread] = set()
 
     @property
     def _cluster_autoscaler(self) -> ClusterAutoscaler:
@@ -69,15 +73,52 @@ class SharingExecutor(StreamingExecutor):
         if rays is not None:
             rays.on_executor_shutdown()  # withdraws what it has asked for when it was made
 
+    def execute(self, *args: Any, **options: Any) -> OutputIterator:
+        return _Watched(super().execute(*args, **options), self.takers)
 
-def share_cluster(data: ray.data.Dataset, resources: Resources) -> None:
-    """Let ``data`` use its ``Share``, with one yielded table a block.
+    def wait(self) -> None:
+        """Until no thread of this stream asks Ray for anything. Call it after the stream was closed.
+
+        Ray Data waits two seconds for one of these threads and for the others not at all; one that comes to Ray after
+        ``ray.shutdown`` ends the whole process, with status 1 (seen on a busy machine).
+        """
+        for thread in {self, *self.takers} - {threading.current_thread()}:
+            if thread.is_alive():
+                thread.join(CLOSE_S)
+
+
+class _Watched(OutputIterator):
+    """``output``, which notes the threads that take from it."""
+
+    def __init__(self, output: OutputIterator, takers: set[threading.Thread]) -> None:
+        self.output, self.takers = output, takers
+
+    def get_next(self, output_split_idx: int | None = None) -> RefBundle:
+        self.takers.add(threading.current_thread())
+        return self.output.get_next(output_split_idx)
+
+
+class SharedStream:
+    """Lets ``data`` use its ``Share``, with one yielded table a block.
 
     Left alone, Ray Data joins tables until a block has 128 MiB and plans with two blocks a task: at 480 px, batches of
     64, a few readers are all that a quarter of a laptop's object store has room for.
     """
-    data.context.target_max_block_size = 1
-    data.context.override_object_store_memory_limit_fraction = STORE_FRACTION
-    # not ``data`` itself: in a cycle, a stream that is left would read on until the garbage is collected
-    create = functools.partial(SharingExecutor, data.context, data.get_dataset_id(), resources)
-    data._create_executor = create  # type: ignore[method-assign]
+
+    def __init__(self, data: ray.data.Dataset, resources: Resources) -> None:
+        self.executor: SharingExecutor | None = None
+        data.context.target_max_block_size = 1
+        data.context.override_object_store_memory_limit_fraction = STORE_FRACTION
+
+        def create() -> SharingExecutor:
+            self.executor = SharingExecutor(data.context, data.get_dataset_id(), resources)
+            return self.executor
+
+        data._create_executor = create  # type: ignore[method-assign]
+        self.blocks: Any = iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4))
+
+    def close(self) -> None:
+        """Stop reading, and wait for the threads that read."""
+        self.blocks.close()
+        if self.executor is not None:
+            self.executor.wait()

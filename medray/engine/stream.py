@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from medray.engine.cluster import Resources, quiet_data
 from medray.engine.numbers import tasks
 from medray.engine.rows import Batch, read_unit
 from medray.engine.samples import EvaluationPlan, TrainingPlan
-from medray.engine.share import share_cluster
+from medray.engine.share import SharedStream
 from medray.task import Task
 
 RETRIES = 10
@@ -37,11 +38,10 @@ def stream(task: Task, plan: TrainingPlan | EvaluationPlan, resources: Resources
         return
     quiet_data()
     data = tasks(len(units), _Reader(task, ray.put(plan), units), resources.data_cpus, RETRIES)
-    share_cluster(data, resources)
-    blocks: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
-    for block in blocks:
-        for batch in block["batch"]:
-            yield pickle.loads(batch.as_buffer())
+    with contextlib.closing(SharedStream(data, resources)) as shared:
+        for block in shared.blocks:
+            for batch in block["batch"]:
+                yield pickle.loads(batch.as_buffer())
 
 
 class _Reader:

@@ -11,7 +11,7 @@ import pytest
 from lost_nodes import cluster_environment
 
 DRIVER = '''
-import json, sys, time
+import json, sys, threading, time
 from pathlib import Path
 import ray
 from medray.engine.cluster import Resources, quiet_data
@@ -48,6 +48,7 @@ train = stream(task("train"), TrainingPlan(rows, BATCH, 1, seed=0), resources)
 order = [batch["item_id"][0] for batch, _ in zip(train, range(90))]
 found = {"at_once": at_once(notes_of(folder / "train")), "blocks": blocks[:90],
          "cv2_threads": sorted(set(notes_of(folder / "train")[:, 2]))}
+found["operators"] = [operator.name for operator in train.gi_frame.f_locals["shared"].executor._topology]
 planned = TrainingPlan(rows, BATCH, 1, seed=0)
 found["in_order"] = order == [f"item{planned.samples(*unit)[0][i]:05d}" for unit in planned.units() for i in range(0, 512, 64)][:90]
 
@@ -63,8 +64,9 @@ found["ahead"] = (made - 90) * image / STORE
 rest = EvaluationPlan(rows.take(range(42 * 128)), BATCH)
 evaluated = sum(len(b["item_id"]) for b in stream(task("evaluation", size_px=64), rest, resources))
 found |= {"evaluated": evaluated, "evaluation_at_once": at_once(notes_of(folder / "evaluation"))}
-print(json.dumps(found), flush=True)
 train.close()
+found["threads"] = [t.name for t in threading.enumerate() if t.name.startswith(("StreamingExecutor", "iter_threaded"))]
+print(json.dumps(found), flush=True)
 ray.shutdown()
 '''
 
@@ -88,6 +90,14 @@ pytestmark = pytest.mark.slow
 def test_a_block_is_a_batch_and_they_come_in_the_planned_order(found: dict[str, Any]) -> None:
     assert found["blocks"] == [1] * 90
     assert found["in_order"]
+
+
+def test_each_task_reads(found: dict[str, Any]) -> None:
+    assert len(found["operators"]) == 2, found["operators"]  # what is planned, and the tasks: none that only count
+
+
+def test_a_closed_stream_leaves_no_thread_that_could_meet_a_ray_that_was_shut_down(found: dict[str, Any]) -> None:
+    assert found["threads"] == []
 
 
 def test_all_cores_read_batches_of_480_pixels(found: dict[str, Any]) -> None:
