@@ -30,6 +30,20 @@ from medray.imaging.phantom import PhantomSet
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def measured_by(driver: str, folder: Path, timeout: float = 290) -> dict[str, Any]:
+    """The JSON that ``driver``, a program that starts a Ray of its own in ``folder``, prints last."""
+    with cluster_environment() as environment:
+        environment["RAY_raylet_start_wait_time_s"] = "120"
+        environment.pop("RAY_ADDRESS")
+        done = subprocess.run(
+            [sys.executable, "-c", driver, str(folder)],
+            env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
 @dataclass(frozen=True)
 class Survived:
     """What the cases of one driver left and noted."""

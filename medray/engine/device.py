@@ -17,6 +17,8 @@ from medray.engine.stop import StopRun
 
 AHEAD = 2
 """Batches that are on the device before they are needed, or on their way."""
+CLOSE_S = 60.0
+"""Longest wait for the thread of a closed iterator, which may be waiting for a batch."""
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -134,6 +136,7 @@ def ahead(items: Iterable[Any], work: Any, depth: int = AHEAD) -> Iterator[Any]:
             yield value
     finally:
         closed.set()
+        thread.join(CLOSE_S)  # what it takes from may have to be closed before Ray is
 
 
 class Late:

@@ -23,6 +23,7 @@ from medray.engine import checkpoint, initial
 from medray.engine.cluster import quiet_data
 from medray.engine.device import Late, check_gpu, on_device
 from medray.engine.execution import execution
+from medray.engine.glimpse import NAME as GLIMPSE
 from medray.engine.glimpse import Glimpse
 from medray.engine.layout import laid_out
 from medray.engine.nodes.changing import depends_on_workers, synchronized
@@ -286,7 +287,7 @@ class Worker:
     def _clean(self) -> None:
         for store in (self.run.store, self.run.results, self.run.store.sub("checkpoints")):
             store.remove_unfinished()
-        self.run.store.delete("progress.json")  # of a process that is gone, or of a run that has ended
+        self.run.store.delete(GLIMPSE)  # of a process that is gone, or of a run that has ended
 
     def _resume(self) -> None:
         if self.rank == 0:

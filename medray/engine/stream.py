@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import cv2
 import numpy as np

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from lost_nodes import cluster_environment
+from lost_nodes import measured_by
 
 from medray.engine.embed import THREADS_UNSEEN, reader_threads
 
@@ -56,14 +53,7 @@ ray.shutdown()
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    words = [sys.executable, "-c", DRIVER, str(tmp_path_factory.mktemp("pool"))]
-    with cluster_environment() as environment:
-        environment["RAY_raylet_start_wait_time_s"] = "120"
-        environment.pop("RAY_ADDRESS")
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=290, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return measured
+    return measured_by(DRIVER, tmp_path_factory.mktemp("pool"))
 
 
 @pytest.mark.slow

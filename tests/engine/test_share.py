@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from lost_nodes import cluster_environment
+from lost_nodes import measured_by
 
 DRIVER = '''
 import json, sys, threading, time
@@ -73,13 +70,7 @@ ray.shutdown()
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    words = [sys.executable, "-c", DRIVER, str(tmp_path_factory.mktemp("share"))]
-    with cluster_environment() as environment:
-        environment["RAY_raylet_start_wait_time_s"] = "120"
-        environment.pop("RAY_ADDRESS")
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    measured = measured_by(DRIVER, tmp_path_factory.mktemp("share"))
     print({name: value for name, value in measured.items() if name != "blocks"})
     return measured
 
