@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -19,6 +19,40 @@ SomeTask = TypeVar("SomeTask", bound="Task")
 
 
 @dataclass(frozen=True, kw_only=True)
+class At:
+    """Where training is, for ``Task.losses`` and ``Task.after_step``."""
+
+    turn: str = ""
+    """Of ``Task.optimizers``."""
+    epoch: int = 0
+    step: int = 0
+    """Batches before this one, over the whole run."""
+    steps: int = 1
+    """Batches of the whole run."""
+    averaged: nn.Module | None = None
+    """The network with the average of the weights, where the task has an ``ema_decay``: a teacher without gradients."""
+    workers: int = 1
+
+    @property
+    def progress(self) -> float:
+        """0 at the first batch of the run, towards 1 at its end: for losses and weights that ramp."""
+        return self.step / self.steps
+
+    def sum_over_workers(self, value: Tensor) -> Tensor:
+        """``value`` summed over all workers, without gradient; every worker must ask.
+
+        Gradients are averaged over workers. So a loss whose denominator is global, such as the known voxels of the whole
+        batch, is ``workers · sum / sum_over_workers(count)``.
+        """
+        total = value.detach().clone()
+        if self.workers > 1:
+            import torch.distributed
+
+            torch.distributed.all_reduce(total)
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """One trainable problem. ``replace(task, learning_rate=3e-4)`` is an override, a Tune sample and a smoke test.
 
@@ -29,6 +63,7 @@ class Task(ABC):
     columns: ClassVar[tuple[str, ...]]  # what an example is made from
     host: ClassVar[tuple[str, ...]] = ()  # of a batch: what stays in the host's memory, as numpy arrays
     stack_column: ClassVar[str] = ""  # where ``context`` is above 0: rows that share it are one stack
+    uses_all_parameters: ClassVar[bool] = True  # where a step's loss may leave some out, several workers look for them
 
     epochs: int = 5
     """Passes over the training rows."""
@@ -115,6 +150,11 @@ class Task(ABC):
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         """One row of the shards as an augmented training example. Runs on any CPU; all randomness from ``rng``."""
 
+    def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
+        """All examples that a window of batches has of one row, which was read once: one for each of ``rngs``, and each
+        depends on its own only. A task that makes crops decodes and resamples here, once."""
+        return [self.train_example(row, rng) for rng in rngs]
+
     @abstractmethod
     def example(self, row: Mapping[str, Any]) -> Example:
         """One row of the shards as an inference example; it holds ``id_column``."""
@@ -133,8 +173,12 @@ class Task(ABC):
         """The network, on the CPU. Raises ValueError where the fields name none."""
 
     @abstractmethod
-    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalar losses of a batch by name; "loss" is the one that is minimised. NaN labels do not count."""
+    def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
+        """Scalar losses of a batch by name; "loss" is the one that is minimised. NaN labels do not count.
+
+        Called once in each turn of a step, under autocast. Ask the device for no number (``item``, ``float``): every step
+        would wait for it.
+        """
 
     @abstractmethod
     def outputs(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -159,12 +203,16 @@ class Task(ABC):
 
     def optimizers(self, network: nn.Module) -> dict[str, torch.optim.Optimizer]:
         """Turn → the optimizer of its parameters. In every step the turns come one after the other, each with
-        ``losses_of`` the turn and gradients for its own parameters only: a network and its adversary are two."""
+        ``losses`` of the turn (``at.turn``) and gradients for its own parameters only: a network and its adversary are
+        two."""
         return {"": self.make_optimizer(network.parameters())}
 
-    def losses_of(self, turn: str, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As ``losses``, of one of several turns."""
-        return self.losses(network, batch)
+    def after_step(self, network: nn.Module, at: At) -> None:  # noqa: B027  most tasks need none
+        """Called after each optimizer step, on every worker, without gradients; for a teacher that follows its student.
+
+        ``network`` is the trained one, not its average, which has been brought up to date. What this changes must be in
+        the network's state, or a resumed run is another run.
+        """
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The one that the fields describe."""

@@ -19,7 +19,7 @@ from gpu_contract import new_files_are_predicted, outputs_are_those_of_a_cpu, st
 from medray.engine.device import to_device
 from medray.engine.outputs import evaluate
 from medray.engine.step import gradients_for
-from medray.task import Task
+from medray.task import At, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_loss_and_gradients_are_finite(task: Task, rows: list[Row]) -> None:
     for turn, optimizer in task.optimizers(network).items():
         own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         with gradients_for(network, own):
-            task.losses_of(turn, network, batch)["loss"].backward()
+            task.losses(network, batch, At(turn=turn))["loss"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -95,7 +95,7 @@ def test_it_overfits_four_examples(case: Case, task: Task, rows: list[Row]) -> N
         for turn, optimizer in optimizers.items():
             own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             with gradients_for(network, own):
-                loss = task.losses_of(turn, network, batch)["loss"]
+                loss = task.losses(network, batch, At(turn=turn))["loss"]
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -123,7 +123,7 @@ def test_a_missing_label_is_masked_out(case: Case, task: Task, rows: list[Row]) 
 
     def loss(some: list[Row]) -> float:
         batch = to_device(task.collate([task.example(row) for row in some]), CPU, task.host)
-        return float(task.losses(network, batch)["loss"])
+        return float(task.losses(network, batch, At())["loss"])
 
     assert loss(rows[:2]) == pytest.approx(loss([*rows[:2], *unlabelled]), rel=1e-5)
     assert loss(unlabelled) == 0.0
@@ -153,7 +153,7 @@ def test_every_epoch_trains_the_same_network_on_the_same_columns(case: Case) -> 
         assert (of_epoch.columns, of_epoch.context) == (case.task.columns, case.task.context)
         batch = training_batch(of_epoch, case.rows)
         for turn in case.task.optimizers(network):
-            assert torch.isfinite(case.task.losses_of(turn, network, batch)["loss"])
+            assert torch.isfinite(case.task.losses(network, batch, At(turn=turn))["loss"])
     assert case.task.in_epoch(case.task.epochs - 1) == case.task
 
 

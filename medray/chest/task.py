@@ -14,7 +14,7 @@ from medray.backbone_task import BackboneTask
 from medray.chest.classes import FINDINGS, members
 from medray.chest.scores import film_metrics
 from medray.chest.views import centre, corners, resized
-from medray.task import Example
+from medray.task import At, Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,7 +110,7 @@ class FilmTask(BackboneTask):
     def network(self) -> nn.Module:
         return self.make_backbone(3, len(self.targets), grey=True)
 
-    def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
         from medray.nn.losses import masked_binary_cross_entropy
 
         logits = network(_middle(batch["image"], self.crop_px))

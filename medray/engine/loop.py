@@ -105,7 +105,7 @@ class Worker:
         return on_device(batches, self.device, self.task.host, self.execution.layout == "channels-last")
 
     def _train_epoch(self, batches: Iterator[dict[str, Any]], steps: int) -> None:
-        self.trainer.model.train()
+        self.trainer.train()
         started = saved = time.monotonic()
         glimpse = Glimpse(self.run.store)
         first_step = self.step

@@ -13,28 +13,47 @@ import pyarrow.parquet as pq
 
 from medray.engine.samples import EvaluationPlan, Rows, TrainingPlan
 from medray.shards.store import Store
-from medray.task import Task
+from medray.task import Example, Task
 
 Batch = dict[str, Any]
 
 
 def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:
     """The batches of one unit, in this process; of training by the task as it is in the unit's epoch."""
-    if isinstance(plan, TrainingPlan):
-        task = task.in_epoch(unit[0])
-    places, numbers = plan.samples(*unit)
     examples = []
-    rows = read_rows(plan.rows, places, list(task.columns), task.context, task.stack_column)
-    for row, number in zip(rows, numbers, strict=True):
-        if isinstance(plan, TrainingPlan):
-            examples.append(task.train_example(row, np.random.default_rng((plan.seed, unit[0], int(number)))))
-        else:
-            examples.append(task.example(row))
+    for example in _training(task, plan, unit) if isinstance(plan, TrainingPlan) else _evaluation(task, plan, unit):
+        examples.append(example)
         if len(examples) == plan.local_batch:
             yield task.collate(examples)
             examples = []
     if examples:
         yield task.collate(examples)
+
+
+def _evaluation(task: Task, plan: EvaluationPlan, unit: tuple[int, int]) -> Iterator[Example]:
+    for row in read_rows(plan.rows, plan.samples(*unit)[0], list(task.columns), task.context, task.stack_column):
+        yield task.example(row)
+
+
+def _training(task: Task, plan: TrainingPlan, unit: tuple[int, int]) -> Iterator[Example]:
+    """Each row is read once, when its first example is due; those that come later in the unit wait."""
+    task = task.in_epoch(unit[0])
+    places, numbers = plan.samples(*unit)
+    rows = plan.rows
+    which = zip(rows.file[places].tolist(), rows.group[places].tolist(), rows.row[places].tolist(), strict=True)
+    spots: dict[tuple[int, int, int], list[int]] = {}  # row → where its examples stand in the unit
+    for spot, row in enumerate(which):
+        spots.setdefault(row, []).append(spot)
+    first = places[[own[0] for own in spots.values()]]
+    found = read_rows(rows, first, list(task.columns), task.context, task.stack_column)
+    read = zip(spots.values(), found, strict=True)
+    made: dict[int, Example] = {}
+    for spot in range(len(places)):
+        if spot not in made:
+            own, content = next(read)
+            rngs = [np.random.default_rng((plan.seed, unit[0], int(numbers[i]))) for i in own]
+            made.update(zip(own, task.train_examples(content, rngs), strict=True))
+        yield made.pop(spot)
 
 
 def read_rows(

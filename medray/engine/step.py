@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medray.engine.average import Averaged
 from medray.engine.device import Late, autocast_dtype
 from medray.engine.stop import StopRun
-from medray.task import Task
+from medray.task import At, Task
 
 MOST_SKIPPED = 64
 """Steps in a row that fp16 may skip: each halves the loss's scale, and 2^16 / 2^64 is no scale any more."""
@@ -43,12 +44,13 @@ class Trainer:
         rank: int = 0,
         compiled: bool = False,
     ) -> None:
-        self.task, self.network, self.device, self.rank = task, network, device, rank
+        self.task, self.network, self.device = task, network, device
+        self.world, self.rank = world, rank
         self.model: Any = torch.compile(network) if compiled else network  # under other names, the same parameters
         self.optimizers = task.optimizers(network)
         if world > 1:
             # in a turn of several, the parameters of the others get no gradient
-            several = len(self.optimizers) > 1
+            several = len(self.optimizers) > 1 or not task.uses_all_parameters
             # without device_ids: with them it would move what a network takes from the host to the GPU
             self.model = DistributedDataParallel(
                 self.model, find_unused_parameters=several, gradient_as_bucket_view=True
@@ -68,6 +70,15 @@ class Trainer:
         """The network that predicts: with the average of the weights, where there is one."""
         return self.network if self.averaged is None else self.averaged.module
 
+    def train(self) -> None:
+        """Put the network into the mode for training, but for modules whose parameters are all frozen: in training mode
+        their norms would go on to count, and drift away from what the weights were trained with."""
+        self.model.train()
+        for module in self.network.modules():
+            own = [parameter.requires_grad for parameter in module.parameters()]
+            if own and not any(own):
+                module.eval()
+
     def step(self, batch: dict[str, Any], epoch: int, step: int, steps: int) -> Tensor:
         """One batch; the optimizers step once in ``accumulate`` of them, and at the end of the epoch.
 
@@ -80,12 +91,16 @@ class Trainer:
         # one seed a step: dropout then needs no saved random state, and a resumed run equals an uninterrupted one
         torch.manual_seed(step_seed(self.task.seed, epoch, step, self.rank))
         steps_now = (step + 1) % self.task.accumulate == 0 or step + 1 == steps
-        factor = self.task.rate_factor(epoch * steps + step, self.task.epochs * steps)
+        at = At(
+            epoch=epoch, step=epoch * steps + step, steps=self.task.epochs * steps,
+            averaged=None if self.averaged is None else self.averaged.module, workers=self.world,
+        )  # fmt: skip
+        factor = self.task.rate_factor(at.step, at.steps)
         total = torch.zeros((), device=self.device)
         bad = torch.zeros((), dtype=torch.bool, device=self.device)
         for turn, optimizer in self.optimizers.items():
             own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            losses = self._gradients(turn, own, batch, steps_now)
+            losses = self._gradients(replace(at, turn=turn), own, batch, steps_now)
             if steps_now:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak_lr"] * factor
@@ -98,6 +113,8 @@ class Trainer:
             self.skipped = torch.where(bad, self.skipped + 1, torch.zeros_like(self.skipped))
             if self.averaged is not None:
                 self.averaged.update_parameters(self.network)
+            with torch.no_grad():
+                self.task.after_step(self.network, at)
         values = torch.stack([total.double(), bad.double(), self.skipped.double()])
         self.check()  # of the step before; this one's numbers are not there yet
         self.late.put(values, (epoch, batch[self.task.id_column]))
@@ -118,14 +135,14 @@ class Trainer:
             f"{what} in epoch {epoch + 1}; batch: {few}; try a lower --learning-rate, --clip-norm 1 or --precision fp32"
         )
 
-    def _gradients(self, turn: str, own: list[Tensor], batch: dict[str, Any], steps_now: bool) -> dict[str, Tensor]:
+    def _gradients(self, at: At, own: list[Tensor], batch: dict[str, Any], steps_now: bool) -> dict[str, Tensor]:
         with contextlib.ExitStack() as context:
             if not steps_now and isinstance(self.model, DistributedDataParallel):
                 context.enter_context(self.model.no_sync())
             if len(self.optimizers) > 1:
                 context.enter_context(gradients_for(self.network, own))
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-                losses = self.task.losses_of(turn, self.model, batch)
+                losses = self.task.losses(self.model, batch, at)
             self.scaler.scale(losses["loss"] / self.task.accumulate).backward()
         return losses
 

@@ -13,7 +13,7 @@ import tyro
 from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.ich.features import STACK_SCHEMA
 from medray.ich.scores import slice_metrics
-from medray.task import Example, Task
+from medray.task import At, Example, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -108,7 +108,7 @@ class SequenceTask(Task):
             raise ValueError("feature_count: the sequence stage needs a backbone's features")
         return StackLSTM(self.feature_count, self.hidden, self.layers, len(CLASSES), self.dropout)
 
-    def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
         import torch
 
         from medray.nn.losses import masked_binary_cross_entropy

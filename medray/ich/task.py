@@ -17,7 +17,7 @@ from medray.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.ich.scores import slice_metrics
 from medray.imaging.resize import resize
 from medray.imaging.window import parse_window
-from medray.task import Example
+from medray.task import At, Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -181,7 +181,7 @@ class SliceTask(BackboneTask):
         network: Any = self.without_weights().network()
         return int(network.feature_count)
 
-    def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
         from medray.nn.losses import masked_binary_cross_entropy
 
         logits = network(batch["image"])

@@ -32,6 +32,7 @@ from medray.engine.step import Trainer
 from medray.ich.classes import CLASSES
 from medray.ich.task import SliceTask
 from medray.shards.store import Store
+from medray.task import At
 
 
 @dataclass
@@ -79,7 +80,7 @@ def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
     torch.backends.cudnn.benchmark = flags.gpu
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as Worker does
     engine = Trainer(task, laid_out(task.network().to(device), "channels-last", world > 1), device, world, rank)
-    engine.model.train()
+    engine.train()
     bare = task.network().to(device, memory_format=torch.channels_last)
     bare.train()
     model: nn.Module = bare
@@ -94,7 +95,7 @@ def worker(rank: int, world: int, port: int, flags: Flags, folder: str) -> None:
         for batch in itertools.islice(itertools.cycle(ready), flags.steps):
             there = to_device(batch, device)
             with torch.autocast(device.type, amp, enabled=amp is not None):
-                loss = task.losses(model, there)["loss"]
+                loss = task.losses(model, there, At())["loss"]
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

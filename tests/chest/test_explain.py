@@ -16,6 +16,7 @@ from medray.chest.explain import check_targets, explain, on_film, overlay
 from medray.chest.task import FilmTask
 from medray.chest.views import seen
 from medray.nn.backbone import Backbone
+from medray.task import At
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,7 +55,7 @@ def learned(one_thread: None) -> Backbone:
             rows.append(row_of(film(rng, side_px, side_px, (top, left, 40) if mass else None), mass))
         batch = TASK.collate([TASK.train_example(row, rng) for row in rows])
         batch |= {name: torch.from_numpy(batch[name]) for name in ("image", "labels")}
-        loss = TASK.losses(network, batch)["loss"]
+        loss = TASK.losses(network, batch, At())["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -17,6 +17,7 @@ from medray.chest.recipes import RECIPES, TARGETS, recipe
 from medray.chest.task import FilmTask, labels_of
 from medray.chest.views import centre, resized, seen
 from medray.engine.device import to_device
+from medray.task import At
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,7 +110,7 @@ def test_a_batch_of_ten_views_has_a_loss_too() -> None:
     other = batch_of(centred, [film_row(n, rows=48, columns=48) for n in (1, 32)])
     network = task.network().eval()
     with torch.inference_mode():
-        assert float(task.losses(network, batch)["loss"]) == float(centred.losses(network, other)["loss"])
+        assert float(task.losses(network, batch, At())["loss"]) == float(centred.losses(network, other, At())["loss"])
 
 
 def test_a_view_that_is_unknown_is_empty_text() -> None:
@@ -123,8 +124,10 @@ def test_positive_weight_changes_the_loss_of_positives_only() -> None:
     network = tiny().network().eval().requires_grad_(False)
     for row, factor in ((film_row(0), 1.0), (film_row((1 << 4) | (1 << 9)), 3.0)):
         batch = batch_of(tiny(), [row])
-        plain = tiny().losses(network, batch)["loss"]
-        assert float(tiny(positive_weight=3.0).losses(network, batch)["loss"]) == pytest.approx(factor * float(plain))
+        plain = tiny().losses(network, batch, At())["loss"]
+        assert float(tiny(positive_weight=3.0).losses(network, batch, At())["loss"]) == pytest.approx(
+            factor * float(plain)
+        )
 
 
 def test_identity_and_weights(tmp_path: Path) -> None:

@@ -134,13 +134,13 @@ def test_with_half_of_the_negatives_and_low_resolution_first_a_resumed_run_equal
         for name, minutes in (("whole", 10.0), ("killed", 0.0))
     )
     sides: list[int] = []
-    losses = SliceTask.losses_of
+    losses = SliceTask.losses
 
-    def losses_of(self: SliceTask, turn: str, network: Any, batch: dict[str, Any]) -> Any:
+    def noted(self: SliceTask, network: Any, batch: dict[str, Any], at: Any) -> Any:
         sides.append(batch["image"].shape[-1])
-        return losses(self, turn, network, batch)
+        return losses(self, network, batch, at)
 
-    monkeypatch.setattr(SliceTask, "losses_of", losses_of)
+    monkeypatch.setattr(SliceTask, "losses", noted)
     monkeypatch.setattr("ray.train.report", lambda metrics: None)
     Worker(whole).work()
     labels = prepared.index[(prepared.index["fold"] != 0) & prepared.index["any"].notna()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from medray.engine.layout import laid_out
 from medray.engine.step import MOST_SKIPPED, Trainer, on_host
 from medray.engine.stop import StopRun
 from medray.ich.task import SliceTask
-from medray.task import Task
+from medray.task import At, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -47,7 +49,7 @@ class Line(Task):
         torch.manual_seed(0)
         return nn.Linear(2, 1)
 
-    def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
         return {"loss": ((network(batch["x"]).float() - batch["y"]) ** 2).mean()}
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def test_weights_are_as_they_were_when_a_step_is_not_finite(optimizer: Any, bad:
 
 def test_a_gradient_that_is_not_finite_where_the_loss_is() -> None:
     class Steep(Line):
-        def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
             return {"loss": (network(batch["x"]) * 0).abs().sqrt().sum()}  # 0, and infinitely steep
 
     trainer = trainer_of(Steep())
@@ -167,7 +169,7 @@ def test_fp16_skips_what_overflows_and_lowers_its_scale() -> None:
 
 def test_fp16_that_can_never_step_stops() -> None:
     class Hopeless(Line):
-        def losses(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
             return {"loss": (network(batch["x"]) * 0).float().abs().sqrt().sum()}
 
     trainer = trainer_of(Hopeless(precision="fp16"))
@@ -185,7 +187,7 @@ def test_the_gradients_norm_is_logged_as_the_mean_over_batches() -> None:
     expected = []
     for step in range(3):
         network = task.network()
-        task.losses(network, batch(1.0 + step))["loss"].backward()
+        task.losses(network, batch(1.0 + step), At())["loss"].backward()
         expected.append(torch.cat([p.grad.ravel() for p in network.parameters() if p.grad is not None]).norm().item())
     assert float(trainer.sums["gradient_norm"]) / 3 == pytest.approx(np.mean(expected), rel=1e-4)
 
@@ -297,3 +299,101 @@ def test_gradients_have_the_strides_of_their_buckets() -> None:
         assert trainer.model.gradient_as_bucket_view
     finally:
         dist.destroy_process_group()
+
+
+class Teacher(nn.Module):
+    """A student, and a frozen teacher with a norm of its own that follows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = (nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5), nn.Linear(2, 1)) for _ in "ab")
+        self.teacher.requires_grad_(False)
+        self.unused = nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.student(x) + self.teacher(x)
+
+
+class Taught(Line):
+    def network(self) -> nn.Module:
+        torch.manual_seed(0)
+        return Teacher()
+
+    def optimizers(self, network: Any) -> dict[str, torch.optim.Optimizer]:
+        return {"": self.make_optimizer([*network.student.parameters(), *network.unused.parameters()])}
+
+    def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
+        SEEN.append(at)
+        return super().losses(network, batch, at)
+
+    def after_step(self, network: Any, at: At) -> None:
+        assert not torch.is_grad_enabled()
+        AFTER.append(at.step)
+        for own, of_student in zip(network.teacher.parameters(), network.student.parameters(), strict=True):
+            own.lerp_(of_student, 0.5)
+
+
+SEEN: list[At] = []
+AFTER: list[int] = []
+
+
+def test_losses_know_where_training_is_and_a_teacher_follows() -> None:
+    SEEN.clear(), AFTER.clear()
+    trainer = trainer_of(Taught(epochs=3, accumulate=2, ema_decay=0.9))
+    trainer.train()
+    for step in range(4):
+        trainer.step(batch(), 1, step, 4)
+    assert [(at.epoch, at.step, at.steps, at.turn, at.workers) for at in SEEN] == [
+        (1, 4 + i, 12, "", 1) for i in range(4)
+    ]
+    assert SEEN[-1].progress == 7 / 12
+    assert all(at.averaged is trainer.averaged.module for at in SEEN)  # type: ignore[union-attr]
+    assert AFTER == [5, 7]  # once a step of the optimizer, not once a batch
+    ahead, behind = trainer.network.student[2].weight, trainer.network.teacher[2].weight  # type: ignore[index]
+    fresh = Taught().network().teacher[2].weight  # type: ignore[index]
+    assert not torch.equal(behind, fresh)
+    assert not torch.equal(ahead, behind)
+
+
+def test_norms_of_frozen_modules_do_not_drift() -> None:
+    trainer = trainer_of(Taught())
+    trainer.train()
+    trainer.step(batch(5.0), 0, 0, 9)
+    student, teacher = trainer.network.student, trainer.network.teacher
+    assert not torch.equal(student[0].running_mean, torch.zeros(2))  # type: ignore[index]
+    assert torch.equal(teacher[0].running_mean, torch.zeros(2))  # type: ignore[index]
+    assert (student.training, student[1].training, teacher.training) == (True, True, False)  # type: ignore[index]
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+def test_parameters_that_a_step_leaves_out_are_looked_for_where_the_task_says_so() -> None:
+    class Told(Taught):
+        uses_all_parameters: ClassVar[bool] = False
+
+    for task in (Told(), Taught()):
+        trainer = Trainer(task, task.network(), CPU, world=2)  # a group of one behaves as one of two
+        trainer.train()
+        trainer.step(batch(), 0, 0, 9)
+        if task.uses_all_parameters:
+            with pytest.raises(RuntimeError, match="did not receive grad|finished reduction"):
+                trainer.step(batch(), 0, 1, 9)
+        else:
+            trainer.step(batch(), 0, 1, 9)
+
+
+@pytest.mark.usefixtures("group")
+def test_a_sum_over_workers_has_no_gradient_and_leaves_the_value() -> None:
+    value = torch.ones(2, requires_grad=True) * 3
+    for workers in (1, 2):
+        total = At(workers=workers).sum_over_workers(value)
+        assert total.tolist() == [3.0, 3.0]
+        assert not total.requires_grad
+    total += 1
+    assert value.tolist() == [3.0, 3.0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import uuid
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,14 +186,18 @@ class Ids:
     context = 0
     stack_column = ""
 
-    def __init__(self, epoch: int = -1) -> None:
-        self.epoch = epoch
+    def __init__(self, epoch: int = -1, asked: list[str] | None = None) -> None:
+        self.epoch, self.asked = epoch, [] if asked is None else asked
 
     def in_epoch(self, epoch: int) -> Ids:
-        return Ids(epoch)
+        return Ids(epoch, self.asked)
 
     def train_example(self, row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         return row | {"epoch": self.epoch, "drawn": rng.random()}
+
+    def train_examples(self, row: dict[str, Any], rngs: list[np.random.Generator]) -> list[dict[str, Any]]:
+        self.asked.append(row["slice_id"])
+        return [self.train_example(row, rng) for rng in rngs]
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         return {name: [example[name] for example in examples] for name in examples[0]}
@@ -221,3 +226,16 @@ def test_orders_are_computed_once_an_epoch_in_all_processes(shards: Rows, local_
     finally:
         unregister_pickle_by_value(sys.modules[__name__])
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == sorted("012" * world)
+
+
+def test_a_window_reads_each_of_its_rows_once_for_all_examples_of_it(shards: Rows) -> None:
+    copies = 5
+    plan = TrainingPlan(replace(shards.take(np.arange(len(shards)).repeat(copies)), together=copies), 10, 2, seed=3)
+    for unit in plan.units():
+        places, numbers = plan.samples(*unit)
+        task: Any = Ids()
+        batches = list(reading.read_unit(task, plan, unit))
+        names_of, drawn = ([v for b in batches for v in b[column]] for column in ("slice_id", "drawn"))
+        assert names_of == [names()[place // copies] for place in places]
+        assert drawn == [np.random.default_rng((3, unit[0], int(number))).random() for number in numbers]
+        assert len(task.asked) == len(set(task.asked)) == len(set(names_of)) < len(names_of)

@@ -24,6 +24,7 @@ from medray.ich.features import STACK_SCHEMA, pack_stacks
 from medray.ich.scores import slice_metrics
 from medray.ich.sequence import SequenceTask
 from medray.shards.store import Store
+from medray.task import At
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +66,7 @@ def network_of(task: SequenceTask) -> torch.nn.Module:
 
 def loss_of(task: SequenceTask, network: torch.nn.Module, rows: list[dict[str, Any]]) -> float:
     with torch.inference_mode():
-        return float(task.losses(network, batch_of(task, rows))["loss"])
+        return float(task.losses(network, batch_of(task, rows), At())["loss"])
 
 
 def table_of(task: SequenceTask, network: torch.nn.Module, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -158,7 +159,7 @@ def test_batches_pass_ray_data_whatever_their_padded_length(
 
 def test_loss_and_gradients_are_finite(task: SequenceTask) -> None:
     network = network_of(task).train()
-    task.losses(network, batch_of(task, [stack_row("a", 3), stack_row("b", 7)]))["loss"].backward()
+    task.losses(network, batch_of(task, [stack_row("a", 3), stack_row("b", 7)]), At())["loss"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -188,7 +189,7 @@ def test_unlabelled_slices_do_not_count(task: SequenceTask) -> None:
 def test_a_batch_without_labels_has_loss_0_and_finite_gradients(task: SequenceTask) -> None:
     network = network_of(task).train()
     batch = batch_of(task, [stack_row("a", 3, labelled=False), stack_row("b", 5, labelled=False)])
-    loss = task.losses(network, batch)["loss"]
+    loss = task.losses(network, batch, At())["loss"]
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
@@ -197,11 +198,11 @@ def test_a_batch_without_labels_has_loss_0_and_finite_gradients(task: SequenceTa
 def test_the_weights_of_the_columns(task: SequenceTask) -> None:
     batch = batch_of(task, [stack_row("a", 6)])
     network = network_of(task)
-    without = replace(task, epidural_weight=0.0, any_weight=0.0).losses(network, batch)["loss"]
+    without = replace(task, epidural_weight=0.0, any_weight=0.0).losses(network, batch, At())["loss"]
     batch["labels"][..., 0] = batch["labels"][..., -1] = 1.0
-    again = replace(task, epidural_weight=0.0, any_weight=0.0).losses(network, batch)["loss"]
+    again = replace(task, epidural_weight=0.0, any_weight=0.0).losses(network, batch, At())["loss"]
     assert float(again) == pytest.approx(float(without), rel=1e-6)
-    assert float(task.losses(network, batch)["loss"]) != pytest.approx(float(without), rel=1e-3)
+    assert float(task.losses(network, batch, At())["loss"]) != pytest.approx(float(without), rel=1e-3)
 
 
 def test_outputs_have_one_row_a_slice_and_no_padding(task: SequenceTask) -> None:
@@ -257,7 +258,7 @@ def test_stacks_of_1_and_of_400_slices_train_and_predict(task: SequenceTask) -> 
     losses = []
     for _ in range(2):
         optimizer.zero_grad()
-        loss = task.losses(network, batch_of(task, rows))["loss"]
+        loss = task.losses(network, batch_of(task, rows), At())["loss"]
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
@@ -273,7 +274,7 @@ def test_it_overfits_four_stacks(task: SequenceTask) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(120):
         optimizer.zero_grad()
-        loss = task.losses(network, batch)["loss"]
+        loss = task.losses(network, batch, At())["loss"]
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.02
@@ -297,7 +298,7 @@ def test_nan_features_do_not_pass_silently(task: SequenceTask) -> None:
     batch = batch_of(task, [stack_row("a", 3)])
     batch["features"][0, 1, 0] = np.nan
     network = network_of(task)
-    assert torch.isnan(task.losses(network, batch)["loss"])
+    assert torch.isnan(task.losses(network, batch, At())["loss"])
     with torch.inference_mode():
         assert np.isnan(task.outputs(network, batch)["p_any"]).any()
 

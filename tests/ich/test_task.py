@@ -16,6 +16,7 @@ from medray.engine.device import to_device
 from medray.ich.classes import CLASSES
 from medray.ich.recipes import FOUR, FREE, RECIPES, any_backbone, ladder, recipe
 from medray.ich.task import IDENTIFIERS, SliceTask, head_square
+from medray.task import At
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -307,7 +308,7 @@ class Constant(nn.Module):
 
 def loss_and_gradient(task: SliceTask, logits: list[float], labels: list[list[float]]) -> tuple[float, list[float]]:
     network = Constant(logits)
-    loss = task.losses(network, labelled(labels))["loss"]
+    loss = task.losses(network, labelled(labels), At())["loss"]
     loss.backward()
     assert network.logits.grad is not None
     return loss.item(), network.logits.grad.tolist()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medray.task import At
 from miniature.patches import PatchTask
 
 
@@ -46,10 +47,10 @@ class AdversaryTask(PatchTask):
             "segmenter": self.make_optimizer(network.segmenter.parameters()),
         }
 
-    def losses_of(self, turn: str, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
         entropy = functional.binary_cross_entropy_with_logits
-        first, second = network(batch["voxels"], batch["mask"], turn)
-        if turn == "critic":
+        first, second = network(batch["voxels"], batch["mask"], at.turn)
+        if at.turn == "critic":
             return {"loss": entropy(first, torch.ones_like(first)) + entropy(second, torch.zeros_like(second))}
         drawn = entropy(first.float(), batch["mask"])
         return {"loss": drawn + self.adversary_weight * entropy(second, torch.ones_like(second)), "entropy": drawn}

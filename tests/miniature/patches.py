@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medray.task import Example, Task
+from medray.task import At, Example, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,13 @@ class PatchTask(Task):
         return 1
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        return self.train_examples(row, [rng])[0]
+
+    def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
         whole = self.example(row)
+        return [self._crop(whole, rng) for rng in rngs]
+
+    def _crop(self, whole: Example, rng: np.random.Generator) -> Example:
         start = [
             int(rng.integers(0, max(1, n - p + 1)))
             for n, p in zip(whole["voxels"].shape[1:], self.patch_DHW, strict=True)
@@ -73,7 +79,7 @@ class PatchTask(Task):
             nn.Conv3d(self.hidden, 1, 1),
         )  # fmt: skip
 
-    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
         return {"loss": functional.binary_cross_entropy_with_logits(network(batch["voxels"]).float(), batch["mask"])}
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:

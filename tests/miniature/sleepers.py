@@ -19,7 +19,7 @@ from torch import nn
 
 from medray.engine.samples import Rows, read_index
 from medray.shards.store import Store
-from medray.task import Example, Task
+from medray.task import At, Example, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Sleeper(Task):
     def network(self) -> nn.Module:
         return nn.Linear(1, 1)
 
-    def losses(self, network: Any, batch: Any) -> Any: ...
+    def losses(self, network: Any, batch: Any, at: At) -> Any: ...
 
     def outputs(self, network: Any, batch: Any) -> Any: ...
 

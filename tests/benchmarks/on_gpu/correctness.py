@@ -91,7 +91,7 @@ def half_precision(dry: bool, until: float) -> dict[str, Any]:
     device = device_of(dry)
     task = small(dry, precision="fp16", clip_norm=1.0, accumulate=2, ema_decay=0.9)
     trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
-    trainer.model.train()
+    trainer.train()
     batches = [to_device(b, device, task.host) for b in noise(task)]
     for step in range(8):
         trainer.step(batches[step % 4], 0, step, 100)
@@ -140,13 +140,13 @@ def resumed_sequence(dry: bool, until: float) -> dict[str, Any]:
     for stop in (False, True):
         torch.manual_seed(0)
         trainer = Trainer(task, task.network().to(device), device)
-        trainer.model.train()
+        trainer.train()
         for step in range(4):
             if stop and step == 2:
                 state = trainer.state()
                 torch.manual_seed(7)
                 trainer = Trainer(task, task.network().to(device), device)
-                trainer.model.train()
+                trainer.train()
                 trainer.load(state)
             trainer.step(batches[step % len(batches)], 0, step, 100)
         ends.append(weights(trainer))
@@ -187,7 +187,7 @@ def precisions(dry: bool, until: float) -> dict[str, Any]:
         task = small(dry, precision=precision, learning_rate=1e-3)
         torch.manual_seed(0)
         trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
-        trainer.model.train()
+        trainer.train()
         batches = [
             to_device(b, device, task.host) for b in batches_of(task, slices(8 * task.batch_size, task.size_px), True)
         ]

@@ -96,7 +96,7 @@ def stream_and_step(dry: bool, until: float) -> dict[str, Any]:
                 found[name] = {"stream": rate(alone, task.batch_size, seconds)}
             step = engine(dry, task)["images_per_s"]
             trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
-            trainer.model.train()
+            trainer.train()
             with contextlib.closing(on_device(stream(task, plan, resources), device, task.host)) as batches:
                 steps = (trainer.step(batch, 0, number, 10_000) for number, batch in enumerate(batches))
                 both = rate(steps, task.batch_size, seconds)

@@ -52,7 +52,7 @@ def sequence(dry: bool, until: float) -> dict[str, Any]:
     if not dry:
         torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(task, task.network().to(device), device)
-    trainer.model.train()
+    trainer.train()
     batches = on_device(itertools.cycle(batches_of(task, stacks(32, features), True)), device, task.host)
     rate = measure(dry, lambda n: trainer.step(next(batches), 0, n, 1000), task.batch_size)
     batches.close()

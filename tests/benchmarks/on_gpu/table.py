@@ -46,7 +46,7 @@ def engine(
     device = device_of(dry)
     with mock.patch.object(torch.Tensor, "is_cuda", not dry if fused else False):  # what decides on fused kernels
         trainer = Trainer(task, laid_out(task.network().to(device), layout), device, compiled=compiled)
-    trainer.model.train()
+    trainer.train()
     ready = [to_device(batch, device, task.host, layout == "channels-last") for batch in noise(task, 2)]
     if not dry:
         torch.cuda.reset_peak_memory_stats()

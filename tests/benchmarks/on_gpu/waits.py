@@ -25,7 +25,7 @@ def synchronisations(dry: bool, until: float) -> dict[str, Any]:
     for kind, (task, rows) in tried.items():
         task = replace(task, clip_norm=1.0, ema_decay=0.99)
         trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
-        trainer.model.train()
+        trainer.train()
         ready = itertools.cycle(batches_of(task, rows, True)[:1])
         batches = on_device(ready, device, task.host)
         for step in range(4):  # constants are copied, kernels chosen, memory asked for
@@ -52,7 +52,7 @@ def idle_share(dry: bool, until: float) -> dict[str, Any]:
     for backbone, size_px, batch_size in models:
         task = slice_task(backbone, size_px, batch_size)
         trainer = Trainer(task, laid_out(task.network().to(device), "channels-last"), device)
-        trainer.model.train()
+        trainer.train()
         torch.backends.cudnn.benchmark = True
         batches = on_device(itertools.cycle(noise(task)), device, task.host)
         for step in range(8):
