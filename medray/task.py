@@ -129,8 +129,13 @@ class Task(ABC):
 
     def times_per_epoch(self, index: pd.DataFrame) -> np.ndarray:
         """(rows,) how often an epoch sees each training row, above 0: at 3 three times, at 0.5 every other epoch does.
-        Other than 1, probabilities need recalibration."""
+        ``tasks.sampling.balanced`` gives equal parts of an epoch to strata, and a fixed number of steps."""
         return np.ones(len(index))
+
+    def keeps_inner(self, index: pd.DataFrame) -> bool:
+        """Whether a tenth of the patients is not trained on even where nothing is monitored on them. By default where rows
+        are seen more or less often than others: probabilities then need recalibration on rows that are not."""
+        return bool((self.times_per_epoch(index) != 1).any())
 
     def in_epoch(self: SomeTask, epoch: int) -> SomeTask:
         """The task that makes the training examples of an epoch (from 0). All else, evaluation too, stays with the whole

@@ -67,7 +67,7 @@ def fold_run(
     given = index["inner"].to_numpy()[train] if "inner" in index else np.zeros(len(train), dtype=bool)
     if given.any():  # of given lists: the validation list
         train, inner = train[~given], train[given]
-    elif options.monitor == "inner" or (task.times_per_epoch(index.iloc[train]) != 1).any():
+    elif options.monitor == "inner" or task.keeps_inner(index.iloc[train]):
         inner = _inner_rows(index.iloc[train], labels, task.seed)
         train, inner = np.delete(train, inner), train[inner]
     learned, share = _copies(task.times_per_epoch(index.iloc[train]), task.examples_per_row)
