@@ -17,7 +17,7 @@ class Case:
 
     task: Task
     rows: list[Row]  # four of the shards
-    labels: tuple[str, ...] = ()  # label columns of a row, where a missing one is masked out
+    labels: tuple[str, ...] = ()  # label columns of a row, masks too, where a missing one is masked out
     names: tuple[str, ...] = ()  # label columns of the outputs; p_<name> are the probabilities
     expected: Callable[[Row], list[float]] = lambda row: []  # a row's labels in the outputs
     floor: float = 0.1  # below it, its loss on four examples says that they have been learned by heart
@@ -27,3 +27,5 @@ class Case:
     known: tuple[str, ...] = ("backbone",)  # fields that its identity must tell
     derived: tuple[Callable[..., dict[str, Any]], ...] = ()
     """(task, network, batch) → columns: what else is computed from finished networks, such as pooled features."""
+    unknown: str = ""
+    """Column of the outputs that is NaN where the labels are missing; where not given, the last of ``names``."""

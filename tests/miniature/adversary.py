@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medray.task import At
-from miniature.patches import PatchTask
+from miniature.patches import PatchTask, entropy_of_known
 
 
 class WithCritic(nn.Module):
@@ -28,7 +27,7 @@ class WithCritic(nn.Module):
             assert mask is not None
             with torch.no_grad():
                 drawn = self.segmenter(voxels).sigmoid()
-            return self.critic(torch.cat([voxels, mask], 1)), self.critic(torch.cat([voxels, drawn], 1))
+            return self.critic(torch.cat([voxels, mask.nan_to_num()], 1)), self.critic(torch.cat([voxels, drawn], 1))
         logits = self.segmenter(voxels)
         return (logits, self.critic(torch.cat([voxels, logits.sigmoid()], 1))) if turn else logits
 
@@ -48,9 +47,11 @@ class AdversaryTask(PatchTask):
         }
 
     def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
-        entropy = functional.binary_cross_entropy_with_logits
+        known = ~batch["mask"].isnan()
+        volumes = known.flatten(1).any(1, keepdim=True)  # whose mask somebody has drawn
         first, second = network(batch["voxels"], batch["mask"], at.turn)
+        true, false = torch.ones_like(second), torch.zeros_like(second)
         if at.turn == "critic":
-            return {"loss": entropy(first, torch.ones_like(first)) + entropy(second, torch.zeros_like(second))}
-        drawn = entropy(first.float(), batch["mask"])
-        return {"loss": drawn + self.adversary_weight * entropy(second, torch.ones_like(second)), "entropy": drawn}
+            return {"loss": entropy_of_known(first, true, volumes, at) + entropy_of_known(second, false, volumes, at)}
+        drawn = entropy_of_known(first, batch["mask"], known, at)
+        return {"loss": drawn + self.adversary_weight * entropy_of_known(second, true, volumes, at), "entropy": drawn}

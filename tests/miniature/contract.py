@@ -27,7 +27,16 @@ def volume_row(number: int) -> Row:
 
 def volumes(task: PatchTask, floor: float) -> Case:
     rows = [volume_row(number) for number in range(4)]
-    return Case(task, rows, floor=floor, image="voxels", keeps_shape=False, known=("crops", "hidden"))
+    return Case(
+        task,
+        rows,
+        floor=floor,
+        image="voxels",
+        keeps_shape=False,
+        known=("crops", "hidden"),
+        labels=("mask",),
+        unknown="dice",
+    )
 
 
 CASES = {

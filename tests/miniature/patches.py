@@ -14,6 +14,16 @@ from torch.nn import functional
 
 from medray.task import At, Example, Task
 
+UNKNOWN = 255
+"""In a mask: nobody has drawn here."""
+
+
+def entropy_of_known(logits: Tensor, target: Tensor, known: Tensor, at: At) -> Tensor:
+    """Cross-entropy, its mean over what is known in the batches of all workers together. All of one shape."""
+    each = functional.binary_cross_entropy_with_logits(logits.float(), target.nan_to_num(), reduction="none")
+    count = at.sum_over_workers(known.sum().float()).clamp(min=1)
+    return (each * known).sum() * at.workers / count
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchTask(Task):
@@ -59,7 +69,8 @@ class PatchTask(Task):
 
     def example(self, row: Mapping[str, Any]) -> Example:
         shape = tuple(row["shape_DHW"])
-        own = np.frombuffer(row["mask"], np.uint8).reshape(shape)
+        known = row["mask"] is not None
+        own = np.frombuffer(row["mask"], np.uint8).reshape(shape) if known else np.full(shape, UNKNOWN, np.uint8)
         voxels = np.frombuffer(row["voxels"], np.float32).reshape(shape)
         size = tuple(
             max(p, round(n * s / self.spacing_mm))
@@ -69,7 +80,7 @@ class PatchTask(Task):
             "volume_id": row["volume_id"],
             "patient_id": row["patient_id"],
             "voxels": _resampled(voxels, size)[None],
-            "mask": (_resampled(own.astype(np.float32), size) > 0.5).astype(np.float32)[None],
+            "mask": np.where(known, _resampled(own.astype(np.float32), size) > 0.5, np.nan).astype(np.float32)[None],
             "own_mask": own,
         }
 
@@ -80,7 +91,7 @@ class PatchTask(Task):
         )  # fmt: skip
 
     def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
-        return {"loss": functional.binary_cross_entropy_with_logits(network(batch["voxels"]).float(), batch["mask"])}
+        return {"loss": entropy_of_known(network(batch["voxels"]), batch["mask"], ~batch["mask"].isnan(), at)}
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         from monai.inferers import sliding_window_inference  # takes seconds, which a reading process need not spend
@@ -90,13 +101,16 @@ class PatchTask(Task):
         assert isinstance(logits, Tensor)
         back = functional.interpolate(logits.float(), size=own.shape[1:], mode="trilinear", align_corners=False)
         found = (back[:, 0] > 0).to(torch.uint8).cpu().numpy()
-        overlap = 2 * (found & own).sum((1, 2, 3)) / np.maximum(1, found.sum((1, 2, 3), int) + own.sum((1, 2, 3), int))
+        inside = own == 1
+        overlap = (
+            2 * (found & inside).sum((1, 2, 3)) / np.maximum(1, found.sum((1, 2, 3), int) + inside.sum((1, 2, 3), int))
+        )
         masks = np.array([mask.tobytes() for mask in found], dtype=object)
         return {
             "volume_id": np.asarray(batch["volume_id"]),
             "patient_id": np.asarray(batch["patient_id"]),
             "mask": masks,
-            "dice": overlap,
+            "dice": np.where((own == UNKNOWN).any((1, 2, 3)), np.nan, overlap),
         }
 
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
