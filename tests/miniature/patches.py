@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medray.task import Example, Task
+from medray.tasks.task import Example, Task
 
 
 @dataclass(frozen=True, kw_only=True)
