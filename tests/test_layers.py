@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_every_file_is_in_a_room() -> None:
     assert [path.name for path in FILES if path.parent == PACKAGE / "systems"] == ["__init__.py"]
     assert {"ich", "chest"} <= SYSTEMS
     assert all((PACKAGE / "systems" / name / "task.py").exists() for name in SYSTEMS)
+
+
+def test_imports_run_in_no_circle() -> None:
+    """Within functions and for types only, too: a circle there is one that was hidden."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    needs = {
+        name: {found if found in modules else found.rpartition(".")[0] for found in imports(path.read_text())}
+        & {*modules}
+        for name, path in modules.items()
+    }
+    assert len(list(graphlib.TopologicalSorter(needs).static_order())) == len(modules)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ Score = Callable[[Any, Sequence[Outputs]], dict[str, float]]
 class System:
     """How a system reads its files and labels."""
 
-    name: str
     classes: Sequence[str]  # label columns of the shards
     source: Source
     read_labels: Callable[[str], Any]

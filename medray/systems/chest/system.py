@@ -19,7 +19,6 @@ def read_labels_alone(uri: str) -> Labels:
 
 
 FILMS = System(
-    name="chest",
     classes=FINDINGS,
     source=Radiograph(),
     read_labels=read_labels,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from medray.imaging.resize import resize
-
-Views = Literal["centre", "flip", "ten"]
 
 
 def resized(image: np.ndarray, resize_px: int) -> np.ndarray:

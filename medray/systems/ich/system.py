@@ -14,7 +14,6 @@ from medray.systems.ich.source import HeadCT
 from medray.tasks.system import Searched, System
 
 HEAD_CT = System(
-    name="ich",
     classes=CLASSES,
     source=HeadCT(),
     read_labels=read_labels,
