@@ -17,15 +17,13 @@ from typing import Literal, cast
 import tyro
 
 from medray.engine.job.claim import claim_each
-from medray.engine.job.cost import spent
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options, flags_over, run_job
-from medray.engine.job.plan import show_plan
+from medray.engine.job.plan import show_plan, spent
 from medray.engine.job.progress import say
 from medray.engine.job.tracking import finish, track_run
-from medray.engine.train.finished import finished_run
+from medray.engine.train.checkpoint import finished_run, write_initial
 from medray.engine.train.fit import fit
-from medray.engine.train.initial import write_initial
 from medray.engine.train.sweep import cross_validation, inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
 from medray.shards.store import Store

@@ -19,7 +19,7 @@ from medray.engine.derive.predict import reasons_kept, scan_here
 from medray.engine.job.claim import claim
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import Progress, say, warn
-from medray.engine.train.finished import finished_job, finished_run, only_folder
+from medray.engine.train.checkpoint import finished_job, finished_run, only_folder
 from medray.nn.backbone import Backbone
 from medray.shards.digest import digest
 from medray.shards.store import Store

@@ -18,7 +18,7 @@ from medray.engine.derive.predict import SET_ASIDE, decoded_groups, outputs_of, 
 from medray.engine.job.claim import claim
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import Progress, say, warn
-from medray.engine.train.finished import finished_job, finished_run
+from medray.engine.train.checkpoint import finished_job, finished_run
 from medray.shards.digest import digest
 from medray.shards.inventory import set_aside
 from medray.shards.names import file_name

@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import constants, hf_hub_download
 from torch import Tensor
 
-from medray.engine.train.initial import write_initial
+from medray.engine.train.checkpoint import write_initial
 from medray.nn.backbone import Backbone, first_line
 from medray.nn.weights import WeightsWarning, load_weights
 from medray.shards.store import Store

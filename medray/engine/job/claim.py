@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from medray.engine.train import initial
+from medray.engine.train import checkpoint
 from medray.shards.store import Store
 
 _NAME = "config.json"
@@ -26,7 +26,7 @@ def claim(out: Store, configuration: dict[str, Any], begun: bool = True) -> None
     if found == wanted:
         return
     if found is None or not begun:
-        out.delete(initial.NAME)  # of the weights that the other configuration starts from
+        out.delete(checkpoint.INITIAL)  # of the weights that the other configuration starts from
         out.write_json(_NAME, wanted)
         return
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))

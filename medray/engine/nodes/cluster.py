@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass, replace
 
 import ray
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 
 from medray.engine.job.progress import say
 from medray.engine.nodes.awaited import grows, say_what_is_awaited
-from medray.engine.nodes.idle import keep_nodes_free
 
 _ERROR = re.compile(r"(?:^|[\s.])(\w*Error|\w*Exception|StopRun|Unreadable)(?:: (.*)|$)")
 _KINDS_THAT_EXPLAIN_THEMSELVES = {"StopRun", "Unreadable", "ValueError", "OutOfMemoryError", "OSError", "RuntimeError"}
@@ -221,3 +221,12 @@ def last_error(text: str) -> tuple[str, str]:
         if found := _ERROR.search(line):
             return found[1], found[2] or ""
     return "", lines[-1] if lines else ""
+
+
+def keep_nodes_free() -> None:
+    """Start Ray Data's coordinator here, on the driver's node. Called once, before the first run.
+
+    It is a detached actor that Ray starts on the node of whoever needs it first. Where that is a GPU node (of the first
+    run's controller), the node is never idle again and is paid for until ``ray down``. Seen with Ray 2.60.
+    """
+    get_or_create_autoscaling_coordinator()

@@ -23,7 +23,7 @@ from medray.engine.data.samples import WINDOW_BATCHES, EvaluationPlan, Rows, Tra
 from medray.engine.data.stream import stream
 from medray.engine.nodes.changing import depends_on_workers, synchronized
 from medray.engine.nodes.cluster import quiet_data
-from medray.engine.train import checkpoint, initial
+from medray.engine.train import checkpoint
 from medray.engine.train.device import Late, check_gpu, on_device
 from medray.engine.train.execution import execution
 from medray.engine.train.glimpse import NAME as GLIMPSE
@@ -295,7 +295,7 @@ class Worker:
         state = checkpoint.latest(self.run.store.sub("checkpoints"))
         if state is None:
             if self.run.initial is not None:
-                self.trainer.begin_from(checkpoint.read_weights(self.run.initial, initial.NAME))
+                self.trainer.begin_from(checkpoint.read_weights(self.run.initial, checkpoint.INITIAL))
             return
         if state["identity"] != json.dumps(self.task.identity()):
             raise StopRun(f"run {self.run.name}: its checkpoints are of other hyper-parameters; choose another --out")

@@ -11,7 +11,7 @@ import pandas as pd
 from medray.engine.data.samples import Rows
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
-from medray.engine.train.initial import write_initial
+from medray.engine.train.checkpoint import write_initial
 from medray.engine.train.run import Run
 from medray.shards.folds import assign_folds
 from medray.shards.store import Store

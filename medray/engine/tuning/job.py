@@ -12,7 +12,7 @@ import tyro
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.progress import say
-from medray.engine.train.initial import write_initial
+from medray.engine.train.checkpoint import write_initial
 from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search, claim_search, show_search
 from medray.engine.tuning.space import Dimension, parse_space

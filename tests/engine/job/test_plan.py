@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medray.engine.data.samples import Rows
-from medray.engine.job.cost import gpu_hours, planned, spent
+from medray.engine.job.plan import gpu_hours, planned, spent
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.run import Run
 from medray.shards.store import Store
