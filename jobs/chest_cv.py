@@ -16,27 +16,25 @@ from typing import Literal, cast
 
 import tyro
 
-from medray.chest import recipes
-from medray.chest.classes import FINDINGS
-from medray.chest.readers import on_films, read_reader
-from medray.chest.report import write_report
-from medray.chest.results import conclude, flat, summary
-from medray.chest.source import Radiograph
-from medray.chest.system import FILMS, FILMS_BY_FOLDS
-from medray.chest.task import FilmTask
-from medray.engine.claim import claim_each
-from medray.engine.cost import spent
-from medray.engine.dataset import Dataset
-from medray.engine.finished import finished_run
-from medray.engine.fit import fit
-from medray.engine.initial import write_initial
-from medray.engine.options import Options, flags_over, run_job
-from medray.engine.plan import show_plan
-from medray.engine.progress import say
-from medray.engine.sweep import cross_validation, inner_predictions, out_of_fold
-from medray.engine.tracking import finish, track_run
+from medray.engine.job.claim import claim_each
+from medray.engine.job.dataset import Dataset
+from medray.engine.job.options import Options, flags_over, run_job
+from medray.engine.job.plan import show_plan, spent
+from medray.engine.job.progress import say
+from medray.engine.job.tracking import finish, track_run
+from medray.engine.train.checkpoint import finished_run, write_initial
+from medray.engine.train.fit import fit
+from medray.engine.train.sweep import cross_validation, inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
 from medray.shards.store import Store
+from medray.systems.chest import recipes
+from medray.systems.chest.classes import FINDINGS
+from medray.systems.chest.readers import on_films, read_reader
+from medray.systems.chest.report import write_report
+from medray.systems.chest.results import conclude, flat, summary
+from medray.systems.chest.source import Radiograph
+from medray.systems.chest.system import FILMS, FILMS_BY_FOLDS
+from medray.systems.chest.task import FilmTask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,19 +15,19 @@ from typing import Annotated, cast
 
 import tyro
 
-from medray.chest.answers import Films, ask_film, read_parts, trained_on, write_answers, write_part
-from medray.chest.explain import check_targets
-from medray.chest.localise import read_boxes
-from medray.chest.source import Radiograph
-from medray.chest.task import FilmTask
-from medray.engine.claim import claim
-from medray.engine.digest import digest
-from medray.engine.finished import finished_job, finished_run, only_folder
-from medray.engine.options import run_job
-from medray.engine.predict import reasons_kept, scan_here
-from medray.engine.progress import Progress, say, warn
+from medray.engine.derive.predict import reasons_kept, scan_here
+from medray.engine.job.claim import claim
+from medray.engine.job.options import run_job
+from medray.engine.job.progress import Progress, say, warn
+from medray.engine.train.checkpoint import finished_job, finished_run, only_folder
 from medray.nn.backbone import Backbone
+from medray.shards.digest import digest
 from medray.shards.store import Store
+from medray.systems.chest.answers import Films, ask_film, read_parts, trained_on, write_answers, write_part
+from medray.systems.chest.explain import check_targets
+from medray.systems.chest.localise import read_boxes
+from medray.systems.chest.source import Radiograph
+from medray.systems.chest.task import FilmTask
 
 FILMS_PER_PART = 32
 

@@ -5,8 +5,8 @@
 Where the labels come with lists, trials train on the training list and are compared on the validation list.
 """
 
-from medray.chest.system import FILMS, SEARCH
 from medray.engine.tuning.job import tune
+from medray.systems.chest.system import FILMS, SEARCH
 
 
 def start() -> None:

@@ -13,8 +13,8 @@ import sys
 from dataclasses import dataclass
 
 from medray.engine.doctor.examine import examine
-from medray.engine.options import run_job
-from medray.engine.progress import say
+from medray.engine.job.options import run_job
+from medray.engine.job.progress import say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,30 +16,29 @@ from typing import Literal
 
 import tyro
 
-from medray.engine.claim import claim_each
-from medray.engine.cost import spent
-from medray.engine.dataset import Dataset
-from medray.engine.embed import embed, read_features
-from medray.engine.fit import fit
-from medray.engine.initial import write_initial
-from medray.engine.options import Options, flags_over, run_job
-from medray.engine.plan import show_plan
-from medray.engine.progress import say
-from medray.engine.sweep import cross_validation, cross_validation_on_features, out_of_fold
-from medray.engine.tracking import finish, track_run
-from medray.ich import recipes
-from medray.ich.classes import CLASSES
-from medray.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
-from medray.ich.method import Predicted
-from medray.ich.pipeline import Pipeline, folder, phantoms, plan
-from medray.ich.report import write_report
-from medray.ich.results import conclude, flat, summary
-from medray.ich.sequence import SequenceTask
-from medray.ich.source import HeadCT
-from medray.ich.system import HEAD_CT
-from medray.ich.task import SliceTask
+from medray.engine.derive.embed import embed, read_features
+from medray.engine.job.claim import claim_each
+from medray.engine.job.dataset import Dataset
+from medray.engine.job.options import Options, flags_over, run_job
+from medray.engine.job.plan import show_plan, spent
+from medray.engine.job.progress import say
+from medray.engine.job.tracking import finish, track_run
+from medray.engine.train.checkpoint import write_initial
+from medray.engine.train.fit import fit
+from medray.engine.train.sweep import cross_validation, cross_validation_on_features, out_of_fold
 from medray.imaging.phantom import PhantomSpec
 from medray.shards.store import Store
+from medray.systems.ich import recipes
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
+from medray.systems.ich.method import Predicted
+from medray.systems.ich.pipeline import Pipeline, folder, phantoms, plan
+from medray.systems.ich.report import write_report
+from medray.systems.ich.results import conclude, flat, summary
+from medray.systems.ich.sequence import SequenceTask
+from medray.systems.ich.source import HeadCT
+from medray.systems.ich.system import HEAD_CT
+from medray.systems.ich.task import SliceTask
 
 DEMO = PhantomSpec(patients=160, matrix_px=128, slices=(18, 22))
 

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from medray.engine.claim import claim
-from medray.engine.digest import digest
-from medray.engine.finished import finished_job, finished_run
-from medray.engine.options import run_job
-from medray.engine.predict import SET_ASIDE, decoded_groups, outputs_of, reasons_kept, scan_here
-from medray.engine.progress import Progress, say, warn
-from medray.ich.external import bleeding_slices, counted, read_truth, score_external, summary
-from medray.ich.inventory import assemble
-from medray.ich.montage import draw_study
-from medray.ich.new_studies import (
+from medray.engine.derive.predict import SET_ASIDE, decoded_groups, outputs_of, reasons_kept, scan_here
+from medray.engine.job.claim import claim
+from medray.engine.job.options import run_job
+from medray.engine.job.progress import Progress, say, warn
+from medray.engine.train.checkpoint import finished_job, finished_run
+from medray.shards.digest import digest
+from medray.shards.inventory import set_aside
+from medray.shards.names import file_name
+from medray.shards.store import Store
+from medray.systems.ich.external import bleeding_slices, counted, read_truth, score_external, summary
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.montage import draw_study
+from medray.systems.ich.new_studies import (
     TRAINED_ON_PHANTOMS,
     Members,
     images_of,
@@ -33,12 +36,9 @@ from medray.ich.new_studies import (
     submission,
     write_part,
 )
-from medray.ich.sequence import SequenceTask
-from medray.ich.study import study_table
-from medray.ich.task import SliceTask
-from medray.shards.inventory import set_aside
-from medray.shards.names import file_name
-from medray.shards.store import Store
+from medray.systems.ich.sequence import SequenceTask
+from medray.systems.ich.study import study_table
+from medray.systems.ich.task import SliceTask
 
 
 @dataclass(frozen=True, kw_only=True)

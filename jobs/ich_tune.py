@@ -8,7 +8,7 @@ Shards and folds are those of ich_cv.py with the same --out. Run the same comman
 """
 
 from medray.engine.tuning.job import tune
-from medray.ich.system import HEAD_CT, PHANTOM_SEARCH, SEARCH
+from medray.systems.ich.system import HEAD_CT, PHANTOM_SEARCH, SEARCH
 
 
 def start() -> None:

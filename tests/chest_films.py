@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from medray.chest.classes import FINDINGS
+from medray.systems.chest.classes import FINDINGS
 
 
 def noise(seed: int = 0, rows: int = 48, columns: int = 40) -> np.ndarray:

@@ -15,8 +15,8 @@ import medray.engine  # noqa: F401  # before any test: it sets what Ray reads wh
 from medray.imaging.phantom import PhantomSet, PhantomSpec, write_phantoms
 
 if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
-    from medray.engine.prepare import Prepared
-    from medray.ich.task import SliceTask
+    from medray.engine.data.prepare import Prepared
+    from medray.systems.ich.task import SliceTask
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -53,7 +53,7 @@ def local_ray() -> Iterator[None]:
     """Ray on this machine, for a whole test session."""
     import ray
 
-    from medray.engine.cluster import connect
+    from medray.engine.nodes.cluster import connect
 
     connect()
     yield
@@ -63,13 +63,13 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The phantoms' shards, inventory and three folds; read-only."""
-    from medray.engine.prepare import prepare
-    from medray.ich.classes import CLASSES
-    from medray.ich.inventory import assemble
-    from medray.ich.labels import read_labels
-    from medray.ich.source import HeadCT
+    from medray.engine.data.prepare import prepare
     from medray.shards.pseudonym import Pseudonyms
     from medray.shards.store import Store
+    from medray.systems.ich.classes import CLASSES
+    from medray.systems.ich.inventory import assemble
+    from medray.systems.ich.labels import read_labels
+    from medray.systems.ich.source import HeadCT
 
     out, private = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private")
     dicom = Store(phantoms.folder / "dicom")
@@ -94,7 +94,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_task() -> SliceTask:
     """Learns next to nothing, in a second an epoch."""
-    from medray.ich.task import SliceTask
+    from medray.systems.ich.task import SliceTask
 
     return SliceTask(
         backbone="test_resnet", pretrained=False, size_px=32, epochs=3, batch_size=8, learning_rate=3e-3, dropout=0.2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from medray.task import Task
+from medray.tasks.task import Task
 
 Row = dict[str, object]
 

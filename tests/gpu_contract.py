@@ -14,11 +14,11 @@ import pytest
 import torch
 from fake_gpu import CPU, GPU, fake_gpu, moved
 
-from medray.engine.device import to_device
-from medray.engine.outputs import evaluate
-from medray.engine.predict import outputs_of
-from medray.engine.step import Trainer
-from medray.task import Task
+from medray.engine.derive.predict import outputs_of
+from medray.engine.train.device import to_device
+from medray.engine.train.outputs import evaluate
+from medray.engine.train.step import Trainer
+from medray.tasks.task import Task
 
 Row = Any
 
@@ -42,7 +42,7 @@ def steps_wait_for_nothing(task: Task, rows: Sequence[Row]) -> None:
     """Steps with everything on that a recipe may have on, the last one at the end of an epoch."""
     task = replace(task, precision="fp32", clip_norm=1.0, ema_decay=0.9, accumulate=1)
     batch = task.collate([task.train_example(row, np.random.default_rng(i)) for i, row in enumerate(rows)])
-    with mock.patch("medray.engine.step.Late", NeverReady):
+    with mock.patch("medray.engine.train.step.Late", NeverReady):
         with fake_gpu():
             trainer = Trainer(task, moved(task.network()), GPU)
             trainer.step(to_device(batch, GPU, task.host), 0, 0, 3)  # constants are copied once
@@ -68,7 +68,7 @@ def outputs_are_those_of_a_cpu(task: Task, rows: Sequence[Row], derive: Callable
     size = task.evaluation_batch
     batches = [task.collate([task.example(row) for row in rows[i : i + size]]) for i in range(0, len(rows), size)]
     expected = evaluate(task, network, batches, CPU, outputs=outputs)
-    with mock.patch("medray.engine.outputs.on_device", _on_device), fake_gpu():
+    with mock.patch("medray.engine.train.outputs.on_device", _on_device), fake_gpu():
         found = evaluate(task, moved(copy.deepcopy(network)), batches, GPU, outputs=outputs)
         assert task.metrics(found) == pytest.approx(task.metrics(expected), nan_ok=True)
     for name in expected:
@@ -80,6 +80,6 @@ def outputs_are_those_of_a_cpu(task: Task, rows: Sequence[Row], derive: Callable
 
 
 def new_files_are_predicted(task: Task, rows: Sequence[Row]) -> None:
-    with mock.patch("medray.engine.outputs.on_device", _on_device), fake_gpu():
+    with mock.patch("medray.engine.train.outputs.on_device", _on_device), fake_gpu():
         table = outputs_of(task, moved(task.network()), rows)
     assert table[task.id_column].nunique() == len(table) >= len(rows)

@@ -30,20 +30,20 @@ from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from medray.engine.cluster import Resources, connect
-from medray.engine.fit import fit
+from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.job.options import Options
 from medray.engine.nodes import notice
-from medray.engine.options import Options
-from medray.engine.prepare import Prepared, prepare
-from medray.engine.run import Run
-from medray.engine.sweep import cross_validation
-from medray.ich.classes import CLASSES
-from medray.ich.inventory import assemble
-from medray.ich.labels import read_labels
-from medray.ich.source import HeadCT
-from medray.ich.task import SliceTask
+from medray.engine.nodes.cluster import Resources, connect
+from medray.engine.train.fit import fit
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import cross_validation
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.labels import read_labels
+from medray.systems.ich.source import HeadCT
+from medray.systems.ich.task import SliceTask
 
 SMALL = {"object_store_memory": 80_000_000}
 DEADLINE_SECONDS = 20

@@ -12,7 +12,7 @@ import pytest
 from conftest import JOBS, load
 
 import medray.engine.tuning.job
-from medray.engine.options import flags_over
+from medray.engine.job.options import flags_over
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in JOBS.glob("*.py"))

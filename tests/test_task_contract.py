@@ -16,10 +16,10 @@ import torch
 from contract_case import Case, Row
 from gpu_contract import new_files_are_predicted, outputs_are_those_of_a_cpu, steps_wait_for_nothing
 
-from medray.engine.device import to_device
-from medray.engine.outputs import evaluate
-from medray.engine.step import gradients_for
-from medray.task import At, Task
+from medray.engine.train.device import to_device
+from medray.engine.train.outputs import evaluate
+from medray.engine.train.step import gradients_for
+from medray.tasks.task import At, Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -28,7 +28,8 @@ CPU = torch.device("cpu")
 def cases() -> dict[str, Callable[[], Case]]:
     """A system's tests hold a contract.py with its cases."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*/contract.py")):
+    tests = Path(__file__).parent
+    for path in sorted([*tests.glob("*/contract.py"), *tests.glob("systems/*/contract.py")]):
         system = path.parent.name
         spec = importlib.util.spec_from_file_location(f"contract_of_{system}", path)
         assert spec is not None
@@ -43,7 +44,7 @@ CASES = cases()
 
 
 def test_every_system_has_cases() -> None:
-    systems = {path.parent.name for path in (Path(__file__).parents[1] / "medray").glob("*/task.py")}
+    systems = {path.parent.name for path in (Path(__file__).parents[1] / "medray" / "systems").glob("*/task.py")}
     assert systems <= {name.split("-")[0] for name in CASES}
     assert len(systems) >= 2
 

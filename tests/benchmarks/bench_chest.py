@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medray.chest.classes import FINDINGS
-from medray.chest.explain import explain, overlay
-from medray.chest.inventory import assemble
-from medray.chest.labels import read_labels
-from medray.chest.recipes import recipe
-from medray.chest.scores import score
-from medray.chest.source import Radiograph
 from medray.imaging.radiograph import read_film
+from medray.systems.chest.classes import FINDINGS
+from medray.systems.chest.explain import explain, overlay
+from medray.systems.chest.inventory import assemble
+from medray.systems.chest.labels import read_labels
+from medray.systems.chest.recipes import recipe
+from medray.systems.chest.scores import score
+from medray.systems.chest.source import Radiograph
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "chest_xray"
 FILMS, PATIENTS = 25_596, 2_797  # of the official test list

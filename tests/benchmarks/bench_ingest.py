@@ -45,9 +45,9 @@ class Flags:
 
 
 def plan(folder: str, batch_size: int = BATCH, epochs: int = 50) -> tuple[Any, Any]:
-    from medray.engine.samples import TrainingPlan, read_index
-    from medray.ich.task import SliceTask
+    from medray.engine.data.samples import TrainingPlan, read_index
     from medray.shards.store import Store
+    from medray.systems.ich.task import SliceTask
 
     rows, _ = read_index(Store(folder), ["slice_id"])
     task = SliceTask(pretrained=False, size_px=SIZE_PX, batch_size=batch_size)
@@ -65,7 +65,7 @@ class Windows:
         return len(self.units)
 
     def __getitem__(self, number: int) -> list[dict[str, Any]]:
-        from medray.engine.rows import read_unit
+        from medray.engine.data.rows import read_unit
 
         return list(read_unit(self.task, self.plan, self.units[number]))
 
@@ -79,8 +79,8 @@ def with_loader(folder: str, batch_size: int = BATCH) -> Generator[dict[str, Any
 
 
 def with_ray(folder: str) -> Generator[dict[str, Any]]:
-    from medray.engine.cluster import spread
-    from medray.engine.stream import stream
+    from medray.engine.data.stream import stream
+    from medray.engine.nodes.cluster import spread
 
     task, samples = plan(folder)
     yield from stream(task, samples, spread(1, None, False))  # as a job on this cluster would
@@ -113,10 +113,10 @@ def measure(flags: Flags, count: int) -> dict[str, list[float]]:
     for _ in range(count - 1):
         cluster.add_node(**of_node)
     ray.init(address=cluster.address, logging_level="ERROR")
-    from medray.engine import shard
-    from medray.engine.cluster import quiet_data
-    from medray.ich.source import HeadCT
+    from medray.engine.data import shard
+    from medray.engine.nodes.cluster import quiet_data
     from medray.shards.store import Store
+    from medray.systems.ich.source import HeadCT
 
     quiet_data()
     source, found = HeadCT(), {"sharding": [], "ray": [], "loader": []}  # type: dict[str, list[float]]

@@ -15,15 +15,15 @@ import pyarrow as pa
 import tyro
 from bench_shard import Peak
 
-from medray.engine.cluster import Resources, connect
-from medray.engine.embed import STACKS_PER_GROUP, read_features
-from medray.engine.fit import fit
-from medray.engine.options import Options
-from medray.engine.sweep import cross_validation_on_features
-from medray.ich.classes import CLASSES, PROBABILITIES
-from medray.ich.features import INDEX_COLUMNS, STACK_SCHEMA, stack_index
-from medray.ich.sequence import SequenceTask
+from medray.engine.derive.embed import STACKS_PER_GROUP, read_features
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources, connect
+from medray.engine.train.fit import fit
+from medray.engine.train.sweep import cross_validation_on_features
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES, PROBABILITIES
+from medray.systems.ich.features import INDEX_COLUMNS, STACK_SCHEMA, stack_index
+from medray.systems.ich.sequence import SequenceTask
 
 STACKS_PER_FILE = 64
 

@@ -26,13 +26,13 @@ import pandas as pd
 import psutil
 import tyro
 
-from medray.engine import shard
-from medray.engine.cluster import connect
-from medray.ich.classes import CLASSES
-from medray.ich.inventory import assemble
-from medray.ich.source import HeadCT
+from medray.engine.data import shard
+from medray.engine.nodes.cluster import connect
 from medray.shards.part import Parts
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.source import HeadCT
 
 ROWS_PER_SHARD = 1024
 

@@ -26,13 +26,13 @@ import tyro
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medray.engine.device import autocast_dtype, to_device
-from medray.engine.layout import laid_out
-from medray.engine.step import Trainer
-from medray.ich.classes import CLASSES
-from medray.ich.task import SliceTask
+from medray.engine.train.device import autocast_dtype, to_device
+from medray.engine.train.layout import laid_out
+from medray.engine.train.step import Trainer
 from medray.shards.store import Store
-from medray.task import At
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.task import SliceTask
+from medray.tasks.task import At
 
 
 @dataclass

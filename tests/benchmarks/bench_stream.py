@@ -30,16 +30,16 @@ import ray.data
 import tyro
 from torch.utils.data import DataLoader
 
-from medray.engine.cluster import Resources, quiet_data
-from medray.engine.numbers import tasks
-from medray.engine.rows import read_unit
-from medray.engine.samples import TrainingPlan, read_index
-from medray.engine.stream import _Reader, stream
-from medray.ich.classes import CLASSES
-from medray.ich.source import HeadCT
-from medray.ich.task import SliceTask
+from medray.engine.data.numbers import tasks
+from medray.engine.data.rows import read_unit
+from medray.engine.data.samples import TrainingPlan, read_index
+from medray.engine.data.stream import _Reader, stream
+from medray.engine.nodes.cluster import Resources, quiet_data
 from medray.shards.store import Store
-from medray.task import Example
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.source import HeadCT
+from medray.systems.ich.task import SliceTask
+from medray.tasks.task import Example
 
 WARM_BATCHES = 10
 _began: list[float] = []  # of this process: when it began the batch that it reads

@@ -35,9 +35,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation
 
-from medray.chest.source import Radiograph
-from medray.ich.source import HeadCT
 from medray.imaging.phantom import PhantomSpec, write_phantoms
+from medray.systems.chest.source import Radiograph
+from medray.systems.ich.source import HeadCT
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -31,15 +31,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lost_nodes import cluster_environment
 from nodes_driver import Nodes, kinds_on, prepared_in, processes_of, wait_for
 
-from medray.engine.cluster import Resources, connect
-from medray.engine.fit import fit
-from medray.engine.options import Options
-from medray.engine.run import Run
-from medray.engine.sweep import cross_validation
-from medray.ich.classes import CLASSES
-from medray.ich.task import SliceTask
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources, connect
+from medray.engine.train.fit import fit
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import cross_validation
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.task import SliceTask
 
 EPOCHS = 4
 KINDS = ("a worker", "the controller's node", "the driver")

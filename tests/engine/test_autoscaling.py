@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = '''
 import json, time
 import ray
-from medray.engine.cluster import connect, spread
+from medray.engine.nodes.cluster import connect, spread
 
 connect()
 began, seen = time.monotonic(), {"gpu": 0, "cpu": 0}
@@ -233,7 +233,7 @@ awaited.FIRST_SECONDS, awaited.LOOK_SECONDS = 15.0, 1.0
 threading.Timer(60, os._exit, (3,)).start()
 warn, awaited.warn = awaited.warn, lambda line: (warn(line), os._exit(0))
 import ray
-from medray.engine.cluster import connect, spread
+from medray.engine.nodes.cluster import connect, spread
 
 connect()
 resources = spread(runs=5, workers=4, gpu=True, at_once=4)

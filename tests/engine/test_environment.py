@@ -78,7 +78,12 @@ def test_the_variables_are_set_before_ray_is_imported(name: str, seen: dict[str,
 
 def test_ray_is_imported_by_those_that_should(seen: dict[str, list[dict[str, str | None]]]) -> None:
     importing = {name for name, variables in seen.items() if variables}
-    expected = {"medray.engine.cluster", "medray.engine.doctor.examine", "medray.engine.tuning.tuner", "jobs/doctor.py"}
+    expected = {
+        "medray.engine.nodes.cluster",
+        "medray.engine.doctor.examine",
+        "medray.engine.tuning.tuner",
+        "jobs/doctor.py",
+    }
     assert expected | {"jobs/ich_cv.py", "tests/nodes_driver.py", "tests/benchmarks/soak.py"} <= importing
 
 

@@ -12,16 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from medray.engine.cluster import Resources
-from medray.engine.fit import fit
-from medray.engine.options import Options
-from medray.engine.prepare import Prepared, prepare
-from medray.engine.sweep import cross_validation, out_of_fold
-from medray.ich.classes import CLASSES
-from medray.ich.inventory import assemble as assemble_head_ct
-from medray.ich.labels import Labels, read_labels
-from medray.ich.source import HeadCT
-from medray.ich.task import SliceTask
+from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.fit import fit
+from medray.engine.train.sweep import cross_validation, out_of_fold
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.metrics.binary import Ranking
 from medray.metrics.bootstrap import interval_over_groups
@@ -29,6 +24,11 @@ from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.source import Encoded, Source
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.inventory import assemble as assemble_head_ct
+from medray.systems.ich.labels import Labels, read_labels
+from medray.systems.ich.source import HeadCT
+from medray.systems.ich.task import SliceTask
 
 PATIENTS, SLICES, SIDE_PX = 40, 12, 32
 

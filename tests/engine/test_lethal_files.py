@@ -10,7 +10,7 @@ from miniature.lethal import IN_HEADER, IN_PIXELS, Lethal, make_lethal
 from miniature.volumes import assemble, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
-from medray.engine.prepare import prepare
+from medray.engine.data.prepare import prepare
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 

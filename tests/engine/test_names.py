@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from chest_films import dicom, noise
 
-from medray.chest.answers import Films
-from medray.chest.inventory import assemble as assemble_films
-from medray.chest.source import Radiograph
-from medray.engine.predict import decoded_groups, scan_here
-from medray.ich.inventory import assemble
-from medray.ich.source import HeadCT
+from medray.engine.derive.predict import decoded_groups, scan_here
 from medray.imaging.phantom import PhantomSet
 from medray.shards.part import Parts
 from medray.shards.reading import scan_file
 from medray.shards.source import Source
 from medray.shards.store import Store
+from medray.systems.chest.answers import Films
+from medray.systems.chest.inventory import assemble as assemble_films
+from medray.systems.chest.source import Radiograph
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.source import HeadCT
 
 
 @pytest.fixture

@@ -22,20 +22,20 @@ from miniature.patches import PatchTask
 from miniature.volumes import Volumes, assemble, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
-from medray.engine import checkpoint
-from medray.engine.cluster import Resources
-from medray.engine.finished import finished_run
-from medray.engine.fit import fit
-from medray.engine.options import Options
-from medray.engine.predict import decoded_groups, outputs_of, scan_here
-from medray.engine.prepare import Prepared, prepare
-from medray.engine.run import Run
-from medray.engine.samples import TrainingPlan
-from medray.engine.step import gradients_for
-from medray.engine.sweep import cross_validation
+from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.samples import TrainingPlan
+from medray.engine.derive.predict import decoded_groups, outputs_of, scan_here
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train import checkpoint
+from medray.engine.train.checkpoint import finished_run
+from medray.engine.train.fit import fit
+from medray.engine.train.run import Run
+from medray.engine.train.step import gradients_for
+from medray.engine.train.sweep import cross_validation
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
-from medray.task import Task
+from medray.tasks.task import Task
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
 SETTINGS = {"epochs": 6, "batch_size": 8, "crops": 16, "learning_rate": 2e-2, "schedule": "constant"}

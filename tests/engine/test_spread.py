@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from medray.engine.cluster import Resources, spread
-from medray.engine.options import Options
-from medray.ich import recipes
-from medray.ich.sequence import SequenceTask
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources, spread
+from medray.systems.ich import recipes
+from medray.systems.ich.sequence import SequenceTask
 
 
 def cluster(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float]) -> None:
@@ -81,7 +81,7 @@ def test_workers_that_fit_one_node_stay_on_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_readers_of_both_streams_fit_beside_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medray.engine.share import Share
+    from medray.engine.data.share import Share
 
     def readers(resources: Resources, cpus: float) -> float:
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus, "object_store_memory": 1e9})

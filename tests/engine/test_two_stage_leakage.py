@@ -12,21 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medray.engine.cluster import Resources
-from medray.engine.embed import STACKS_PER_GROUP, embed, read_features
-from medray.engine.fit import fit
-from medray.engine.loop import Worker
-from medray.engine.options import Options
-from medray.engine.prepare import Prepared
-from medray.engine.run import Run
-from medray.engine.samples import Rows
-from medray.engine.sweep import cross_validation, cross_validation_on_features
-from medray.ich.classes import CLASSES, PROBABILITIES
-from medray.ich.features import INDEX_COLUMNS, pack_stacks, stack_index
-from medray.ich.sequence import SequenceTask
-from medray.ich.task import SliceTask
-from medray.ich.views import Views
+from medray.engine.data.prepare import Prepared
+from medray.engine.data.samples import Rows
+from medray.engine.derive.embed import STACKS_PER_GROUP, embed, read_features
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.fit import fit
+from medray.engine.train.loop import Worker
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import cross_validation, cross_validation_on_features
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES, PROBABILITIES
+from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, stack_index
+from medray.systems.ich.sequence import SequenceTask
+from medray.systems.ich.task import SliceTask
+from medray.systems.ich.views import Views
 
 pytestmark = pytest.mark.slow
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)

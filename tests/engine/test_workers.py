@@ -11,15 +11,15 @@ import pandas as pd
 import psutil
 import pytest
 
-from medray.engine.cluster import Resources
-from medray.engine.fit import fit
-from medray.engine.options import Options
-from medray.engine.prepare import Prepared
-from medray.engine.run import Run
-from medray.engine.sweep import cross_validation
-from medray.ich.classes import CLASSES
-from medray.ich.task import SliceTask
+from medray.engine.data.prepare import Prepared
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.fit import fit
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import cross_validation
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.task import SliceTask
 
 pytestmark = pytest.mark.slow
 TWO = Resources(workers=2, gpu=False, side_by_side=1, threads=1, cpus_per_worker=0.5, data_cpus=0.5)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from medray.engine import checkpoint
-from medray.ich.classes import CLASSES
-from medray.ich.task import SliceTask
-from medray.ich.views import Views
+from medray.engine.train import checkpoint
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.task import SliceTask
+from medray.systems.ich.views import Views
 
 
 @pytest.fixture

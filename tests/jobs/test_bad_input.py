@@ -12,7 +12,7 @@ import pytest
 from conftest import the_error
 from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
-import medray.ich.task
+import medray.systems.ich.task
 from medray.imaging.phantom import PhantomSet
 from medray.shards.pseudonym import read_map
 
@@ -114,7 +114,7 @@ def test_files_without_labels(flags: list[object], run_in_process: Run) -> None:
 def test_labels_that_cannot_be_learned_from_end_it_before_the_cluster_starts(
     text: str, message: str, flags: list[object], run_in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medray.engine.dataset.connect", lambda: pytest.fail("the cluster was started"))
+    monkeypatch.setattr("medray.engine.job.dataset.connect", lambda: pytest.fail("the cluster was started"))
     (tmp_path / "l.csv").write_text(text)
     error = the_error(run_in_process("ich_cv", *with_flag(flags, "--labels", tmp_path / "l.csv")))
     assert "--labels" in error
@@ -152,7 +152,7 @@ def broken(*args: object, **kwargs: object) -> None:
 def test_a_mistake_of_the_programs_own_leaves_its_traceback(
     flags: list[object], run_in_process: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medray.engine.dataset.Dataset.claim", broken)
+    monkeypatch.setattr("medray.engine.job.dataset.Dataset.claim", broken)
     found = the_traceback(run_in_process("ich_cv", *flags))
     assert "in broken" in found
     assert "operands could not be broadcast together" in found
@@ -162,13 +162,13 @@ def test_a_mistake_of_the_programs_own_leaves_its_traceback(
 def test_a_mistake_of_the_programs_own_in_a_worker_leaves_its_traceback(
     flags: list[object], run_in_process: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (medray.ich.task, sys.modules[__name__]):  # the workers get them as they are here
+    for module in (medray.systems.ich.task, sys.modules[__name__]):  # the workers get them as they are here
         register_pickle_by_value(module)
-    monkeypatch.setattr(medray.ich.task.SliceTask, "losses", broken)
+    monkeypatch.setattr(medray.systems.ich.task.SliceTask, "losses", broken)
     try:
         found = the_traceback(run_in_process("ich_cv", *flags, "--until", "backbones"))
     finally:
-        for module in (medray.ich.task, sys.modules[__name__]):
+        for module in (medray.systems.ich.task, sys.modules[__name__]):
             unregister_pickle_by_value(module)
     assert "in broken" in found
     assert "operands could not be broadcast together" in found
@@ -208,7 +208,7 @@ def test_fewer_patients_than_folds_keeps_the_shards(flags: list[object], run_in_
 
 
 def test_another_configurations_output(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
-    from medray.engine.claim import claim
+    from medray.engine.job.claim import claim
     from medray.shards.store import Store
 
     claim(Store(tmp_path / "out"), {"epochs": 7})

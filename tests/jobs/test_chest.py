@@ -21,12 +21,12 @@ import pytest
 from chest_films import noise, write_png
 from conftest import load, the_error
 
-from medray.chest import answers
-from medray.chest.classes import FINDINGS
-from medray.engine.run import Run
-from medray.engine.samples import Rows
-from medray.engine.sweep import cross_validation
+from medray.engine.data.samples import Rows
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import cross_validation
 from medray.shards.store import Store
+from medray.systems.chest import answers
+from medray.systems.chest.classes import FINDINGS
 
 Job = Callable[..., tuple[int, str]]
 NAME = "small-findings"

@@ -11,10 +11,10 @@ import pytest
 from chest_films import write_png
 from conftest import the_error
 
-from medray.chest.recipes import small
-from medray.engine import checkpoint
-from medray.ich.task import SliceTask
+from medray.engine.train import checkpoint
 from medray.shards.store import Store
+from medray.systems.chest.recipes import small
+from medray.systems.ich.task import SliceTask
 
 Job = Callable[..., tuple[int, str]]
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from ct_files import head, pacs_folder
 
-from medray.ich.classes import CLASSES
 from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
 
 Run = Callable[..., tuple[int, str]]
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from chest_films import noise, write_png
 
-from medray.chest.classes import FINDINGS
-from medray.ich.classes import CLASSES
 from medray.imaging.phantom import PhantomSet
+from medray.systems.chest.classes import FINDINGS
+from medray.systems.ich.classes import CLASSES
 
 Job = Callable[..., tuple[int, str]]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]

@@ -19,8 +19,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from medray.ich.classes import CLASSES, PROBABILITIES
 from medray.imaging.phantom import PhantomSet
+from medray.systems.ich.classes import CLASSES, PROBABILITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

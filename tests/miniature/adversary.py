@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medray.task import At
+from medray.tasks.task import At
 from miniature.patches import PatchTask, entropy_of_known
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medray.task import At, Example, Task
+from medray.tasks.task import At, Example, Task
 
 UNKNOWN = 255
 """In a mask: nobody has drawn here."""

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import ray
 from torch import nn
 
-from medray.engine.samples import Rows, read_index
+from medray.engine.data.samples import Rows, read_index
 from medray.shards.store import Store
-from medray.task import At, Example, Task
+from medray.tasks.task import At, Example, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from medray.ich import recipes
 from medray.nn.memory import OVERHEAD, training_gigabytes
+from medray.systems.ich import recipes
 
 
 def test_outputs_of_every_layer_and_the_weights_are_counted() -> None:

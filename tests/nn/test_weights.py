@@ -18,11 +18,11 @@ import torch
 from huggingface_hub import constants, hf_hub_download
 from torch import Tensor
 
-from medray.engine.initial import write_initial
-from medray.ich.task import SliceTask
+from medray.engine.train.checkpoint import write_initial
 from medray.nn.backbone import Backbone, first_line
 from medray.nn.weights import WeightsWarning, load_weights
 from medray.shards.store import Store
+from medray.systems.ich.task import SliceTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

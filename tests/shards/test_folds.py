@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medray.ich.classes import CLASSES
 from medray.shards.folds import assign_folds, given_folds
+from medray.systems.ich.classes import CLASSES
 
 CHALLENGE_SLICES = 674_258
 CHALLENGE_PATIENTS = 16_900

@@ -14,13 +14,13 @@ import pytest
 from ct_files import ct, encode
 from pydicom.encaps import encapsulate
 
-from medray.ich.inventory import assemble
-from medray.ich.source import HeadCT
 from medray.imaging import stored
 from medray.imaging.decoding import codec, guard
 from medray.shards.part import Parts, known
 from medray.shards.reading import scan_file
 from medray.shards.store import Store
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.source import HeadCT
 
 LOSSLESS = "1.2.840.10008.1.2.4.70"
 DEADLY = b"\xff\xfe\x00\x08DEADLY"  # a comment in the stream: T.81 B.2.4.5

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medray.engine.samples import Rows, TrainingPlan
-from medray.engine.sweep import _copies
+from medray.engine.data.samples import Rows, TrainingPlan
+from medray.engine.train.sweep import _copies
 from medray.shards.store import Store
 from medray.tasks.sampling import balanced
 

@@ -17,7 +17,6 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from medray.engine.cluster import connect, what_happened
 from medray.engine.doctor.checks import (
     Check,
     Node,
@@ -34,6 +33,7 @@ from medray.engine.doctor.checks import (
     shown,
     try_storage,
 )
+from medray.engine.nodes.cluster import connect, what_happened
 from medray.shards.store import Store
 
 NODE_TIMEOUT_S = 120.0

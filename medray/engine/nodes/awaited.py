@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.core.generated import autoscaler_pb2
 
-from medray.engine.progress import warn
+from medray.engine.job.progress import warn
 
 LOOK_SECONDS = 5.0
 FIRST_SECONDS, AGAIN_SECONDS = 60.0, 300.0

@@ -9,18 +9,18 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from medray.engine.dataset import Dataset
-from medray.engine.initial import write_initial
-from medray.engine.options import Options, flags_over, run_job
-from medray.engine.progress import say
+from medray.engine.job.dataset import Dataset
+from medray.engine.job.options import Options, flags_over, run_job
+from medray.engine.job.progress import say
+from medray.engine.train.checkpoint import write_initial
 from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search, claim_search, show_search
 from medray.engine.tuning.space import Dimension, parse_space
 from medray.engine.tuning.trial import Sweep
 from medray.engine.tuning.tuner import run_search
 from medray.shards.store import Store
-from medray.system import Searched, System
-from medray.task import Task
+from medray.tasks.system import Searched, System
+from medray.tasks.task import Task
 
 
 def tune(system: System, searched: Searched, on_phantoms: Searched | None = None) -> None:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from medray.engine.tuning.space import Dimension, differences, flags
 from medray.engine.tuning.trial import Sweep
 from medray.report import page
-from medray.system import Direction
-from medray.task import Task
+from medray.tasks.system import Direction
+from medray.tasks.task import Task
 
 Trial = dict[str, Any]
 

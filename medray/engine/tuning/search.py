@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from medray.engine.claim import claim
-from medray.engine.cluster import Resources
-from medray.engine.options import Options
-from medray.engine.progress import say, warn
+from medray.engine.job.claim import claim
+from medray.engine.job.options import Options
+from medray.engine.job.progress import say, warn
+from medray.engine.nodes.cluster import Resources
 from medray.engine.tuning.space import Dimension
 from medray.shards.store import Store
-from medray.system import Direction
-from medray.task import Task
+from medray.tasks.system import Direction
+from medray.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

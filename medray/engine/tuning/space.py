@@ -16,7 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from medray.task import Task
+from medray.tasks.task import Task
 
 _FORM = "name=low..high, name=low..high:log or name=a|b|c"
 VARIANT = "backbone"

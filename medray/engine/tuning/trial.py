@@ -13,17 +13,17 @@ import pandas as pd
 import ray
 import ray.tune
 
-from medray.engine.cluster import Resources, what_happened
-from medray.engine.fit import start
-from medray.engine.mistakes import is_ours, write_traceback
-from medray.engine.options import Options
-from medray.engine.run import Run
-from medray.engine.samples import Rows
-from medray.engine.sweep import fold_run
+from medray.engine.data.samples import Rows
+from medray.engine.job.mistakes import is_ours, write_traceback
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources, what_happened
+from medray.engine.train.fit import start
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import fold_run
 from medray.engine.tuning.space import VARIANT, Dimension
 from medray.shards.store import Store
-from medray.system import Direction, Score
-from medray.task import Task
+from medray.tasks.system import Direction, Score
+from medray.tasks.task import Task
 
 
 @dataclass(frozen=True)

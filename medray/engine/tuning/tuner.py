@@ -16,14 +16,14 @@ import ray.tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from medray.engine.cluster import what_happened
-from medray.engine.digest import digest
-from medray.engine.options import Options
-from medray.engine.progress import say, warn
-from medray.engine.tracking import Tracker
+from medray.engine.job.options import Options
+from medray.engine.job.progress import say, warn
+from medray.engine.job.tracking import Tracker
+from medray.engine.nodes.cluster import what_happened
 from medray.engine.tuning.search import Search
 from medray.engine.tuning.trial import Sweep, read_trials, run_trial
 from medray.engine.tuning.watch import Watcher
+from medray.shards.digest import digest
 from medray.shards.store import Store
 
 LOST_TRIALS = 2  # a trial whose process is lost is started again this often

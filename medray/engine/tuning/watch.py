@@ -6,8 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from medray.engine.progress import say, warn
-from medray.engine.tracking import Tracker
+from medray.engine.job.progress import say, warn
+from medray.engine.job.tracking import Tracker
 from medray.engine.tuning.trial import Sweep, read_trials
 from medray.shards.store import reason
 

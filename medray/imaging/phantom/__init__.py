@@ -4,8 +4,9 @@ A score on phantoms says that the machinery learns. It is never a clinical resul
 """
 
 from medray.imaging.phantom.bleeds import BIT, BLEED_TYPES, VISIBLE_HU, VISIBLE_MM2
+from medray.imaging.phantom.folder import PhantomSet, begin, finish, write_phantoms
 from medray.imaging.phantom.study import PhantomSpec, Study, StudyPlan, draw_study, plan_phantoms
-from medray.imaging.phantom.writer import LABELS, PhantomSet, begin, finish, write_phantoms, write_study
+from medray.imaging.phantom.writer import LABELS, write_study
 
 __all__ = [
     "BIT",

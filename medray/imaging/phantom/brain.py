@@ -5,14 +5,10 @@ The tables give places in head coordinates (mm), left side where a structure is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from medray.imaging.phantom.anatomy import Anatomy
 from medray.imaging.phantom.paint import Canvas, band, blend, capsule, ellipsoid
-
-if TYPE_CHECKING:
-    from medray.imaging.phantom.anatomy import Anatomy
 
 Rod = tuple[tuple[float, float, float], tuple[float, float, float], float, float]
 # (x, y, z) of both ends and the radii there, left side; the right is its mirror

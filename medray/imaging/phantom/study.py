@@ -13,9 +13,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from medray.imaging.phantom.anatomy import Anatomy, draw_anatomy, paint_anatomy
+from medray.imaging.phantom.anatomy import Anatomy, draw_anatomy
 from medray.imaging.phantom.bleeds import BIT, BLEED_TYPES, VISIBLE_MM2, Bleed, draw_bleed, paint_bleed
 from medray.imaging.phantom.geometry import Stack, draw_stack
+from medray.imaging.phantom.head import paint_anatomy
 from medray.imaging.phantom.lookalikes import draw_lookalikes, paint_infarct, paint_lookalikes
 from medray.imaging.phantom.paint import Canvas
 

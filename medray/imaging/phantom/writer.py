@@ -1,19 +1,13 @@
-"""Writing phantom studies as genuine CT Image Storage files, with the challenge's long label CSV and the true masks.
-
-Under the folder: ``dicom/ID_xxxxxxxxx.dcm`` (one slice each, names without order, as the challenge's), ``labels.csv``,
-``masks/<study>.npz`` and ``phantoms.json``, written last, which says that all is there. Every file appears whole.
-
-Phantom scores say that machinery learns. They are never clinical results.
-"""
+"""Phantom studies as genuine CT Image Storage files: how a scanner stores them, and one study written. Every file
+appears whole."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,41 +20,10 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from medray.imaging.phantom.bleeds import BLEED_TYPES
 from medray.imaging.phantom.geometry import Stack
-from medray.imaging.phantom.study import PhantomSpec, StudyPlan, draw_study, plan_phantoms
+from medray.imaging.phantom.study import StudyPlan, draw_study
 
 LABELS = (*BLEED_TYPES, "any")  # in the challenge's order
-VERSION = 2  # of the drawing: another version's folder is not this one's
 LabelRow = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class PhantomSet:
-    """A finished folder of phantoms."""
-
-    folder: Path
-    spec: PhantomSpec
-    broken_files: dict[str, str] = field(default_factory=dict)  # file name -> kind of fault, see ``broken.py``
-    broken_labels: dict[str, str] = field(default_factory=dict)  # slice id -> kind of fault
-
-    @property
-    def dicom(self) -> Path:
-        """The folder of slices."""
-        return self.folder / "dicom"
-
-    @property
-    def labels_csv(self) -> Path:
-        """The labels, in the challenge's long format."""
-        return self.folder / "labels.csv"
-
-    @property
-    def plans(self) -> list[StudyPlan]:
-        """What was drawn; without the study that the broken files come from."""
-        return plan_phantoms(self.spec)
-
-    def true_masks(self, study_id: str) -> dict[str, np.ndarray]:
-        """slice id -> (rows, columns) uint8 of ``bleeds.BIT``: where blood is visible."""
-        with np.load(self.folder / "masks" / f"{study_id}.npz") as kept:
-            return dict(zip(kept["slice_ids"].tolist(), kept["masks"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -197,51 +160,3 @@ def write_study(folder: Path, plan: StudyPlan) -> list[LabelRow]:
         np.savez_compressed(out, slice_ids=np.array(ids), masks=study.masks, labels=labels)
         write_whole(kept, out.getvalue())
     return [row for slice_id, line in zip(ids, labels, strict=True) for row in label_rows(slice_id, line)]
-
-
-def write_phantoms(folder: Path, spec: PhantomSpec, broken: bool = False) -> PhantomSet:
-    """Write a whole set, or find it written. With ``broken``, one more study whose files are faulty (see
-    ``broken.py``). Raises ValueError where the folder holds another set."""
-    rows = [row for plan in begin(folder, spec, broken) for row in write_study(folder, plan)]
-    return finish(folder, spec, rows, broken)
-
-
-def begin(folder: Path, spec: PhantomSpec, broken: bool = False) -> list[StudyPlan]:
-    """Claim a folder for a set and say which studies to write: all, or none where the set is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    claim = _claim(spec, broken)
-    path = folder / "phantoms.json"
-    if path.exists():
-        there = json.loads(path.read_text())
-        if {k: there.get(k) for k in claim} != claim:
-            raise ValueError(f"{folder} holds phantoms of another specification; choose an empty folder")
-        if there["finished"]:
-            return []
-    else:
-        write_whole(path, json.dumps({**claim, "finished": False}, indent=1).encode())
-    return plan_phantoms(spec)
-
-
-def finish(folder: Path, spec: PhantomSpec, rows: list[LabelRow], broken: bool = False) -> PhantomSet:
-    """Write the labels, and last the marker that all is there. ``rows`` of all studies in any order."""
-    from medray.imaging.phantom.broken import write_broken
-
-    path = folder / "phantoms.json"
-    there = json.loads(path.read_text())
-    if not there["finished"]:
-        files: dict[str, str] = {}
-        labels: dict[str, str] = {}
-        rows = sorted(rows, key=lambda row: row[0].rsplit("_", 1)[0])  # by slice id; the six keep their order
-        if broken:
-            extra, files, labels = write_broken(folder, spec)
-            rows = rows + extra
-        text = "ID,Label\n" + "".join(f"{name},{value}\n" for name, value in rows)
-        write_whole(folder / "labels.csv", text.encode())
-        there = {**_claim(spec, broken), "finished": True, "broken_files": files, "broken_labels": labels}
-        write_whole(path, json.dumps(there, indent=1).encode())
-    return PhantomSet(folder, spec, there["broken_files"], there["broken_labels"])
-
-
-def _claim(spec: PhantomSpec, broken: bool) -> dict[str, object]:
-    plain = json.loads(json.dumps(asdict(spec)))  # as it is read back: JSON has no tuples
-    return {"version": VERSION, "broken": broken, "spec": plain}

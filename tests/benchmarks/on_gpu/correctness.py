@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from medray.engine.device import to_device
-from medray.engine.layout import laid_out
 from medray.engine.nodes.changing import synchronized
-from medray.engine.outputs import evaluate
-from medray.engine.step import Trainer
+from medray.engine.train.device import to_device
+from medray.engine.train.layout import laid_out
+from medray.engine.train.outputs import evaluate
+from medray.engine.train.step import Trainer
 from on_gpu.material import batches_of, device_of, kinds, noise, slice_task, slices
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def outputs(dry: bool, until: float) -> dict[str, Any]:
     """Largest difference of any number of an output, GPU against CPU, in fp32 without TF32."""
-    from medray.ich.views import Views
+    from medray.systems.ich.views import Views
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     found = {}

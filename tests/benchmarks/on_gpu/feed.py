@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from medray.engine.device import on_device
-from medray.engine.layout import laid_out
-from medray.engine.samples import Rows, TrainingPlan, read_index
-from medray.engine.step import Trainer
+from medray.engine.data.samples import Rows, TrainingPlan, read_index
+from medray.engine.train.device import on_device
+from medray.engine.train.layout import laid_out
+from medray.engine.train.step import Trainer
 from medray.shards.store import Store
 from on_gpu.material import device_of, slice_task, slices
 
@@ -48,7 +48,7 @@ def models(dry: bool) -> Iterator[tuple[str, Any]]:
 
 def read(task: Any, plan: TrainingPlan, numbers: list[int], until: float) -> int:
     """Images that one process reads and augments until a moment of the clock."""
-    from medray.engine.rows import read_unit
+    from medray.engine.data.rows import read_unit
 
     units, seen = plan.units(), 0
     for number in numbers:
@@ -79,8 +79,8 @@ def stream_and_step(dry: bool, until: float) -> dict[str, Any]:
     """Ray's stream alone, then with the step behind it, against the step on ready batches."""
     import ray
 
-    from medray.engine.cluster import connect, spread
-    from medray.engine.stream import stream
+    from medray.engine.data.stream import stream
+    from medray.engine.nodes.cluster import connect, spread
     from on_gpu.table import engine
 
     torch.backends.cudnn.benchmark = True

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medray.task import Task
+from medray.tasks.task import Task
 
 
 def device_of(dry: bool) -> torch.device:
@@ -16,7 +16,7 @@ def device_of(dry: bool) -> torch.device:
 
 
 def slice_task(backbone: str, size_px: int, batch_size: int, **more: Any) -> Any:
-    from medray.ich.task import SliceTask
+    from medray.systems.ich.task import SliceTask
 
     return SliceTask(
         backbone=backbone, pretrained=False, size_px=size_px, batch_size=batch_size, schedule="constant",
@@ -26,7 +26,7 @@ def slice_task(backbone: str, size_px: int, batch_size: int, **more: Any) -> Any
 
 def slices(count: int, side_px: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of shards. A slice with a bleed has a bright square, so that there is something to learn."""
-    from medray.ich.classes import CLASSES
+    from medray.systems.ich.classes import CLASSES
 
     rows = []
     for number in range(count):
@@ -44,7 +44,7 @@ def slices(count: int, side_px: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def film_task(size_px: int, batch_size: int, **more: Any) -> Any:
-    from medray.chest.task import FilmTask
+    from medray.systems.chest.task import FilmTask
 
     return FilmTask(
         backbone="densenet121", pretrained=False, resize_px=size_px + size_px // 8, crop_px=size_px, batch_size=batch_size,
@@ -53,7 +53,7 @@ def film_task(size_px: int, batch_size: int, **more: Any) -> Any:
 
 
 def films(count: int, side_px: int) -> list[dict[str, Any]]:
-    from medray.chest.classes import FINDINGS
+    from medray.systems.chest.classes import FINDINGS
 
     rows = []
     for number in range(count):
@@ -65,7 +65,7 @@ def films(count: int, side_px: int) -> list[dict[str, Any]]:
 
 
 def sequence_task(features: int, hidden: int, batch_size: int, **more: Any) -> Any:
-    from medray.ich.sequence import SequenceTask
+    from medray.systems.ich.sequence import SequenceTask
 
     return SequenceTask(
         feature_count=features,
@@ -79,7 +79,7 @@ def sequence_task(features: int, hidden: int, batch_size: int, **more: Any) -> A
 
 
 def stacks(count: int, features: int, longest: int = 40) -> list[dict[str, Any]]:
-    from medray.ich.classes import CLASSES
+    from medray.systems.ich.classes import CLASSES
 
     rows = []
     for number in range(count):
@@ -116,7 +116,7 @@ def batches_of(task: Task, rows: list[dict[str, Any]], train: bool = False) -> l
 
 def noise(task: Any, count: int = 4) -> list[dict[str, Any]]:
     """Ready batches of a slice task."""
-    from medray.ich.classes import CLASSES
+    from medray.systems.ich.classes import CLASSES
 
     rng = np.random.default_rng(0)
     shape = (task.batch_size, task.channels, task.size_px, task.size_px)

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from medray.engine.device import autocast_dtype, on_device
-from medray.engine.layout import laid_out
-from medray.engine.outputs import evaluate
-from medray.engine.step import Trainer
+from medray.engine.train.device import autocast_dtype, on_device
+from medray.engine.train.layout import laid_out
+from medray.engine.train.outputs import evaluate
+from medray.engine.train.step import Trainer
 from on_gpu.material import batches_of, device_of, noise, sequence_task, slice_task, stacks
 from on_gpu.table import measure, wait
 
 
 def inference(dry: bool, until: float) -> dict[str, Any]:
     """Images per second of outputs, and of features by two views, from batches in the host's memory."""
-    from medray.ich.views import Views
+    from medray.systems.ich.views import Views
 
     torch.backends.cudnn.benchmark = True  # as the embedding actors have it
     device, found = device_of(dry), {}

@@ -10,9 +10,9 @@ from unittest import mock
 
 import torch
 
-from medray.engine.device import autocast_dtype, to_device
-from medray.engine.layout import Layout, laid_out
-from medray.engine.step import Trainer
+from medray.engine.train.device import autocast_dtype, to_device
+from medray.engine.train.layout import Layout, laid_out
+from medray.engine.train.step import Trainer
 from on_gpu.material import device_of, noise, slice_task
 
 MODELS = (("resnext101_32x8d", 224), ("resnext101_32x8d", 480), ("seresnext50_32x4d", 224), ("efficientnet_b3", 300))

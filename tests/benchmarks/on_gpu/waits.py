@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from medray.engine.device import on_device
-from medray.engine.layout import laid_out
-from medray.engine.step import Trainer
+from medray.engine.train.device import on_device
+from medray.engine.train.layout import laid_out
+from medray.engine.train.step import Trainer
 from on_gpu.material import batches_of, device_of, kinds, noise, slice_task
 
 

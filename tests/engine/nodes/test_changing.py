@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from medray.chest import recipes as chest
-from medray.engine.fit import after_changes
 from medray.engine.nodes.changing import depends_on_workers, synchronized
-from medray.ich import recipes as ich
+from medray.engine.train.fit import after_changes
+from medray.systems.chest import recipes as chest
+from medray.systems.ich import recipes as ich
 
 BACKBONES = sorted(
     {recipe().backbone.split(".")[0] for of_system in (ich, chest) for recipe in of_system.RECIPES.values()}

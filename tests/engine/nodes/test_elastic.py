@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from ray.train.v2.api.config import ScalingConfig
 
-from medray.engine.cluster import Resources
+from medray.engine.job.options import Options
+from medray.engine.nodes.cluster import Resources
 from medray.engine.nodes.elastic import SizesThatDivide, fitting
-from medray.engine.options import Options
 
 RANGE = Resources(workers=6, gpu=False, side_by_side=1, threads=1, cpus_per_worker=0.6, data_cpus=0.3, min_workers=2)
 

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from medray.engine.tuning.space import differences, flags, parse_space
-from medray.ich.recipes import phantom
+from medray.systems.ich.recipes import phantom
 
 BASES = {"test_efficientnet": phantom()}
 

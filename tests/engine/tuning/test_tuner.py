@@ -17,22 +17,22 @@ import pytest
 import ray
 from ray.cloudpickle import register_pickle_by_value
 
-from medray.engine.cluster import Resources
-from medray.engine.fit import fit
-from medray.engine.options import Options
-from medray.engine.prepare import Prepared
-from medray.engine.sweep import cross_validation
-from medray.engine.tracking import Tracker
+from medray.engine.data.prepare import Prepared
+from medray.engine.job.options import Options
+from medray.engine.job.tracking import Tracker
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.fit import fit
+from medray.engine.train.sweep import cross_validation
 from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search
 from medray.engine.tuning.space import parse_space
 from medray.engine.tuning.trial import Sweep, read_trials
 from medray.engine.tuning.tuner import StudySearch, _searcher, run_search
-from medray.ich.classes import CLASSES
-from medray.ich.objective import OBJECTIVES, score_folds
-from medray.ich.task import SliceTask
 from medray.shards.store import Store
-from medray.system import Outputs
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.objective import OBJECTIVES, score_folds
+from medray.systems.ich.task import SliceTask
+from medray.tasks.system import Outputs
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
 FIGURE = "weighted_log_loss"

@@ -1,0 +1,202 @@
+"""Input files → inventory, shards, folds: everything before the first training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from medray.engine.data import shard
+from medray.engine.data.samples import Rows, read_index
+from medray.engine.job.progress import say, warn
+from medray.shards.folds import assign_folds, check_lists, given_folds
+from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
+from medray.shards.pseudonym import Pseudonyms, write_map
+from medray.shards.source import Source
+from medray.shards.store import File, Store
+
+REASONS_SHOWN = 8
+
+Assemble = Callable[[pd.DataFrame], Inventory]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows of the shards, and for each of them the small columns and the fold."""
+
+    rows: Rows
+    index: pd.DataFrame  # identifiers, labels, fold and, of given lists, inner: one row for each of ``rows``
+    inventory: pd.DataFrame  # as in inventory.parquet
+    private: pd.DataFrame  # the same rows with the files' own paths and identifiers: for the driver only
+
+    @property
+    def fold_of_patient(self) -> dict[str, int]:
+        patients = self.index.drop_duplicates("patient_id")
+        return dict(zip(patients["patient_id"], patients["fold"].tolist(), strict=True))
+
+
+def prepare(
+    source: Source,
+    assemble: Assemble,
+    labels: list[str],
+    folder: Store,
+    files: list[File],
+    out: Store,
+    shards: Store,
+    pseudonyms: Pseudonyms,
+    private: Path,
+    folds: int | None,
+    rows_per_shard: int,
+    seed: int,
+    held_out: str = "test",
+) -> Prepared:
+    """Scan, shard and fold; what an earlier start has finished is found and kept.
+
+    Args:
+        assemble: the system's way from a table of headers to an Inventory.
+        labels: label columns of the shards; the folds are balanced on them.
+        folder: where the input files are. files: all of them. out: where inventory.parquet and folds.parquet go.
+        shards: where the shards go.
+        private: this user's folder with the key; header tables and the map of names stay there.
+        folds: None for data that is only predicted.
+        held_out: which of the given lists is held out, where the inventory has lists: "test", or "val" for a search.
+    Raises:
+        ValueError: no usable file, fewer patients than folds, or a patient in two of the given lists. inventory.parquet
+            is there then, and the message names it.
+    """
+    try:
+        inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
+    except Refused as refused:
+        _write_inventory(source, refused.table, out, pseudonyms, private)
+        raise ValueError(f"{refused}; {_where(out)} by its header; no pixels were read") from None
+    for line in inventory.warnings:
+        warn(line)
+    kinds = source.kinds()
+    written = shard.write(source, folder, _to_write(source, inventory.rows, pseudonyms), shards, rows_per_shard, seed)
+    table = _with_results(inventory, written, kinds["item_id"], pseudonyms)
+    shown = _write_inventory(source, table, out, pseudonyms, private)
+
+    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
+    index["fold"] = -1
+    if folds is not None:
+        own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
+        known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
+        try:
+            if "split" in known:
+                index["fold"], index["inner"] = _given(known, index, labels, held_out, folds, seed, out)
+            else:
+                index["fold"] = _fold(known["patient_id"].to_numpy(), index, labels, folds, seed, pseudonyms, out)
+        except ValueError as error:
+            raise ValueError(f"{error}; {_where(out)}") from error
+        _warn_of_missing(index, labels)
+    return Prepared(rows, index, shown, table)
+
+
+def _write_inventory(
+    source: Source, table: pd.DataFrame, out: Store, pseudonyms: Pseudonyms, private: Path
+) -> pd.DataFrame:
+    """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
+    kinds = source.kinds()
+    shown = renamed(table, pseudonyms, kinds)
+    shown = shown[[c for c in ("path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
+    shown = shown.rename(columns={"item_id": source.id_column})
+    out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
+    if pseudonyms.key is not None:
+        where = write_map(private, out.uri, name_pairs(table, pseudonyms, kinds))
+        say(f"  identifiers are pseudonyms; the way back is {where}")
+    _say_statuses(table, out)
+    return shown
+
+
+def _where(out: Store) -> str:
+    return f"{out.uri}/inventory.parquet says what became of each file"
+
+
+def _to_write(source: Source, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+    """The inventory's rows as ``shard.write`` wants them."""
+    alone = source.stack_column is None
+    stack = rows["item_id"] if alone else rows.groupby(source.stack_column)["item_id"].transform("min")
+    table = renamed(rows, pseudonyms, source.kinds()).assign(private_path=rows["path"], stack_key=stack)
+    return table.assign(index=0) if alone else table
+
+
+def _with_results(inventory: Inventory, written: pd.DataFrame, kind: str, pseudonyms: Pseudonyms) -> pd.DataFrame:
+    """The inventory's table after decoding: more may be quarantined, some were repaired."""
+    table = inventory.table.copy()
+    used = table.index.isin(inventory.rows.index)
+    names = [pseudonyms.of(kind, item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
+    result = written.set_index("id").reindex(names)
+    note = result["note"].fillna("").to_numpy(dtype=object)
+    lost = used & (result["written"].fillna(True).to_numpy() == 0)
+    mended = used & ~lost & (note != "") & table["status"].eq("ok").to_numpy()
+    for rows, status in ((lost, "quarantined"), (mended, "repaired")):
+        table.loc[rows, "status"] = status
+        table.loc[rows, "reason"] = note[rows]
+    return table
+
+
+def _say_statuses(table: pd.DataFrame, out: Store) -> None:
+    counts = table["status"].value_counts()
+    say("  files  " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
+    reasons = table.loc[table["status"] == "quarantined", "reason"].value_counts()
+    for reason, count in reasons.head(REASONS_SHOWN).items():
+        say(f"    quarantined: {count:,} × {reason}")
+    if len(reasons) > REASONS_SHOWN:
+        say(f"    quarantined: {reasons.iloc[REASONS_SHOWN:].sum():,} for {len(reasons) - REASONS_SHOWN} other reasons")
+    say(f"  each file and its reason: {out.uri}/inventory.parquet")
+
+
+def _fold(
+    patients: np.ndarray,
+    index: pd.DataFrame,
+    labels: list[str],
+    folds: int,
+    seed: int,
+    pseudonyms: Pseudonyms,
+    out: Store,
+) -> np.ndarray:
+    """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
+    by_patient = assign_folds(patients, index[labels].to_numpy(dtype=np.float64), folds, seed)
+    table = pa.table({"patient_id": pseudonyms.all("patient", by_patient.index), "fold": by_patient.to_numpy()})
+    out.write_table("folds.parquet", table)
+    return by_patient.loc[patients].to_numpy()
+
+
+def _given(
+    known: pd.DataFrame, index: pd.DataFrame, labels: list[str], held_out: str, folds: int, seed: int, out: Store
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fold and inner of each row by the given lists: fold 0 is what is held out, fold 1 the rest. Lists without val give a
+    search folds of the training list.
+
+    Raises:
+        ValueError: as ``given_folds``.
+    """
+    patients, split = known["patient_id"].to_numpy(), known["split"].to_numpy(dtype=object)
+    if held_out == "val" and not (split == "val").any():
+        fold, inner = np.where(split == "train", 0, -1), np.zeros(len(split), dtype=bool)
+        check_lists(patients, split)
+        train = split == "train"
+        by_patient = assign_folds(patients[train], index[labels].to_numpy(dtype=np.float64)[train], folds, seed)
+        fold[train] = by_patient.loc[patients[train]].to_numpy()
+    else:
+        fold, inner = given_folds(patients, split, held_out)
+    table = pa.table({"patient_id": index["patient_id"], "split": known["split"].to_numpy(dtype=object)})
+    out.write_table(
+        "folds.parquet",
+        table.group_by("patient_id").aggregate([("split", "max")]).rename_columns(["patient_id", "split"]),
+    )
+    return fold, inner
+
+
+def _warn_of_missing(index: pd.DataFrame, labels: list[str]) -> None:
+    for name in labels:
+        if index[name].isna().all():  # that is said where the labels are read
+            continue
+        folds = sorted(set(index["fold"]) - {-1})
+        empty = [k for k in folds if not (index.loc[index["fold"] == k, name] == 1).any()]
+        if empty:
+            warn(f"no {name} in fold {', '.join(map(str, empty))}: its AUC there is undefined")

@@ -1,0 +1,128 @@
+"""Rows of shards as examples in batches: what a reading task does, in whatever process. Without Ray."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medray.engine.data.samples import EvaluationPlan, Rows, TrainingPlan
+from medray.shards.store import Store
+from medray.tasks.task import Example, Task
+
+Batch = dict[str, Any]
+
+
+def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:
+    """The batches of one unit, in this process; of training by the task as it is in the unit's epoch."""
+    examples = []
+    for example in _training(task, plan, unit) if isinstance(plan, TrainingPlan) else _evaluation(task, plan, unit):
+        examples.append(example)
+        if len(examples) == plan.local_batch:
+            yield task.collate(examples)
+            examples = []
+    if examples:
+        yield task.collate(examples)
+
+
+def _evaluation(task: Task, plan: EvaluationPlan, unit: tuple[int, int]) -> Iterator[Example]:
+    for row in read_rows(plan.rows, plan.samples(*unit)[0], list(task.columns), task.context, task.stack_column):
+        yield task.example(row)
+
+
+def _training(task: Task, plan: TrainingPlan, unit: tuple[int, int]) -> Iterator[Example]:
+    """Each row is read once, when its first example is due; those that come later in the unit wait."""
+    task = task.in_epoch(unit[0])
+    places, numbers = plan.samples(*unit)
+    rows = plan.rows
+    which = zip(rows.file[places].tolist(), rows.group[places].tolist(), rows.row[places].tolist(), strict=True)
+    spots: dict[tuple[int, int, int], list[int]] = {}  # row → where its examples stand in the unit
+    for spot, row in enumerate(which):
+        spots.setdefault(row, []).append(spot)
+    first = places[[own[0] for own in spots.values()]]
+    found = read_rows(rows, first, list(task.columns), task.context, task.stack_column)
+    read = zip(spots.values(), found, strict=True)
+    made: dict[int, Example] = {}
+    for spot in range(len(places)):
+        if spot not in made:
+            own, content = next(read)
+            rngs = [np.random.default_rng((plan.seed, unit[0], int(numbers[i]))) for i in own]
+            made.update(zip(own, task.train_examples(content, rngs), strict=True))
+        yield made.pop(spot)
+
+
+def read_rows(
+    rows: Rows, places: np.ndarray, columns: list[str], context: int = 0, stack_column: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Rows in the order of ``places``; each row group is read once.
+
+    Args:
+        context: how many rows before and after each one, of its own stack, come with it as ``row["context"]``, itself
+            in the middle. Beyond an end of the stack the last row stands again.
+        stack_column: rows that share it are one stack.
+    """
+    wanted = list(zip(rows.file[places].tolist(), rows.group[places].tolist(), rows.row[places].tolist(), strict=True))
+    tables: dict[tuple[int, int], pa.Table] = {}
+    needed = [_with_context(rows, spot, context) for spot in wanted]
+    last_use = {(file, group): i for i, spots in enumerate(needed) for file, group, _ in spots}
+
+    def read(spot: tuple[int, int, int]) -> dict[str, Any]:
+        file, group, row = spot
+        if (file, group) not in tables:
+            tables[file, group] = _opened(rows.store, rows.files[file]).read_row_group(group, columns=columns)
+        return {name: tables[file, group].column(name)[row].as_py() for name in columns}
+
+    for i, (spot, around) in enumerate(zip(wanted, needed, strict=True)):
+        found = read(spot)
+        if context:
+            near = [found if s == spot else read(s) for s in around]
+            found["context"] = in_stack(near, around.index(spot), context, stack_column)
+        yield found
+        for place in {(file, group) for file, group, _ in around}:
+            if last_use[place] == i:
+                tables.pop(place, None)
+
+
+def in_stack(rows: list[dict[str, Any]], middle: int, context: int, stack_column: str) -> list[dict[str, Any]]:
+    """2 · context + 1 rows around ``rows[middle]``; at an end of its stack the last one repeats."""
+    out = [rows[middle]]
+    for step in (-1, 1):
+        at = middle
+        for _ in range(context):
+            inside = 0 <= at + step < len(rows) and rows[at + step][stack_column] == rows[middle][stack_column]
+            at += step if inside else 0
+            out.insert(0 if step < 0 else len(out), rows[at])
+    return out
+
+
+def _with_context(rows: Rows, spot: tuple[int, int, int], context: int) -> list[tuple[int, int, int]]:
+    """The spot with up to ``context`` rows of the file before and after it."""
+    if not context:
+        return [spot]
+    file, group, row = spot
+    starts = _row_group_starts(rows.store, rows.files[file])
+    at = int(starts[group]) + row
+    near = np.arange(max(0, at - context), min(int(starts[-1]), at + context + 1))
+    groups = np.searchsorted(starts, near, side="right") - 1
+    return [(file, int(g), int(n - starts[g])) for g, n in zip(groups, near, strict=True)]
+
+
+@functools.lru_cache(maxsize=32)
+def _row_group_starts(store: Store, name: str) -> np.ndarray:
+    metadata = _opened(store, name).metadata
+    return np.cumsum([0] + [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+
+
+def _opened(store: Store, name: str) -> pq.ParquetFile:
+    return _kept_open(store, name, threading.get_ident())
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_open(store: Store, name: str, thread: int) -> pq.ParquetFile:
+    """Footers are kept: one of them holds the places of a thousand rows. A reader belongs to one thread."""
+    return pq.ParquetFile(store.filesystem.open_input_file(store.path(name)))

@@ -1,0 +1,1 @@
+"""Finished networks over rows or new files."""

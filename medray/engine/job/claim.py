@@ -1,0 +1,69 @@
+"""An output folder belongs to one configuration: results of two must not mix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from medray.engine.train import checkpoint
+from medray.shards.store import Store
+
+_NAME = "config.json"
+
+
+def claim(out: Store, configuration: dict[str, Any], begun: bool = True) -> None:
+    """Write the configuration into ``out``, or compare it with the one that is there.
+
+    Only what changes results belongs in it; how many workers or where MLflow is may change between starts.
+
+    Args:
+        begun: whether the folder holds results of the configuration that is there; if not, this one takes its place.
+    Raises:
+        ValueError: the folder is another configuration's; the first difference is named.
+    """
+    wanted, found = json.loads(json.dumps(configuration)), out.read_json(_NAME)
+    if found == wanted:
+        return
+    if found is None or not begun:
+        out.delete(checkpoint.INITIAL)  # of the weights that the other configuration starts from
+        out.write_json(_NAME, wanted)
+        return
+    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    name = differing[0]
+    more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+    raise ValueError(
+        f"--out {out.uri}: holds a run with {name} = {found.get(name)!r}, this one has {wanted.get(name)!r}{more}; "
+        "give the same settings to go on with it, or choose another --variant or --out"
+    )
+
+
+def claim_each(parent: Store, configurations: Mapping[str, dict[str, Any]], variant: str) -> dict[str, str]:
+    """Claim a folder below ``parent`` for each configuration, all or none.
+
+    With a variant, what is set as it was before is found where it is, and what differs goes beside it.
+
+    Args:
+        configurations: name of a folder → what makes its results what they are.
+        variant: added to the names of folders that are another configuration's.
+    Returns:
+        name → its folder: the name itself, or <name>-<variant>.
+    Raises:
+        ValueError: a folder is another configuration's.
+    """
+    places = {}
+    for name, configuration in configurations.items():
+        same = parent.sub(name).read_json(_NAME) == json.loads(json.dumps(configuration))
+        places[name] = name if same or not variant else f"{name}-{variant}"
+    begun = {place: bool(parent.sub(place).folders()) for place in places.values()}
+    for write in (False, True):  # a folder that is refused leaves the others unclaimed
+        for name, configuration in configurations.items():
+            if write or begun[places[name]]:
+                claim(parent.sub(places[name]), configuration, begun[places[name]])
+    return places
+
+
+def any_begun(out: Store) -> bool:
+    """Whether a run or a trial below ``out`` has been started."""
+    parents = [out.sub("runs"), *(out.sub("searches", name, "runs") for name in out.sub("searches").folders())]
+    return any(parent.sub(name).folders() for parent in parents for name in parent.folders())

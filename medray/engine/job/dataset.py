@@ -1,0 +1,141 @@
+"""Input files and their labels, from the command line to shards and folds: what every job begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.job.claim import any_begun, claim
+from medray.engine.job.options import Options
+from medray.engine.job.phantoms import phantom_files
+from medray.engine.job.progress import say, warn
+from medray.engine.nodes.cluster import check_gpus, connect
+from medray.imaging.phantom import PhantomSpec
+from medray.shards.source import Source
+from medray.shards.store import File, Store, place
+from medray.tasks.system import System
+
+
+@dataclass
+class Dataset:
+    """Images and labels of a job; phantoms where the job was given none and has some.
+
+    Raises:
+        ValueError: one of the two is missing, or both where there are no phantoms.
+    """
+
+    system: System
+    source: Source
+    options: Options
+    files_uri: str | None
+    labels_uri: str | None
+    phantoms: PhantomSpec | None = None
+    held_out: str = "test"  # which of the given lists is held out, where the labels come with lists
+    phantom: bool = field(init=False)
+    files: list[File] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.phantom = self.files_uri is None
+        if self.phantom != (self.labels_uri is None) or (self.phantom and self.phantoms is None):
+            neither = ", or neither for phantoms" if self.phantoms is not None else ""
+            raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train{neither}")
+        self.options.pseudonyms()  # a key that cannot be had, and a folder that is none, end it before anything is claimed
+        if self.files_uri is not None:
+            self.files = Store(self.files_uri).files()
+        self._labels = None if self.labels_uri is None else self._read_labels(self.labels_uri)
+
+    def _read_labels(self, uri: str) -> Any:
+        """The system's labels; says of which classes nothing can be learned."""
+        labels = self.system.read_labels(uri)
+        known = {name: labels.table[name].dropna() for name in self.system.classes}
+        absent = [name for name, values in known.items() if values.empty]
+        alike = [name for name, values in known.items() if len(values) and values.eq(1).all()]
+        flag = self.system.flags[1]
+        if absent:
+            warn(f"{flag}: no label of {', '.join(absent)}: nothing is learned of it, and it has no score")
+        if alike:
+            warn(f"{flag}: every known label of {', '.join(alike)} is 1: nothing is learned without one of 0")
+        return labels
+
+    def claim(self, **more: Any) -> None:
+        """Make --out this data's folder, or go on in it.
+
+        Raises:
+            ValueError: it cannot be written, or it is another configuration's.
+        """
+        names = [flag.removeprefix("--") for flag in self.system.flags]
+        inputs = dict(zip(names, (place(self.files_uri), place(self.labels_uri)), strict=True))
+        out = Store(self.options.out)
+        out.check_writable()
+        out.remove_unfinished()
+        settings = self.source.settings() | {"data_version": self.source.version}
+        claim(out, inputs | settings | more | self.options.identity(), any_begun(out))
+
+    def find(self) -> None:
+        """Join the cluster, and write the phantoms where they are wanted."""
+        connect()
+        check_gpus(self.options.gpu)
+        if self.files_uri is None:
+            say(
+                "No data given: this run is on phantoms. Its scores say that the machinery learns, nothing about patients."
+            )
+            say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
+            assert self.phantoms is not None, "checked when it was made"
+            self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.phantoms)
+            self._labels = self._read_labels(self.labels_uri)
+            self.files = self.folder.files()
+
+    def use_lists(self) -> dict[str, int]:
+        """Where the labels come with lists ("split" says whose, and is a column of their table): one run that holds out
+        fold 0 of 2, which is the test list, or in a search the validation list. Gives the films of each list."""
+        if self._split is None:
+            return {}
+        self.options = replace(self.options, folds=2, train_folds=(0,))
+        assert self._labels is not None
+        counts = {str(name): int(count) for name, count in self._labels.table["split"].value_counts().items()}
+        say(
+            f"Split: {self._split} ({', '.join(f'{n:,} {name}' for name, n in counts.items())}); --folds does not count"
+        )
+        return counts
+
+    @property
+    def _split(self) -> str | None:
+        return getattr(self._labels, "split", None)
+
+    @property
+    def split_name(self) -> str:
+        """Which split a figure belongs to."""
+        return self._split or f"{self.options.folds} folds by patient, seed {self.options.split_seed}"
+
+    def flags(self, beside: str, name_flag: str) -> list[str]:
+        """The flags with which another job uses the same data: in the same --out under a name of its own, or beside it
+        for phantoms, which are that other job's own data then."""
+        assert self.files_uri is not None, "find comes first"
+        assert self.labels_uri is not None
+        given = zip(self.system.flags, (self.files_uri, self.labels_uri), strict=True)
+        options = self.options
+        out = f"{options.out.rstrip('/')}-{beside}" if self.phantom else options.out
+        values = [*[text for pair in given for text in pair], "--out", out, "--folds", str(options.folds)]
+        values += ["--split-seed", str(options.split_seed), "--rows-per-shard", str(options.rows_per_shard)]
+        values += ["--monitor", options.monitor, *["--public-ids"] * options.public_ids]
+        return values if self.phantom else [*values, name_flag, beside]
+
+    @property
+    def shards(self) -> Store:
+        return Store(self.options.out).sub("shards", self.source.folder)
+
+    @property
+    def folder(self) -> Store:
+        assert self.files_uri is not None, "find comes first"
+        return Store(self.files_uri)
+
+    def prepare(self) -> Prepared:
+        """Shards and folds; what is there is kept."""
+        options = self.options
+        options.warn_of_key()
+        return prepare(
+            self.source, lambda scan: self.system.assemble(scan, self._labels), list(self.system.classes), self.folder,
+            self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,
+            options.rows_per_shard, options.split_seed, self.held_out,
+        )  # fmt: skip

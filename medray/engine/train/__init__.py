@@ -1,0 +1,1 @@
+"""A run, its folds, the one loop, the optimizer step, state that resumes."""

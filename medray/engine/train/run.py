@@ -1,0 +1,86 @@
+"""Run: one training run, a task on some rows of the shards, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from medray.engine.data.samples import Rows
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.layout import Layout
+from medray.shards.store import Store
+from medray.tasks.task import Task
+
+Monitor = Literal["held-out", "inner", "none"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A task, the rows that it learns from, and the held-out rows that it then predicts.
+
+    The rows of ``inner`` are patients of the other folds that it does not learn from: a checkpoint is chosen on them,
+    or probabilities are recalibrated.
+    ``monitor`` says which rows are scored after each epoch. "held-out" only draws a curve: the predictions come from
+    the last epoch. "inner" scores a patient-grouped part of the training rows and keeps the best epoch's weights.
+    """
+
+    name: str  # its folder below "runs": <backbone>/fold<k>
+    store: Store
+    task: Task
+    train: Rows
+    held_out: Rows
+    held_out_ids: tuple[str, ...]
+    inner: Rows | None
+    monitor: Monitor
+    resources: Resources
+    initial: Store | None = None  # where initial.pt is: the weights that training starts from, else random ones
+    monitor_every: int = 1
+    checkpoint_minutes: float = 10.0
+    deterministic: bool = True
+    layout: Layout | None = None  # of 2D kernels in memory; the quicker one of this GPU where not given
+    compiled: bool = False  # let torch compile the forward pass, where the GPU gains by it
+    stop_after: int | None = None
+    """Predict and stop after this epoch of a longer schedule; a run with a later one goes on from there."""
+
+    @property
+    def last_epoch(self) -> int:
+        return self.task.epochs if self.stop_after is None else min(self.stop_after, self.task.epochs)
+
+    @property
+    def results(self) -> Store:
+        """Where predictions and done.json are: beside the history, or in after-<epoch>/ for a run that stops early."""
+        return self.store if self.last_epoch == self.task.epochs else self.store.sub(f"after-{self.last_epoch}")
+
+    @property
+    def finished(self) -> bool:
+        return self.results.exists("done.json")
+
+    @property
+    def monitored(self) -> Rows | None:
+        return {"held-out": self.held_out, "inner": self.inner, "none": None}[self.monitor]
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry an epoch, from the folder; empty before the first epoch has ended."""
+        return list(self.store.read_json("history.json", []))
+
+    @property
+    def model(self) -> str:
+        return self.name.rsplit("/", 1)[0]
+
+    @property
+    def fold(self) -> int:
+        return int(self.name.rsplit("fold", 1)[1])
+
+    def predictions(self) -> pd.DataFrame:
+        return self.results.read_table("predictions.parquet").to_pandas()
+
+    def inner_predictions(self) -> pd.DataFrame | None:
+        """Of the inner rows, None where there are none."""
+        name = "inner.parquet"
+        return self.results.read_table(name).to_pandas() if self.results.exists(name) else None
+
+    def weights_digest(self) -> str:
+        """Of the finished run's network: what is computed with it is only good as long as this is the same."""
+        return str(self.store.read_json("done.json")["weights"])

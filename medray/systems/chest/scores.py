@@ -1,0 +1,195 @@
+"""Figures of a table of predictions: one row a film with patient_id, view, p_<target> and <target> (NaN: unknown)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medray.metrics.binary import Ranking, calibration_bins, log_losses
+from medray.metrics.bootstrap import Statistic, interval_over_groups
+from medray.systems.chest.decisions import decided, thresholds_f1
+
+MIN_CLASS = 10
+"""Fewer positives, or negatives, than these tell nothing of a ranking: no figure, but the reason."""
+SENSITIVITY = 0.95
+"""At which specificity is given: of a reader who picks the few abnormal films out of many, few may be missed."""
+
+Figure = dict[str, Any]
+"""value, and low and high of its 95% interval; None where undefined, and then a reason."""
+
+
+def film_metrics(outputs: pd.DataFrame, targets: Sequence[str]) -> dict[str, float]:
+    """Mean log loss over the targets (lower is better), and mean AUC over those with a positive and a negative.
+
+    A film counts where its label is known; a target without any does not count. NaN where nothing does.
+    """
+    losses, aucs = [], []
+    for target in targets:
+        probabilities, labels = _known(outputs, target)
+        if len(labels):
+            losses.append(float(log_losses(probabilities, labels).mean()))
+            aucs.append(Ranking(probabilities, labels).auc())
+    defined = [auc for auc in aucs if np.isfinite(auc)]
+    return {
+        "mean_log_loss": float(np.mean(losses)) if losses else float("nan"),
+        "mean_auc": float(np.mean(defined)) if defined else float("nan"),
+    }
+
+
+def score(
+    predictions: pd.DataFrame,
+    targets: Sequence[str],
+    thresholds: Mapping[str, float | None] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All figures, over all films and by View Position ("by_view": AP films are taken at the bedside, of sicker patients).
+
+    Args:
+        predictions: with a column threshold_<target> where films have thresholds of their own, such as their fold's.
+        thresholds: of ``thresholds(validation)``, never of the rows that are scored, for all films. Without it and without
+            such columns decisions are left out.
+        samples: of the bootstrap over patients.
+    Returns:
+        films, patients, targets (by name: see ``score_target``), mean_auc (with "over", the targets it is the mean of),
+        mean_log_loss, and by_view: view → the same without by_view.
+    """
+    if thresholds is not None:
+        predictions = predictions.assign(**{f"threshold_{t}": _number(thresholds.get(t)) for t in targets})
+    out = _score(predictions, targets, samples, seed)
+    views = predictions["view"].replace("", None).dropna()
+    out["by_view"] = {
+        str(view): _score(predictions[predictions["view"] == view], targets, samples, seed)
+        for view in sorted(views.unique())
+    }
+    return out
+
+
+def thresholds(validation: pd.DataFrame, targets: Sequence[str]) -> dict[str, float | None]:
+    """Target → the threshold of the highest F1 on these rows; None where they hold too few positives or negatives."""
+    out: dict[str, float | None] = {}
+    for target in targets:
+        probabilities, labels = _known(validation, target)
+        out[target] = None if too_few(labels) else thresholds_f1(probabilities, labels)
+    return out
+
+
+def too_few(labels: np.ndarray) -> str | None:
+    """Why these labels, 0 or 1, are too few to rank; None where they are not."""
+    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+    for count, name in ((positives, "positive"), (negatives, "negative")):
+        if count < MIN_CLASS:
+            return f"{count} {name} film{'s' * (count != 1)}, fewer than {MIN_CLASS}"
+    return None
+
+
+def _score(
+    predictions: pd.DataFrame,
+    targets: Sequence[str],
+    samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    usable = [t for t in targets if too_few(_known(predictions, t)[1]) is None]
+    weighed = {t: _Weighed(predictions, t) for t in usable}
+    statistics: dict[str, Statistic] = {}
+    for target, of_target in weighed.items():
+        statistics |= {f"{kind}/{target}": statistic for kind, statistic in of_target.statistics().items()}
+    statistics["mean_auc"] = lambda weights: _mean([w.auc(weights) for w in weighed.values()])
+    figures = interval_over_groups(statistics, predictions["patient_id"].to_numpy(), samples, seed) if usable else {}
+    out: dict[str, Any] = {
+        "films": len(predictions),
+        "patients": int(predictions["patient_id"].nunique()),
+        "targets": {t: _score_target(predictions, t, figures) for t in targets},
+        "mean_auc": {**figures.get("mean_auc", _NOTHING), "over": usable},
+        "mean_log_loss": _finite(film_metrics(predictions, targets)["mean_log_loss"]),
+    }
+    if not usable:
+        out["mean_auc"]["reason"] = "no target has enough films"
+    return out
+
+
+_NOTHING: Figure = {"value": None, "low": None, "high": None}
+_RANKED = ("auc", "average_precision", "specificity_at_95_sensitivity")
+
+
+def _score_target(predictions: pd.DataFrame, target: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts, auc, average_precision, specificity_at_95_sensitivity, log_loss, calibration, decisions of one target."""
+    probabilities, labels = _known(predictions, target)
+    reason = too_few(labels)
+    out: dict[str, Any] = {"positives": int((labels == 1).sum()), "negatives": int((labels == 0).sum())}
+    for kind in _RANKED:
+        out[kind] = {**_NOTHING, "reason": reason} if reason else dict(figures[f"{kind}/{target}"])
+    out["log_loss"] = _finite(log_losses(probabilities, labels).mean()) if len(labels) else None
+    out["calibration"] = calibration(probabilities, labels)
+    if f"threshold_{target}" in predictions:
+        thresholds = predictions.loc[predictions[target].notna(), f"threshold_{target}"].to_numpy(dtype=np.float64)
+        missing = {"threshold": None, "reason": "no threshold: too few films of a class where it is chosen"}
+        usable = len(thresholds) > 0 and not np.isnan(thresholds).any()
+        out["decisions"] = decided(probabilities, labels, thresholds) if usable else missing
+    return out
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[str, Any]:
+    """How probabilities compare with observed rates, in bins of equal count.
+
+    Args:
+        probabilities, labels: (films,), no NaN.
+    Returns:
+        expected_calibration_error: mean over the films of |mean probability - observed rate| of their bin (Naeini et al.
+        2015, whose bins have equal widths: of a rare finding nearly all films would share one); bins: mean_probability,
+        observed_rate and films of each.
+    """
+    if not len(labels):
+        return {"expected_calibration_error": None, "bins": [], "reason": "no film with a known label"}
+    table = calibration_bins(probabilities, labels, bins)
+    error = np.average(np.abs(table[:, 0] - table[:, 1]), weights=table[:, 2])
+    rows = [{"mean_probability": float(p), "observed_rate": float(r), "films": int(n)} for p, r, n in table]
+    return {"expected_calibration_error": float(error), "bins": rows}
+
+
+class _Weighed:
+    """One target's ranking for weights of all rows: those whose label is unknown do not count."""
+
+    def __init__(self, predictions: pd.DataFrame, target: str) -> None:
+        self.known = predictions[target].notna().to_numpy()
+        probabilities, labels = _known(predictions, target)
+        self.ranking = Ranking(probabilities, labels)
+        self.last: tuple[np.ndarray | None, float] = (None, float("nan"))
+
+    def auc(self, weights: np.ndarray) -> float:
+        """The same weights are asked for twice, for the target and for the mean."""
+        if self.last[0] is not weights:
+            self.last = (weights, self.ranking.auc(weights[self.known]))
+        return self.last[1]
+
+    def statistics(self) -> dict[str, Statistic]:
+        def specificity(weights: np.ndarray) -> float:
+            return self.ranking.specificity_at(SENSITIVITY, weights[self.known])
+
+        def average_precision(weights: np.ndarray) -> float:
+            return self.ranking.average_precision(weights[self.known])
+
+        return dict(zip(_RANKED, (self.auc, average_precision, specificity), strict=True))
+
+
+def _known(predictions: pd.DataFrame, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels of the films whose label is known."""
+    labels = predictions[target].to_numpy(dtype=np.float64)
+    known = ~np.isnan(labels)
+    return predictions[f"p_{target}"].to_numpy(dtype=np.float64)[known], labels[known]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """NaN as soon as one is: a mean over fewer findings is another figure."""
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

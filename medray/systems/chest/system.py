@@ -1,0 +1,49 @@
+"""Chest X-ray as the engine's jobs see it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medray.systems.chest import recipes
+from medray.systems.chest.classes import FINDINGS
+from medray.systems.chest.inventory import assemble
+from medray.systems.chest.labels import Labels, read_labels
+from medray.systems.chest.results import OBJECTIVES, score_folds
+from medray.systems.chest.source import Radiograph
+from medray.tasks.system import Searched, System
+
+
+def read_labels_alone(uri: str) -> Labels:
+    """The labels without the lists that they come with: folds are drawn."""
+    return replace(read_labels(uri), split=None)
+
+
+FILMS = System(
+    classes=FINDINGS,
+    source=Radiograph(),
+    read_labels=read_labels,
+    assemble=assemble,
+    flags=("--images", "--labels"),
+    about_flags=(
+        "Folder or URI with the films: PNG, JPEG or DICOM.",
+        "Folder with lists, or any CSV with columns for image, patient and findings.",
+    ),
+)
+FILMS_BY_FOLDS = replace(FILMS, read_labels=read_labels_alone)
+
+SEARCH = Searched(
+    job=("jobs/chest_cv.py",),
+    job_flags=("--recipe", "--name"),
+    recipe=recipes.recipe,
+    reference=recipes.recipe,
+    backbones=("chexnet",),
+    space=(
+        "learning-rate=1e-5..1e-2:log",
+        "weight-decay=1e-6..1e-1:log",
+        "positive-weight=1..4",
+        "label-smoothing=0..0.1",
+    ),
+    objectives=OBJECTIVES,
+    score=score_folds,
+    options={"out": "out/chest", "train_folds": (0,), "monitor": "inner"},
+)

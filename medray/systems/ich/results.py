@@ -1,0 +1,91 @@
+"""Out-of-fold predictions → oof.parquet, studies.parquet, metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES, PROBABILITIES
+from medray.systems.ich.ladder import ladder, rare_class
+from medray.systems.ich.method import Method, Predicted, combine
+from medray.systems.ich.pipeline import Pipeline, Planned, folder
+from medray.systems.ich.scores import interval_text, score
+from medray.systems.ich.study import study_table
+
+
+def conclude(
+    out: Store, planned: Planned, pipeline: Pipeline, predicted: Mapping[str, Predicted], places: Mapping[str, str]
+) -> dict[str, Any]:
+    """From the predictions of every model to the ensemble's scores: method.json and what ``write_results`` writes.
+
+    Args:
+        predicted: of the models and the lead's ablations, by their names in ``planned``.
+        places: name of runs, as in ``planned.claims`` → their folder.
+    Returns:
+        The content of metrics.json.
+    """
+    models = {name: predicted[name] for name in planned.models}
+    method = combine(models, predicted, pipeline.ensemble, views=pipeline.views.views)
+    where = {name: (places[name], places.get(folder(name), "")) for name in models}
+    out.write_json("method.json", method.description(predicted, pipeline.views.identity(), where))
+    return write_results(out, method)
+
+
+def write_results(out: Store, method: Method) -> dict[str, Any]:
+    """Score the held-out slices, and write oof.parquet, studies.parquet, oof/<model>.parquet and metrics.json.
+
+    Returns:
+        The content of metrics.json.
+    """
+    predictions = method.final
+    studies = study_table(predictions)
+    folds = predictions.drop_duplicates("study_id").set_index("study_id")["fold"]
+    studies.insert(2, "fold", studies["study_id"].map(folds))
+    labelled = predictions.dropna(subset=list(CLASSES), how="all")
+    oof = labelled[["slice_id", "study_id", "patient_id", "stack_id", "index", "fold", *PROBABILITIES, *CLASSES]]
+    metrics = score(oof, studies) | {
+        "ladder": ladder(method.rungs),
+        "remedies": rare_class(method.remedies),
+        "recalibration": {
+            name: {str(fold): fit.to_json() for fold, fit in fits.items()}
+            for name, fits in method.recalibrations.items()
+        },
+        "ensemble": {
+            "weights": {n: {str(fold): w for fold, w in of.items()} for n, of in method.weights.items()},
+            "weighted_log_loss": method.comparison,
+        },
+    }
+    for name, table in method.tables.items():
+        kept = table[["slice_id", "fold", *PROBABILITIES]]
+        out.sub("oof").write_table(f"{name}.parquet", pa.Table.from_pandas(kept, preserve_index=False))
+    table = pa.Table.from_pandas(oof, preserve_index=False)
+    for name in CLASSES:  # null where unknown
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int8()))
+    out.write_table("oof.parquet", table)
+    out.write_table("studies.parquet", pa.Table.from_pandas(studies, preserve_index=False))
+    out.write_json("metrics.json", metrics)
+    return metrics
+
+
+def summary(metrics: dict[str, Any]) -> list[str]:
+    """The figures of metrics.json as lines for a terminal."""
+    lines = [f"weighted log loss  {interval_text(metrics['weighted_log_loss'], 4)}"]
+    if len(metrics["classes"]) < len(CLASSES):
+        lines[0] += f"  of {len(metrics['classes'])} of {len(CLASSES)} classes: {', '.join(metrics['classes'])}"
+    lines += [f"AUC {name:<17}{interval_text(metrics['auc'][name], 3)}" for name in CLASSES]
+    study = metrics["study"]
+    return [
+        *lines,
+        f"AUC of studies       {interval_text(study['auc'], 3)}  ({study['positive']} of {study['studies']} bleed)",
+    ]
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """The values of metrics.json under names like "auc/any", for MLflow."""
+    out = {"weighted_log_loss": metrics["weighted_log_loss"]["value"], "study/auc": metrics["study"]["auc"]["value"]}
+    for kind in ("auc", "average_precision", "log_loss"):
+        out |= {f"{kind}/{name}": figure["value"] for name, figure in metrics[kind].items()}
+    return {f"oof/{name}": value for name, value in out.items() if value is not None}

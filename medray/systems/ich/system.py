@@ -1,0 +1,55 @@
+"""Hemorrhage as the engine's jobs see it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medray.imaging.phantom import PhantomSpec
+from medray.systems.ich import recipes
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.labels import read_labels
+from medray.systems.ich.objective import OBJECTIVES, score_folds
+from medray.systems.ich.source import HeadCT
+from medray.tasks.system import Searched, System
+
+HEAD_CT = System(
+    classes=CLASSES,
+    source=HeadCT(),
+    read_labels=read_labels,
+    assemble=assemble,
+    flags=("--dicom", "--labels"),
+    about_flags=(
+        "Folder or URI with the DICOM files, in any order. Where not given, phantoms are written and used.",
+        "Labels of slices: the challenge's long CSV (ID,Label), or a table of slice_id or SOPInstanceUID and one or more of "
+        "the six classes. What is unknown is empty or not there.",
+    ),
+)
+
+SEARCH = Searched(
+    job=("jobs/ich_cv.py",),
+    job_flags=("--backbones", "--variant"),
+    recipe=recipes.recipe,
+    reference=recipes.recipe,
+    backbones=recipes.FOUR[:1],
+    space=(
+        "learning-rate=1e-5..3e-3:log", "weight-decay=1e-6..1e-1:log", "epidural-weight=1..8", "any-weight=1..4",
+        "label-smoothing=0..0.1", "augmentation=0..2",
+    ),
+    objectives=OBJECTIVES,
+    score=score_folds,
+    options={"out": "out/ich", "train_folds": (0,)},
+)  # fmt: skip
+
+PHANTOM_SEARCH = replace(
+    SEARCH,
+    job=("jobs/ich_cv.py", "--no-sequence-stage"),
+    recipe=recipes.phantom_search,
+    backbones=("test_efficientnet",),
+    space=("learning-rate=1e-4..1e-1:log", "weight-decay=1e-4..1:log", "any-weight=1..4", "augmentation=0..2"),
+    options={
+        "out": "out/phantom-search", "folds": 2, "train_folds": (0,), "rows_per_shard": 256, "public_ids": True, "monitor": "none",
+    },
+    trials=20,
+    phantoms=PhantomSpec(patients=60, matrix_px=96, slices=(16, 20), seed=7),
+)  # fmt: skip

@@ -1,0 +1,158 @@
+"""Shards on real workers' code paths: what is in them, what is left out, and that a restart repeats nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.cloudpickle import register_pickle_by_value
+
+from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.shard import scan
+from medray.imaging.phantom import PhantomSet
+from medray.shards.pseudonym import Pseudonyms
+from medray.shards.store import Store
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.inventory import assemble
+from medray.systems.ich.labels import read_labels
+from medray.systems.ich.source import HeadCT
+
+
+def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds: int | None = None) -> Prepared:
+    known, folder = read_labels(str(labels)), Store(dicom)
+    out = to if isinstance(to, Store) else Store(to)
+    return prepare(
+        HeadCT(), lambda scan: assemble(scan, known), list(CLASSES), folder, folder.files(), out,
+        out.sub("shards"), Pseudonyms(key), Path(out.root).parent / "private", folds, rows_per_shard=32, seed=0,
+    )  # fmt: skip
+
+
+def test_statuses_after_decoding(prepared: Prepared, phantoms: PhantomSet) -> None:
+    names = prepared.private["path"].str.rsplit("/", n=1).str[1]
+    status = dict(zip(names, prepared.private["status"], strict=True))
+    reason = dict(zip(names, prepared.private["reason"], strict=True))
+    by_kind = {kind: (status[name], reason[name]) for name, kind in phantoms.broken_files.items()}
+    assert by_kind["truncated"][0] == "quarantined"
+    assert "bytes expected" in by_kind["truncated"][1]
+    assert by_kind["wrapped"][0] == "repaired"
+    assert by_kind["unsigned"][0] in ("ok", "unlabelled")
+
+
+def test_every_usable_slice_is_in_the_shards_once(prepared: Prepared) -> None:
+    usable = prepared.inventory["status"].isin(["ok", "repaired", "unlabelled"])
+    assert sorted(prepared.index["slice_id"]) == sorted(prepared.inventory.loc[usable, "slice_id"])
+    table = prepared.rows.store.read_table(prepared.rows.files[0])
+    row = table.slice(0, 1).to_pylist()[0]
+    assert len(row["image"]) == row["rows"] * row["columns"] * 3
+    assert row["slice_id"].startswith("slice-")
+
+
+def test_a_restart_writes_nothing_again_and_another_key_leaves_folds_and_pixels(
+    phantoms: PhantomSet, local_ray: None, tmp_path: Path
+) -> None:
+    labels = phantoms.labels_csv
+    first = shard(phantoms.dicom, labels, tmp_path / "a" / "out", b"a" * 32, folds=3)
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "a" / "out" / "shards").iterdir()}
+    victim = sorted(times)[0]
+    victim.unlink()  # as if the job had been killed before this one
+    again = shard(phantoms.dicom, labels, tmp_path / "a" / "out", b"a" * 32, folds=3)
+    assert {p for p, t in times.items() if p.stat().st_mtime_ns != t} == {victim}
+    pd.testing.assert_frame_equal(first.index, again.index)
+    pd.testing.assert_frame_equal(first.inventory, again.inventory)
+
+    other = shard(phantoms.dicom, labels, tmp_path / "b" / "out", b"b" * 32, folds=3)
+    assert not set(other.index["slice_id"]) & set(first.index["slice_id"])
+    assert np.array_equal(other.index["fold"], first.index["fold"])
+    for one, two in zip(first.rows.files, other.rows.files, strict=True):
+        columns = ["index", "position_mm", "rows", "columns", "image", *CLASSES]
+        assert pq.read_table(first.rows.store.path(one), columns=columns) == pq.read_table(
+            other.rows.store.path(two), columns=columns
+        )
+
+
+class _More(HeadCT):
+    """Reads one thing more of each header."""
+
+    scan_schema = HeadCT.scan_schema.append(pa.field("more", pa.string()))
+
+    def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+        return [row | {"more": "yes"} for row in super().scan(stream)]
+
+
+class _Newer(_More):
+    version = _More.version + 1
+
+    def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+        return [row | {"more": "newer"} for row in super().scan(stream)]
+
+
+def test_headers_are_read_again_where_more_is_read_of_them(
+    phantoms: PhantomSet, local_ray: None, tmp_path: Path
+) -> None:
+    folder, cache = Store(phantoms.dicom), Store(tmp_path)
+    files = folder.files()[:5]
+    plain = scan(HeadCT(), folder, files, cache)
+    assert "more" not in plain
+    register_pickle_by_value(sys.modules[__name__])
+    assert set(scan(_More(), folder, files, cache)["more"].dropna()) == {"yes"}
+    assert set(scan(_Newer(), folder, files, cache)["more"].dropna()) == {"newer"}
+    kept = cache.names(".parquet")
+    assert len(kept) == 3
+    pd.testing.assert_frame_equal(scan(HeadCT(), folder, files, cache), plain)
+    assert cache.names(".parquet") == kept
+
+
+@pytest.mark.real_data
+def test_the_real_series_passes_through(head_ct_dir: Path, local_ray: None, tmp_path: Path) -> None:
+    dicom, labels = head_ct_dir / "rsna2019_series", head_ct_dir / "stage_2_train.csv"
+    found = shard(dicom, labels, tmp_path / "out", None)
+    assert found.inventory["status"].tolist() == ["ok"] * 36
+    table = pq.read_table(tmp_path / "out" / "shards").to_pandas().set_index("slice_id")
+    truth = read_labels(str(labels)).table
+    assert np.array_equal(table.loc[truth.index, list(CLASSES)].to_numpy(), truth.to_numpy())
+    spacing = np.diff(np.sort(table["position_mm"]))
+    assert np.abs(spacing - 5).max() < 0.001
+    ordered = table.sort_values("index")
+    bright = [np.frombuffer(image, np.uint8).any() for image in ordered["image"]]
+    assert not bright[-1]  # the end of the stack that holds no head, only the holder
+    assert all(bright[:-1])
+
+
+class SmallDisk(Store):
+    """A folder on a disk of half a megabyte."""
+
+    def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
+        folder = Path(self.root)
+        taken = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if taken + len(memoryview(data)) > 500_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super()._write(name, data)
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_done(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:
+    register_pickle_by_value(sys.modules[__name__])  # for the workers, which do not import tests
+    with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\); make room and start again"):
+        shard(phantoms.dicom, phantoms.labels_csv, SmallDisk(tmp_path / "out"), b"a" * 32)
+    kept = list((tmp_path / "out" / "shards").glob("*.parquet"))
+    assert kept
+    assert all(pq.read_metadata(path).num_rows for path in kept)
+    assert not list((tmp_path / "out" / "shards").glob(".*"))
+
+
+def test_a_class_that_a_fold_lacks_is_said(
+    phantoms: PhantomSet, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = phantoms.labels_csv.read_text().splitlines()
+    kept = [row for row in rows if "_epidural,1" not in row]  # such slices lose a row, and with it all of their labels
+    labels.write_text("\n".join(kept) + "\n")
+    shard(phantoms.dicom, labels, tmp_path / "out", None, folds=2)
+    assert "no epidural in fold 0, 1: its AUC there is undefined" in capsys.readouterr().err

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medray.engine.job.claim import any_begun, claim, claim_each
+from medray.shards.store import Store
+
+
+def test_the_same_configuration_goes_on_and_another_one_is_refused_by_its_first_difference(tmp_path: Path) -> None:
+    claim(Store(tmp_path), {"a": 1, "windows": ("brain",)})
+    claim(Store(tmp_path), {"a": 1, "windows": ["brain"]})
+    with pytest.raises(ValueError, match=r"holds a run with a = 1, this one has 2 \(and 1 more\)"):
+        claim(Store(tmp_path), {"a": 2, "windows": []})
+
+
+def test_a_mistake_that_has_left_no_result_can_be_corrected(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    claim(store, {"pretrained": True}, begun=False)
+    store.write_bytes("initial.pt", b"weights of the mistake")
+    claim(store, {"pretrained": False}, begun=False)
+    assert store.read_json("config.json") == {"pretrained": False}
+    assert not store.exists("initial.pt")
+
+
+def begin(store: Store) -> None:
+    store.sub("fold0").write_json("history.json", [])
+
+
+def test_a_folder_that_is_refused_leaves_the_others_unclaimed(tmp_path: Path) -> None:
+    runs = Store(tmp_path)
+    claim_each(runs, {"b": {"epochs": 1}}, "")
+    begin(runs.sub("b"))
+    with pytest.raises(ValueError, match="epochs = 1, this one has 2"):
+        claim_each(runs, {"a": {"epochs": 2}, "b": {"epochs": 2}}, "")
+    assert not runs.sub("a").exists("config.json")
+
+
+def test_a_variant_uses_what_is_as_before_and_puts_the_rest_beside_it(tmp_path: Path) -> None:
+    runs = Store(tmp_path)
+    first = {"net": {"size": 64}, "net-sequence": {"hidden": 48}, "no-remedy": {"size": 64, "remedy": 1}}
+    assert claim_each(runs, first, "") == {name: name for name in first}
+    for name in first:
+        begin(runs.sub(name))
+    wider = first | {"net-sequence": {"hidden": 64}}
+    places = {"net": "net", "net-sequence": "net-sequence-wide", "no-remedy": "no-remedy"}
+    assert claim_each(runs, wider, "wide") == places
+    begin(runs.sub("net-sequence-wide"))
+    assert claim_each(runs, wider, "wide") == places  # started again
+    assert claim_each(runs, first, "") == {name: name for name in first}
+    with pytest.raises(ValueError, match="hidden = 64, this one has 32"):
+        claim_each(runs, first | {"net-sequence": {"hidden": 32}}, "wide")
+
+
+def test_a_variant_before_anything_else_leaves_the_plain_name_free(tmp_path: Path) -> None:
+    assert claim_each(Store(tmp_path), {"net": {"size": 32}}, "small") == {"net": "net-small"}
+
+
+def test_what_has_begun(tmp_path: Path) -> None:
+    out = Store(tmp_path)
+    claim_each(out.sub("runs"), {"net": {}}, "")
+    assert not any_begun(out)
+    begin(out.sub("runs", "net"))
+    assert any_begun(out)
+    searching = Store(tmp_path / "other")
+    begin(searching.sub("searches", "s", "runs", "0a1b"))
+    assert any_begun(searching)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medray.engine.job.dataset import Dataset
+from medray.engine.job.options import Options
+from medray.systems.chest.system import FILMS
+from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.system import HEAD_CT
+from medray.tasks.system import System
+
+
+def warnings_of(system: System, folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is said when the labels are read, which is before anything is spent."""
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "images" / "a.dcm").write_text("")
+    (folder / "labels.csv").write_text(text)
+    options = replace(Options(out=str(folder / "out")), public_ids=True)
+    Dataset(system, system.source, options, str(folder / "images"), str(folder / "labels.csv"))
+    assert not (folder / "out").exists()
+    return capsys.readouterr().err.splitlines()
+
+
+def test_classes_without_a_label_are_said_to_be_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = warnings_of(HEAD_CT, tmp_path, "ID,Label\na_any,1\nb_any,0\n", capsys)
+    absent = ", ".join(CLASSES[:-1])
+    assert lines == [f"! --labels: no label of {absent}: nothing is learned of it, and it has no score"]
+    lines = warnings_of(FILMS, tmp_path, "image,patient,Mass,Edema\na,1,1,\nb,2,0,-1\n", capsys)
+    assert len(lines) == 1
+    assert "no label of Atelectasis, " in lines[0]
+    assert "Edema" in lines[0]
+    assert "Mass" not in lines[0]
+
+
+def test_a_class_of_which_only_positives_are_known_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = warnings_of(HEAD_CT, tmp_path, "slice_id,subdural\na,1\nb,0\n", capsys)
+    assert lines[1:] == ["! --labels: every known label of any is 1: nothing is learned without one of 0"]
+
+
+def test_where_all_is_known_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["a,1,0,0,0,0,1", "b,0,1,1,1,1,1", "c,0,0,0,0,0,0"]
+    assert warnings_of(HEAD_CT, tmp_path, "\n".join([f"slice_id,{','.join(CLASSES)}", *rows]), capsys) == []

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medray.engine.data.samples import Rows
+from medray.engine.job.plan import gpu_hours, planned, spent
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.run import Run
+from medray.shards.store import Store
+from medray.systems.ich.recipes import phantom
+
+GPUS = Resources(workers=4, gpu=True, side_by_side=2, threads=1, cpus_per_worker=1.0, data_cpus=1.0)
+NOTHING = np.zeros(0, np.int32)
+
+
+def run_in(store: Store, name: str, resources: Resources, *epoch_seconds: float) -> Run:
+    store = store.sub(name)
+    store.write_json(
+        "history.json", [{"epoch": i, "system": {"epoch_seconds": s}} for i, s in enumerate(epoch_seconds)]
+    )
+    rows = Rows(store, (), NOTHING, NOTHING, NOTHING)
+    return Run(name, store, phantom(), rows, rows, (), None, "none", resources)
+
+
+def test_hours_are_those_of_every_gpu(tmp_path: Path) -> None:
+    backbones = [run_in(Store(tmp_path), f"net/fold{k}", GPUS, 1800, 1800) for k in range(2)]
+    sequence = [run_in(Store(tmp_path), "net-sequence/fold0", replace(GPUS, workers=1), 360)]
+    assert gpu_hours(backbones) == pytest.approx(8)
+    stages = {"backbones": backbones, "sequence": sequence}
+    assert spent(stages, 3.0) == "training took 8.1 GPU-hours (backbones 8, sequence 0.1), 24.3 at 3 an hour"
+    assert "at 3" not in spent(stages, None)
+
+
+def test_an_epoch_by_fewer_workers_costs_less(tmp_path: Path) -> None:
+    run = run_in(Store(tmp_path), "net/fold0", replace(GPUS, min_workers=2))
+    epochs = [{"epoch": 1, "workers": [4]}, {"epoch": 2, "workers": [4, 2]}, {"epoch": 3, "workers": [2]}]
+    run.store.write_json("history.json", [epoch | {"system": {"epoch_seconds": 1800}} for epoch in epochs])
+    assert gpu_hours([run]) == pytest.approx(2 + 1 + 1)
+
+
+def test_cpus_have_no_price(tmp_path: Path) -> None:
+    here = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
+    stages = {"backbones": [run_in(Store(tmp_path), "net/fold0", here, 36)], "sequence": []}
+    assert spent(stages, 3.0) == "training took 0.01 worker-hours on CPUs"
+
+
+def test_what_is_left_at_a_measured_rate() -> None:
+    text = planned(3_600_000, 500, GPUS, 2.5)
+    assert text == "at 500 images/s a run, as measured here: 1 h, 8 GPU-hours, 20 at 2.5 an hour"
+    assert "GPU-hours" not in planned(1000, 10, replace(GPUS, gpu=False), 2.5)
