@@ -304,7 +304,9 @@ def ray_commands(path: Path) -> list[list[str]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("path", [ROOT / "cluster.yaml", ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "cluster.yaml", ROOT / "medray" / "engine" / "README.md"], ids=lambda path: path.name
+)
 def test_rays_own_commands_parse(path: Path) -> None:
     from ray.scripts import scripts
 

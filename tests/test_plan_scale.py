@@ -1,4 +1,4 @@
-"""The README's page on scale: the figures that tests/benchmarks/plan_scale.py prints, and whether they are measured."""
+"""The engine's page on scale: the figures that tests/benchmarks/plan_scale.py prints, and whether they are measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def printed(*flags: object) -> str:
 
 
 def test_the_readmes_figures_are_those_that_it_prints() -> None:
-    readme = " ".join((ROOT / "README.md").read_text().split())
+    readme = " ".join((ROOT / "medray" / "engine" / "README.md").read_text().split())
     lines = printed().splitlines()
     for line in [lines[0].split(":")[0], *(line for line in lines if line.startswith("|") or "at 480 px" in line)]:
         assert " ".join(line.rstrip(".").split()) in readme

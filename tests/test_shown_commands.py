@@ -1,4 +1,4 @@
-"""Every command of a job that the README, cluster.yaml, the jobs or the package show is taken by that job's parser."""
+"""Every command of a job that the READMEs, cluster.yaml, the jobs or the package show is taken by that job's parser."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from medray.engine.job.options import flags_over
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in JOBS.glob("*.py"))
+READMES = [ROOT / "README.md", *sorted((ROOT / "medray").rglob("README.md"))]
 SHOWING = [
-    ROOT / "README.md",
-    *sorted((ROOT / "medray").rglob("README.md")),
+    *READMES,
     ROOT / "cluster.yaml",
     *sorted((ROOT / "medray").rglob("*.yaml")),
     *sorted(JOBS.glob("*.py")),
@@ -41,7 +41,7 @@ def commands(text: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 SHOWN = sorted({command for path in SHOWING for command in commands(path.read_text())})
-INLINE = sorted(set(re.findall(r"`(--[^`]+)`", (ROOT / "README.md").read_text())))
+INLINE = sorted({flags for path in READMES for flags in re.findall(r"`(--[^`]+)`", path.read_text())})
 
 
 @pytest.fixture

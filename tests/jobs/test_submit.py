@@ -1,4 +1,4 @@
-"""`ray job submit` as the README has it: with a token, packaged, submitted again, and its driver lost.
+"""`ray job submit` as medray/engine/README.md has it: with a token, packaged, submitted again, and its driver lost.
 
 The cluster is a head of its own, with ports, a folder and a home of its own; it ends by the ids of its processes.
 """
