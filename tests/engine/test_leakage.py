@@ -18,8 +18,7 @@ from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
 from medray.engine.train.sweep import cross_validation, out_of_fold
 from medray.imaging.phantom import PhantomSpec, write_phantoms
-from medray.metrics.binary import Ranking
-from medray.metrics.bootstrap import interval_over_groups
+from medray.metrics.intervals import Figure, auc, intervals
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.source import Encoded, Source
@@ -84,7 +83,7 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepa
     )  # fmt: skip
 
 
-def auc_any(prepared: Prepared, folder: Path) -> dict[str, float | None]:
+def auc_any(prepared: Prepared, folder: Path) -> Figure:
     task = SliceTask(
         backbone="test_resnet", pretrained=False, size_px=SIDE_PX, epochs=12, batch_size=16, learning_rate=5e-3,
         flip=False, shift=0, zoom=0, rotate_deg=0, brightness=0,
@@ -96,8 +95,8 @@ def auc_any(prepared: Prepared, folder: Path) -> dict[str, float | None]:
     )
     fit(runs)
     oof = out_of_fold(runs)
-    ranking = Ranking(oof["p_any"].to_numpy(), oof["any"].to_numpy())
-    return interval_over_groups({"auc": ranking.auc}, oof["patient_id"].to_numpy(), 300, seed=0)["auc"]
+    score = auc(oof["p_any"].to_numpy(), oof["any"].to_numpy(dtype=np.float64))
+    return intervals({"auc": score}, oof["patient_id"].to_numpy())["auc"]
 
 
 def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Prepared, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 
+from medray.report.figures import line
 from medray.shards.store import Store
 from medray.systems.chest.readers import agreement
 from medray.systems.chest.scores import film_metrics, score, thresholds
@@ -63,10 +64,11 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
     lines = [f"{metrics['films']:,} held-out films of {metrics['patients']:,} patients; split: {metrics['split']}"]
     lines += [
-        f"mean AUC                {figure_text(metrics['mean_auc'])}  over {len(metrics['mean_auc']['over'])} targets"
+        f"mean AUC                {line(metrics['mean_auc'], 3)}  over {len(metrics['mean_auc']['over'])} targets"
     ]
     for name, of_target in metrics["targets"].items():
-        lines.append(f"AUC {name:<20}{figure_text(of_target['auc'])}  ({of_target['positives']:,} positive)")
+        positive = f"{of_target['positives']:,} films of {of_target['positive_patients']:,} patients positive"
+        lines.append(f"AUC {name:<20}{line(of_target['auc'], 3)}  ({positive})")
     for pair in metrics["agreement"]:
         said = (f"{name} {kappa_text(found)}" for name, found in pair["targets"].items())
         lines.append(f"kappa {' – '.join(pair['between'])}: {', '.join(said)}")
@@ -80,14 +82,6 @@ def kappa_text(found: dict[str, Any]) -> str:
         if found["kappa"] is None
         else f"{found['kappa']:.3f} ({found['films']:,} films)"
     )
-
-
-def figure_text(figure: dict[str, Any], digits: int = 3) -> str:
-    """ ".842 (.829 to .855)", or why there is none."""
-    if figure["value"] is None:
-        return f"undefined: {figure.get('reason', 'no value')}"
-    value, low, high = (f"{figure[k]:.{digits}f}" if figure[k] is not None else "?" for k in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:

@@ -9,16 +9,13 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.binary import Ranking, calibration_bins, log_losses
-from medray.metrics.bootstrap import Statistic, interval_over_groups
+from medray.metrics.intervals import Figure, auc, average_precision, intervals, mean_auc, specificity_at, undefined
 from medray.systems.chest.decisions import decided, thresholds_f1
 
 MIN_CLASS = 10
 """Fewer positives, or negatives, than these tell nothing of a ranking: no figure, but the reason."""
 SENSITIVITY = 0.95
 """At which specificity is given: of a reader who picks the few abnormal films out of many, few may be missed."""
-
-Figure = dict[str, Any]
-"""value, and low and high of its 95% interval; None where undefined, and then a reason."""
 
 
 def film_metrics(outputs: pd.DataFrame, targets: Sequence[str]) -> dict[str, float]:
@@ -93,35 +90,35 @@ def _score(
     seed: int,
 ) -> dict[str, Any]:
     usable = [t for t in targets if too_few(_known(predictions, t)[1]) is None]
-    weighed = {t: _Weighed(predictions, t) for t in usable}
-    statistics: dict[str, Statistic] = {}
-    for target, of_target in weighed.items():
-        statistics |= {f"{kind}/{target}": statistic for kind, statistic in of_target.statistics().items()}
-    statistics["mean_auc"] = lambda weights: _mean([w.auc(weights) for w in weighed.values()])
-    figures = interval_over_groups(statistics, predictions["patient_id"].to_numpy(), samples, seed) if usable else {}
+    columns = {t: tuple(predictions[c].to_numpy(dtype=np.float64) for c in (f"p_{t}", t)) for t in usable}
+    aucs = {t: auc(*of) for t, of in columns.items()}
+    scores = {f"auc/{t}": one for t, one in aucs.items()}
+    scores |= {f"average_precision/{t}": average_precision(*of) for t, of in columns.items()}
+    scores |= {f"specificity_at_95_sensitivity/{t}": specificity_at(SENSITIVITY, *of) for t, of in columns.items()}
+    if usable:
+        scores["mean_auc"] = mean_auc(aucs)
+    figures = intervals(scores, predictions["patient_id"].to_numpy(), samples, seed)
     out: dict[str, Any] = {
         "films": len(predictions),
         "patients": int(predictions["patient_id"].nunique()),
         "targets": {t: _score_target(predictions, t, figures) for t in targets},
-        "mean_auc": {**figures.get("mean_auc", _NOTHING), "over": usable},
+        "mean_auc": {**figures.get("mean_auc", undefined("no target has enough films")), "over": usable},
         "mean_log_loss": _finite(film_metrics(predictions, targets)["mean_log_loss"]),
     }
-    if not usable:
-        out["mean_auc"]["reason"] = "no target has enough films"
     return out
 
 
-_NOTHING: Figure = {"value": None, "low": None, "high": None}
 _RANKED = ("auc", "average_precision", "specificity_at_95_sensitivity")
 
 
-def _score_target(predictions: pd.DataFrame, target: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts, auc, average_precision, specificity_at_95_sensitivity, log_loss, calibration, decisions of one target."""
+def _score_target(predictions: pd.DataFrame, target: str, figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Counts of films and of positive patients, auc, average_precision, specificity_at_95_sensitivity, log_loss, calibration, decisions of one target."""
     probabilities, labels = _known(predictions, target)
     reason = too_few(labels)
     out: dict[str, Any] = {"positives": int((labels == 1).sum()), "negatives": int((labels == 0).sum())}
+    out["positive_patients"] = int(predictions.loc[predictions[target] == 1, "patient_id"].nunique())
     for kind in _RANKED:
-        out[kind] = {**_NOTHING, "reason": reason} if reason else dict(figures[f"{kind}/{target}"])
+        out[kind] = undefined(reason) if reason else figures[f"{kind}/{target}"]
     out["log_loss"] = _finite(log_losses(probabilities, labels).mean()) if len(labels) else None
     out["calibration"] = calibration(probabilities, labels)
     if f"threshold_{target}" in predictions:
@@ -150,41 +147,11 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -
     return {"expected_calibration_error": float(error), "bins": rows}
 
 
-class _Weighed:
-    """One target's ranking for weights of all rows: those whose label is unknown do not count."""
-
-    def __init__(self, predictions: pd.DataFrame, target: str) -> None:
-        self.known = predictions[target].notna().to_numpy()
-        probabilities, labels = _known(predictions, target)
-        self.ranking = Ranking(probabilities, labels)
-        self.last: tuple[np.ndarray | None, float] = (None, float("nan"))
-
-    def auc(self, weights: np.ndarray) -> float:
-        """The same weights are asked for twice, for the target and for the mean."""
-        if self.last[0] is not weights:
-            self.last = (weights, self.ranking.auc(weights[self.known]))
-        return self.last[1]
-
-    def statistics(self) -> dict[str, Statistic]:
-        def specificity(weights: np.ndarray) -> float:
-            return self.ranking.specificity_at(SENSITIVITY, weights[self.known])
-
-        def average_precision(weights: np.ndarray) -> float:
-            return self.ranking.average_precision(weights[self.known])
-
-        return dict(zip(_RANKED, (self.auc, average_precision, specificity), strict=True))
-
-
 def _known(predictions: pd.DataFrame, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of the films whose label is known."""
     labels = predictions[target].to_numpy(dtype=np.float64)
     known = ~np.isnan(labels)
     return predictions[f"p_{target}"].to_numpy(dtype=np.float64)[known], labels[known]
-
-
-def _mean(values: Sequence[float]) -> float:
-    """NaN as soon as one is: a mean over fewer findings is another figure."""
-    return float(np.mean(values)) if values else float("nan")
 
 
 def _number(value: float | None) -> float:

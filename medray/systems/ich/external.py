@@ -5,7 +5,7 @@ Many sets say only whether a slice, or a whole study, bleeds. What such labels c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,18 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.binary import Ranking, calibration_bins
-from medray.metrics.bootstrap import interval_over_groups
+from medray.metrics.intervals import Figure, auc, intervals, undefined
+from medray.report.figures import line
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.labels import Level, label_ids, read_levelled
-from medray.systems.ich.scores import class_statistics, interval_text, mean_of, sensitivities, slice_losses
+from medray.systems.ich.scores import (
+    class_scores,
+    count_patients,
+    sensitivities,
+    slice_losses,
+    weighted_loss,
+)
 from medray.systems.ich.study import study_table
-
-Figure = dict[str, float | None]
-"""value, and low and high of its 95% interval; None where undefined."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,6 @@ def score_external(
     if alike:
         listed = "; ".join(f"{things}: {', '.join(names)}" for things, names in alike.items())
         notes.append(f"no AUC where all labels are alike; {listed}")
-    if scored["patient_id"].nunique() == 1:
-        for figure in _figures([of_slices, of_studies]):
-            figure |= {"low": None, "high": None}
     return {
         "level": truth.level,
         "classes": list(truth.classes),
@@ -124,6 +125,7 @@ def score_external(
             "patients": int(scored["patient_id"].nunique()),
             "positive_slices": _positives(labels[used]) if truth.level == "slice" else None,
             "positive_studies": _positives(study_labels),
+            "positive_patients": _positive_patients(scored, labels[used]),
             "labelled_ids_without_prediction": int((~known.index.isin(ids)).sum()),
             "slices_without_label": int((~has_label).sum()),
             "left_out_as_leaked": {
@@ -176,13 +178,9 @@ def _positives(labels: pd.DataFrame) -> dict[str, int]:
     return {name: int(labels[name].eq(1).sum()) for name in labels}
 
 
-def _figures(content: Any) -> Iterator[Figure]:
-    """Every value with an interval, however deep."""
-    if isinstance(content, dict) and content.keys() == _undefined().keys():
-        yield content
-    elif isinstance(content, dict | list):
-        for inner in content.values() if isinstance(content, dict) else content:
-            yield from _figures(inner)
+def _positive_patients(scored: pd.DataFrame, labels: pd.DataFrame) -> dict[str, int]:
+    patients = scored["patient_id"].to_numpy()
+    return {name: count_patients(patients, labels[name].to_numpy()) for name in labels}
 
 
 def _of_slices(
@@ -200,12 +198,12 @@ def _of_slices(
     for name in labels:
         p, y, patients = _known(scored, f"p_{name}", labels[name])
         if not len(y):
-            figures = dict.fromkeys(("auc", "average_precision", "log_loss"), _undefined())
+            figures = dict.fromkeys(("auc", "average_precision", "log_loss"), undefined("no label is known"))
         else:
             # each class over its own labelled slices: with all six known this draws the samples of scores.score
-            figures = interval_over_groups(class_statistics(p, y), patients, samples, seed)
+            figures = intervals(class_scores(p, y), patients, samples, seed)
             if y.min() == y.max():
-                figures |= {"auc": _undefined(), "average_precision": _undefined()}
+                figures |= dict.fromkeys(("auc", "average_precision"), undefined(_alike(y)))
                 alike.setdefault(f"slices all {int(y[0])}", []).append(name)
         for kind, figure in figures.items():
             out[kind][name] = figure
@@ -229,8 +227,9 @@ def _weighted(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: in
             f"weighted log loss: {counted(partly, 'slice')} of which some classes are unknown count by the others"
         )
     probabilities = scored[list(PROBABILITIES)].to_numpy(dtype=np.float64)
-    losses = slice_losses(probabilities, labels[list(CLASSES)].to_numpy())
-    return interval_over_groups({"loss": mean_of(losses)}, scored["patient_id"].to_numpy(), samples, seed)["loss"]
+    of_classes = labels[list(CLASSES)].to_numpy()
+    loss = weighted_loss(slice_losses(probabilities, of_classes), of_classes)
+    return intervals({"loss": loss}, scored["patient_id"].to_numpy(), samples, seed)["loss"]
 
 
 def _of_studies(
@@ -247,17 +246,17 @@ def _of_studies(
         of_class = labels[name].reindex(studies["study_id"]).set_axis(studies.index) if len(studies) else labels[name]
         y = of_class.dropna().to_numpy()
         if not len(y) or y.min() == y.max():
-            out["auc"][name], out["sensitivity_at_specificity"][name] = _undefined(), None
+            reason = _alike(y) if len(y) else "no label is known"
+            out["auc"][name], out["sensitivity_at_specificity"][name] = undefined(reason), None
             if len(y):
                 alike.setdefault(f"studies all {int(y[0])}", []).append(name)
             continue
         known = {key: _known(studies, column, of_class) for key, column in scores.items()}
-        rankings = {key: Ranking(p, y) for key, (p, y, _) in known.items()}
         patients = known["auc"][2]
-        figures = interval_over_groups({key: r.auc for key, r in rankings.items()}, patients, samples, seed)
+        figures = intervals({key: auc(p, y) for key, (p, y, _) in known.items()}, patients, samples, seed)
         out["auc"][name] = figures.pop("auc")
         out |= figures
-        out["sensitivity_at_specificity"][name] = sensitivities(rankings["auc"])
+        out["sensitivity_at_specificity"][name] = sensitivities(Ranking(*known["auc"][:2]))
     return out
 
 
@@ -268,8 +267,8 @@ def _known(table: pd.DataFrame, column: str, labels: pd.Series) -> tuple[np.ndar
     return known[column].to_numpy(dtype=np.float64), labels[rows].to_numpy(), known["patient_id"].to_numpy()
 
 
-def _undefined() -> Figure:
-    return {"value": None, "low": None, "high": None}
+def _alike(labels: np.ndarray) -> str:
+    return f"no label is {'negative' if labels[0] else 'positive'}"
 
 
 def counted(number: int, thing: str) -> str:
@@ -279,6 +278,10 @@ def counted(number: int, thing: str) -> str:
 
 
 _WIDTH = max(len(f"AUC of studies {name}") for name in CLASSES) + 2
+
+
+def _patients(counts: Mapping[str, Any], name: str) -> str:
+    return counted(counts["positive_patients"][name], "patient")
 
 
 def summary(scores: dict[str, Any]) -> list[str]:
@@ -300,13 +303,13 @@ def summary(scores: dict[str, Any]) -> list[str]:
         lines.append(f"predicted slices without a label: {counts['slices_without_label']}")
     if scores["slice"] is not None:
         if scores["slice"]["weighted_log_loss"] is not None:
-            lines.append(f"{'weighted log loss':<{_WIDTH}}{interval_text(scores['slice']['weighted_log_loss'], 4)}")
+            lines.append(f"{'weighted log loss':<{_WIDTH}}{line(scores['slice']['weighted_log_loss'], 4)}")
         for name, figure in scores["slice"]["auc"].items():
-            positive = f"{counted(counts['positive_slices'][name], 'slice')} positive"
-            lines.append(f"{f'AUC {name}':<{_WIDTH}}{interval_text(figure, 3)}  ({positive})")
+            positive = f"{counted(counts['positive_slices'][name], 'slice')} of {_patients(counts, name)} positive"
+            lines.append(f"{f'AUC {name}':<{_WIDTH}}{line(figure, 3)}  ({positive})")
     for name, figure in scores["study"]["auc"].items():
-        positive = f"{counted(counts['positive_studies'][name], 'study')} positive"
-        lines.append(f"{f'AUC of studies {name}':<{_WIDTH}}{interval_text(figure, 3)}  ({positive})")
+        positive = f"{counted(counts['positive_studies'][name], 'study')} of {_patients(counts, name)} positive"
+        lines.append(f"{f'AUC of studies {name}':<{_WIDTH}}{line(figure, 3)}  ({positive})")
     for specificity, value in (scores["study"]["sensitivity_at_specificity"].get("any") or {}).items():
         lines.append(f"{f'sensitivity at {specificity}, studies':<{_WIDTH}}{value:.3f}")
     return [*lines, *(f"note: {note}" for note in scores["notes"])]

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from medray.metrics.binary import Ranking, log_losses
-from medray.metrics.bootstrap import Statistic, interval_over_groups
+from medray.metrics.binary import log_losses
+from medray.metrics.intervals import Score, auc, average_precision, intervals, log_loss, mean
 from medray.systems.ich.blend import logits
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
-from medray.systems.ich.scores import mean_of, mean_or_none, of_rows, slice_losses
+from medray.systems.ich.scores import count_patients, mean_or_none, slice_losses, weighted_loss
 from medray.systems.ich.study import running_mean
 
 _SCORES = ("weighted_log_loss", "change", "auc_any", "average_precision_epidural", "log_loss_epidural")
@@ -39,7 +39,8 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
     Args:
         samples: of the bootstrap over patients.
     Returns:
-        One dict a rung, ready for JSON; an interval is {"value", "low", "high"}, each a float or None:
+        One dict a rung, ready for JSON; an interval is of
+        ``medray.metrics.intervals``:
         name, adds: str;
         weighted_log_loss, auc_any, average_precision_epidural, log_loss_epidural: interval;
         change: interval of the weighted log loss less that of the rung before (below 0 is better), None at first;
@@ -48,30 +49,31 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
         folds: sorted list of int among the slices that count, None where the rung has no fold column.
     """
     common, tables = _common(rungs)
-    statistics: dict[str, Statistic] = {}
+    scores: dict[str, Score] = {}
     losses = []
     for i, table in enumerate(tables):
-        losses.append(slice_losses(*_arrays(table)))
-        with_rare, *rare = _known(table, "epidural")
-        with_any, *any_ = _known(table, "any")
-        statistics |= {
-            f"{i}/weighted_log_loss": mean_of(losses[i]),
-            f"{i}/auc_any": of_rows(with_any, Ranking(*any_).auc),
-            f"{i}/average_precision_epidural": of_rows(with_rare, Ranking(*rare).average_precision),
-            f"{i}/log_loss_epidural": of_rows(with_rare, mean_of(log_losses(*rare))),
+        probabilities, labels = _arrays(table)
+        losses.append(slice_losses(probabilities, labels))
+        rare = _column(table, "epidural")
+        scores |= {
+            f"{i}/weighted_log_loss": weighted_loss(losses[i], labels),
+            f"{i}/auc_any": auc(*_column(table, "any")),
+            f"{i}/average_precision_epidural": average_precision(*rare),
+            f"{i}/log_loss_epidural": log_loss(*rare),
         }
         if i:
-            statistics[f"{i}/change"] = mean_of(losses[i] - losses[i - 1])
-    # one call for all: every statistic sees the same draws
-    found = interval_over_groups(statistics, common["patient_id"].to_numpy(), samples, seed)
+            scores[f"{i}/change"] = weighted_loss(losses[i] - losses[i - 1], labels)
+    # one call for all: every score sees the same draws
+    found = intervals(scores, common["patient_id"].to_numpy(), samples, seed)
     rows = []
     for i, (rung, table) in enumerate(zip(rungs, tables, strict=True)):
-        scores = {name: found.get(f"{i}/{name}") for name in _SCORES}
+        known = table.dropna(subset=["epidural"])
         rows.append(
-            {"name": rung.name, "adds": rung.adds, **scores}
+            {"name": rung.name, "adds": rung.adds}
+            | {name: found.get(f"{i}/{name}") for name in _SCORES}
             | {
-                "mean_probability_epidural": mean_or_none(_known(table, "epidural")[1]),
-                "observed_rate_epidural": mean_or_none(_known(table, "epidural")[2]),
+                "mean_probability_epidural": mean_or_none(known["p_epidural"].to_numpy(np.float64)),
+                "observed_rate_epidural": mean_or_none(known["epidural"].to_numpy(np.float64)),
                 "slices": len(common),
                 "patients": int(common["patient_id"].nunique()),
                 "own_slices": len(rung.predictions.dropna(subset=list(CLASSES), how="all")),
@@ -93,26 +95,27 @@ def rare_class(
         change: interval of the log loss less that of the first rung, paired; None at first;
         mean_probability, observed_rate: float, None where no label is known; ratio: the one by the other, None without
         positives;
-        slices, patients, positives: int.
+        slices, patients, positives, positive_patients: int.
     """
     _, tables = _common(rungs)
     tables = [table.dropna(subset=[name]) for table in tables]
     common = tables[0]
-    statistics: dict[str, Statistic] = {}
+    patients = common["patient_id"].to_numpy()
+    scores: dict[str, Score] = {}
     losses = []
     for i, table in enumerate(tables):
-        _, probabilities, labels = _known(table, name)
+        probabilities, labels = _column(table, name)
         losses.append(log_losses(probabilities, labels))
-        statistics |= {
-            f"{i}/log_loss": mean_of(losses[i]),
-            f"{i}/average_precision": Ranking(probabilities, labels).average_precision,
+        scores |= {
+            f"{i}/log_loss": mean(losses[i], labels),
+            f"{i}/average_precision": average_precision(probabilities, labels),
         }
         if i:
-            statistics[f"{i}/change"] = mean_of(losses[i] - losses[0])
-    found = interval_over_groups(statistics, common["patient_id"].to_numpy(), samples, seed)
+            scores[f"{i}/change"] = mean(losses[i] - losses[0], labels)
+    found = intervals(scores, patients, samples, seed)
     rows = []
     for i, (rung, table) in enumerate(zip(rungs, tables, strict=True)):
-        _, probabilities, labels = _known(table, name)
+        probabilities, labels = _column(table, name)
         predicted, observed = mean_or_none(probabilities), mean_or_none(labels)
         rows.append(
             {"name": rung.name, "adds": rung.adds, "class": name}
@@ -124,6 +127,7 @@ def rare_class(
                 "slices": len(common),
                 "patients": int(common["patient_id"].nunique()),
                 "positives": int(table[name].sum()),
+                "positive_patients": count_patients(patients, labels),
             }
         )
     return rows
@@ -185,7 +189,6 @@ def _arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return table[list(PROBABILITIES)].to_numpy(dtype=np.float64), table[list(CLASSES)].to_numpy(dtype=np.float64)
 
 
-def _known(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n,) whether a class's label is known; its probabilities and labels where it is."""
-    rows = table[name].notna().to_numpy()
-    return rows, table.loc[rows, f"p_{name}"].to_numpy(np.float64), table.loc[rows, name].to_numpy(np.float64)
+def _column(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) probabilities and labels of a class."""
+    return table[f"p_{name}"].to_numpy(np.float64), table[name].to_numpy(np.float64)

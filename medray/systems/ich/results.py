@@ -7,12 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from medray.report.figures import line
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import ladder, rare_class
 from medray.systems.ich.method import Method, Predicted, combine
 from medray.systems.ich.pipeline import Pipeline, Planned, folder
-from medray.systems.ich.scores import interval_text, score
+from medray.systems.ich.scores import score
 from medray.systems.ich.study import study_table
 
 
@@ -72,14 +73,18 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
 
 def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
-    lines = [f"weighted log loss  {interval_text(metrics['weighted_log_loss'], 4)}"]
+    lines = [f"weighted log loss  {line(metrics['weighted_log_loss'], 4)}"]
     if len(metrics["classes"]) < len(CLASSES):
         lines[0] += f"  of {len(metrics['classes'])} of {len(CLASSES)} classes: {', '.join(metrics['classes'])}"
-    lines += [f"AUC {name:<17}{interval_text(metrics['auc'][name], 3)}" for name in CLASSES]
-    study = metrics["study"]
+    counts, study = metrics["counts"], metrics["study"]
+    for name in CLASSES:
+        positive = (
+            f"{counts['positive_slices'][name]:,} slices of {counts['positive_patients'][name]:,} patients positive"
+        )
+        lines.append(f"AUC {name:<17}{line(metrics['auc'][name], 3)}  ({positive})")
     return [
         *lines,
-        f"AUC of studies       {interval_text(study['auc'], 3)}  ({study['positive']} of {study['studies']} bleed)",
+        f"AUC of studies       {line(study['auc'], 3)}  ({study['positive']} of {study['studies']} bleed, of {study['positive_patients']} patients)",
     ]
 
 

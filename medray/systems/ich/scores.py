@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.binary import Ranking, log_losses
-from medray.metrics.bootstrap import Statistic, interval_over_groups
+from medray.metrics.intervals import Score, auc, average_precision, intervals, log_loss, mean
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
 
 SPECIFICITIES = (0.8, 0.9, 0.95)
@@ -40,15 +40,6 @@ def classes_known(labels: pd.DataFrame) -> list[str]:
     return [name for name in CLASSES if labels[name].notna().any()]
 
 
-def interval_text(figure: dict[str, float | None], digits: int) -> str:
-    """A figure with its interval, for a terminal."""
-    if figure["value"] is None:
-        return "undefined: no label, or labels of one kind"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.{digits}f}"
-    return f"{figure['value']:.{digits}f}  (95% {figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
-
-
 def slice_metrics(outputs: pd.DataFrame) -> dict[str, float]:
     """Figures of a table of outputs, one row a slice: PROBABILITIES, CLASSES; what is unknown (NaN) does not count."""
     probabilities, labels = outputs[list(PROBABILITIES)].to_numpy(), outputs[list(CLASSES)].to_numpy(dtype=np.float64)
@@ -69,12 +60,13 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
         samples: of the bootstrap over patients.
     """
     probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
-    statistics: dict[str, Statistic] = {"weighted_log_loss": mean_of(slice_losses(probabilities, labels))}
+    patients = oof["patient_id"].to_numpy()
+    scores = {"weighted_log_loss": weighted_loss(slice_losses(probabilities, labels), labels)}
     known = ~np.isnan(labels)
     for i, name in enumerate(CLASSES):
-        of_class = class_statistics(probabilities[known[:, i], i], labels[known[:, i], i])
-        statistics |= {f"{kind}/{name}": of_rows(known[:, i], statistic) for kind, statistic in of_class.items()}
-    flat = interval_over_groups(statistics, oof["patient_id"].to_numpy(), samples, seed)
+        of_class = class_scores(probabilities[:, i], labels[:, i])
+        scores |= {f"{kind}/{name}": one for kind, one in of_class.items()}
+    flat = intervals(scores, patients, samples, seed)
     out: dict[str, Any] = {"classes": classes_known(oof), "weighted_log_loss": flat["weighted_log_loss"]}
     for key in ("auc", "average_precision", "log_loss"):
         out[key] = {name: flat[f"{key}/{name}"] for name in CLASSES}
@@ -84,6 +76,7 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
         "patients": int(oof["patient_id"].nunique()),
         "labelled_slices": {name: int(known[:, i].sum()) for i, name in enumerate(CLASSES)},
         "positive_slices": {name: int((labels[:, i] == 1).sum()) for i, name in enumerate(CLASSES)},
+        "positive_patients": {name: count_patients(patients, labels[:, i]) for i, name in enumerate(CLASSES)},
         "mean_probability": {name: mean_or_none(probabilities[known[:, i], i]) for i, name in enumerate(CLASSES)},
         "observed_rate": {name: mean_or_none(labels[known[:, i], i]) for i, name in enumerate(CLASSES)},
     }
@@ -97,11 +90,12 @@ def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, A
     labels = known["label"].to_numpy(dtype=np.float64)
     patients = known["patient_id"].to_numpy()
     out: dict[str, Any] = {"studies": len(known), "positive": int(labels.sum())}
-    rankings = {name: Ranking(known[name].to_numpy(), labels) for name in ("score", "maximum", "mean")}
-    intervals = interval_over_groups({n: r.auc for n, r in rankings.items()}, patients, samples, seed)
-    out["auc"] = intervals["score"]
-    out["auc_of_maximum"], out["auc_of_mean"] = intervals["maximum"], intervals["mean"]
-    out["sensitivity_at_specificity"] = sensitivities(rankings["score"])
+    out["positive_patients"] = count_patients(patients, labels)
+    scores = {name: auc(known[name].to_numpy(), labels) for name in ("score", "maximum", "mean")}
+    found = intervals(scores, patients, samples, seed)
+    out["auc"] = found["score"]
+    out["auc_of_maximum"], out["auc_of_mean"] = found["maximum"], found["mean"]
+    out["sensitivity_at_specificity"] = sensitivities(Ranking(known["score"].to_numpy(), labels))
     vote = known["source_vote_any"].to_numpy(dtype=np.float64)
     out["source_vote"] = {
         "sensitivity": _finite(vote[labels == 1].mean() if labels.any() else np.nan),
@@ -110,33 +104,32 @@ def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, A
     return out
 
 
-def class_statistics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Statistic]:
-    """What is said of one class, to be bootstrapped.
+def class_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Score]:
+    """AUC, average precision and log loss of one class.
 
     Args:
-        probabilities, labels: (rows,), no NaN.
+        probabilities, labels: (rows,), labels NaN where unknown.
     """
-    ranking = Ranking(probabilities, labels)
     return {
-        "auc": ranking.auc,
-        "average_precision": ranking.average_precision,
-        "log_loss": mean_of(log_losses(probabilities, labels)),
+        "auc": auc(probabilities, labels),
+        "average_precision": average_precision(probabilities, labels),
+        "log_loss": log_loss(probabilities, labels),
     }
+
+
+def weighted_loss(losses: np.ndarray, labels: np.ndarray) -> Score:
+    """The mean of (slices,) losses, or of differences, over (slices, 6) labels; NaN where none is known."""
+    return mean(losses, np.nan_to_num(labels).max(axis=1))
+
+
+def count_patients(patients: np.ndarray, labels: np.ndarray) -> int:
+    """How many patients have a positive row."""
+    return len(np.unique(patients[labels == 1]))
 
 
 def sensitivities(ranking: Ranking) -> dict[str, float | None]:
     """Specificity ("0.90") → the sensitivity there; None where a class is absent."""
     return {f"{s:.2f}": _finite(ranking.sensitivity_at(s)) for s in SPECIFICITIES}
-
-
-def mean_of(values: np.ndarray) -> Statistic:
-    """The weighted mean of (rows,) values."""
-    return lambda weights: float(np.average(values, weights=weights)) if weights.any() else float("nan")
-
-
-def of_rows(rows: np.ndarray, statistic: Statistic) -> Statistic:
-    """A statistic of some (all rows,) bool of the rows, for weights of all."""
-    return statistic if rows.all() else lambda weights: statistic(weights[rows])
 
 
 def mean_or_none(values: np.ndarray) -> float | None:

@@ -55,8 +55,15 @@ def test_figures_are_scikit_learns_with_intervals_around_them() -> None:
     false_rate, sensitivity, _ = sk.roc_curve(table["Mass"], table["p_Mass"], drop_intermediate=False)
     expected = 1 - false_rate[sensitivity >= 0.95].min()
     assert mass["specificity_at_95_sensitivity"]["value"] == pytest.approx(expected)
-    for name in ("auc", "average_precision", "specificity_at_95_sensitivity"):
+    for name in ("auc", "average_precision"):
         assert mass[name]["low"] < mass[name]["value"] < mass[name]["high"]
+    positive = table.loc[table["Mass"] == 1, "patient_id"].nunique()
+    assert positive == mass["positive_patients"] < 100
+    specificity = mass["specificity_at_95_sensitivity"]
+    assert specificity["reason"] == f"{positive} positive patients, fewer than 100"
+    assert (specificity["low"], specificity["high"]) == (None, None)
+    enough = score(predictions(films=800), TARGETS, samples=60)["targets"]["Mass"]["specificity_at_95_sensitivity"]
+    assert enough["low"] < enough["value"] < enough["high"]
     assert (mass["positives"], mass["negatives"]) == (int(table["Mass"].sum()), 400 - int(table["Mass"].sum()))
     assert found["targets"]["Edema"]["positives"] + found["targets"]["Edema"]["negatives"] == 320
     both = [found["targets"][name]["auc"]["value"] for name in ("Mass", "Edema")]

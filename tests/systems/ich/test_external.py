@@ -274,7 +274,7 @@ def test_a_class_of_one_value_has_no_auc() -> None:
     table["any"] = table[list(TYPES)].max(axis=1)
     found = score_external(asked(table), truth_of(table, *CLASSES), samples=5)
     for figure in (found["slice"]["auc"], found["slice"]["average_precision"], found["study"]["auc"]):
-        assert figure["epidural"] == {"value": None, "low": None, "high": None}
+        assert figure["epidural"] == {"value": None, "low": None, "high": None, "reason": "no label is positive"}
         assert figure["subdural"]["value"] is not None
     assert found["study"]["sensitivity_at_specificity"]["epidural"] is None
     assert found["slice"]["log_loss"]["epidural"]["value"] > 0  # a part of the weighted log loss, and defined
@@ -334,6 +334,7 @@ def test_one_patient_makes_no_interval_worth_the_name() -> None:
     for figure in (found["slice"]["auc"]["any"], found["slice"]["log_loss"]["any"], found["study"]["auc"]["any"]):
         assert figure["value"] is not None
         assert (figure["low"], figure["high"]) == (None, None)
+        assert figure["reason"].startswith("1 ")
     assert not any("95%" in line for line in summary(found))
 
 

@@ -123,7 +123,7 @@ def test_of_any_alone_its_own_figures_are_left() -> None:
     table = steps[1].predictions
     assert rows[1]["weighted_log_loss"]["value"] == pytest.approx(log_loss(table["any"], table["p_any"]))
     assert rows[1]["auc_any"]["value"] == pytest.approx(roc_auc_score(table["any"], table["p_any"]))
-    assert rows[1]["log_loss_epidural"] == {"value": None, "low": None, "high": None}
+    assert rows[1]["log_loss_epidural"] == {"value": None, "low": None, "high": None, "reason": "no label is known"}
     assert (rows[1]["mean_probability_epidural"], rows[1]["observed_rate_epidural"]) == (None, None)
     assert {row["slices"] for row in rows} == {400}
     rare = rare_class(steps, samples=10)

@@ -13,9 +13,9 @@ from medray.systems.ich.report import about_ladder
 from medray.systems.ich.report.published import PRIVATE_BOARD, RESULTS, VALIDATION
 
 
-def interval(value: float | None, half: float = 0.002) -> dict[str, float | None]:
+def interval(value: float | None, half: float = 0.002) -> dict[str, Any]:
     if value is None:
-        return {"value": None, "low": None, "high": None}
+        return {"value": None, "low": None, "high": None, "reason": "no label is positive"}
     return {"value": value, "low": value - half, "high": value + half}
 
 
@@ -43,7 +43,7 @@ def rare(name: str, ratio: float | None, change: float | None, positives: int = 
         "change": None if change is None else interval(change, 0.0001),
         "average_precision": interval(0.345 if positives else None),
         "mean_probability": 0.01234, "observed_rate": 0.0041, "ratio": ratio,
-        "slices": 5000, "patients": 140, "positives": positives,
+        "slices": 5000, "patients": 140, "positives": positives, "positive_patients": min(7, positives),
     }  # fmt: skip
 
 
@@ -110,9 +110,10 @@ def test_steps_that_predicted_more_slices_are_named() -> None:
 
 def test_undefined_scores_and_a_lone_step() -> None:
     lone = row("alone", 0.07, None, average_precision_epidural=interval(None))
-    lone["weighted_log_loss"] |= {"low": None, "high": None}
+    lone["weighted_log_loss"] |= {"low": None, "high": None, "reason": "3 positive patients, fewer than 5"}
     section = about_ladder.ladder([lone])
-    assert "undefined" in page(section)
+    assert "undefined: no label is positive" in page(section)
+    assert "no interval: 3 positive patients, fewer than 5" in page(section)
     assert plots([section])["what-each-step-added.png"].startswith(b"\x89PNG")
     assert "No step has been scored yet." in page(about_ladder.ladder([]))
 
@@ -131,7 +132,7 @@ def test_the_rare_class_and_what_its_recalibration_rests_on() -> None:
     assert "1.234%" in flat
     assert "0.410%" in flat
     assert "|3.01|" in flat
-    assert "5,000 held-out slices of 140 patients, 21 of them labelled epidural" in text
+    assert "5,000 held-out slices of 140 patients, 21 of them, of 7 patients, labelled epidural" in text
     for shown in ("|0.900|", "|−1.234|", "|98|", "|4,321|", "|17|"):
         assert shown in flat
     assert "|bias by theory|" in flat

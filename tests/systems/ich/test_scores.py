@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 
 from medray.metrics.binary import log_losses
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
+from medray.systems.ich.results import summary
 from medray.systems.ich.scores import score, slice_losses, slice_metrics, weighted_log_loss
 from medray.systems.ich.study import study_table
 
@@ -57,11 +58,24 @@ def test_metrics_of_a_known_table() -> None:
     metrics = score(table, study_table(table), samples=100)
     assert metrics["auc"]["any"]["value"] == 1.0
     assert metrics["auc"]["epidural"]["value"] is None  # no positive: undefined, not a number
+    assert metrics["auc"]["epidural"]["reason"] == "no label is positive"
     assert metrics["counts"]["positive_slices"]["subdural"] == 15 * 5
+    assert metrics["counts"]["positive_patients"]["subdural"] == metrics["study"]["positive_patients"] == 15
     assert metrics["study"]["auc"]["value"] == 1.0
     assert metrics["study"]["sensitivity_at_specificity"]["0.95"] == 1.0
     low, value, high = (metrics["weighted_log_loss"][k] for k in ("low", "value", "high"))
     assert low < value < high
+
+
+def test_of_three_bleeding_patients_there_is_no_interval_and_the_terminal_says_so() -> None:
+    table = predictions(patients=7)
+    metrics = score(table, study_table(table), samples=20) | {"classes": list(CLASSES)}
+    reason = "3 positive patients, fewer than 5"
+    for figure in (metrics["weighted_log_loss"], metrics["log_loss"]["any"], metrics["average_precision"]["any"]):
+        assert figure == {"value": figure["value"], "low": None, "high": None, "reason": reason}
+    lines = summary(metrics)
+    assert f"AUC any              1.000  (no interval: {reason})  (15 slices of 3 patients positive)" in lines
+    assert f"AUC of studies       1.000  (no interval: {reason})  (3 of 7 bleed, of 3 patients)" in lines
 
 
 def test_names_of_patients_and_slices_do_not_matter() -> None:
@@ -91,7 +105,7 @@ def test_of_any_alone_the_score_is_its_own_and_the_rest_is_undefined() -> None:
     assert metrics["classes"] == ["any"]
     assert metrics["weighted_log_loss"]["value"] == pytest.approx(log_loss(table["any"], table["p_any"]), abs=1e-9)
     assert metrics["auc"]["any"]["value"] == 1.0
-    nothing = {"value": None, "low": None, "high": None}
+    nothing = {"value": None, "low": None, "high": None, "reason": "no label is known"}
     for kind in ("auc", "average_precision", "log_loss"):
         assert all(metrics[kind][name] == nothing for name in CLASSES[:-1])
     for kind in ("observed_rate", "mean_probability"):
@@ -105,7 +119,7 @@ def test_of_any_alone_the_score_is_its_own_and_the_rest_is_undefined() -> None:
 def test_without_any_there_is_no_score_of_studies() -> None:
     table = predictions().assign(any=np.nan)
     metrics = score(table, study_table(table), samples=20)
-    assert metrics["study"]["auc"] == {"value": None, "low": None, "high": None}
+    assert metrics["study"]["auc"] == {"value": None, "low": None, "high": None, "reason": "no label is known"}
     assert (metrics["study"]["studies"], metrics["study"]["positive"]) == (0, 0)
     assert metrics["auc"]["subdural"]["value"] == 1.0
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics

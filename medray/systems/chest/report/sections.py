@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from medray.metrics.intervals import LEAST_AT_SENSITIVITY
 from medray.report.charts import calibration, roc_and_precision
+from medray.report.figures import HOW, line, texts
 from medray.report.page import PALETTE, Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
 from medray.systems.chest.published import CHEXNET, PUBLISHED, SOURCE_F1, SOURCE_KAPPA
 from medray.systems.chest.report.pictures import KINDS, Pictured
-from medray.systems.chest.results import figure_text
 from medray.systems.chest.scores import MIN_CLASS
 
 _CHOSEN_ON = "the validation list (without one, on a part of the training patients)"
@@ -60,18 +61,18 @@ def _shown(target: str) -> str:
 
 
 def _cell(figure: Mapping[str, Any], why: bool = True) -> Cell:
-    if figure["value"] is None:
-        return Cell("–", figure.get("reason", "undefined") if why else "")
-    interval = "" if figure["low"] is None else f"{figure['low']:.3f} to {figure['high']:.3f}"
-    return Cell(f"{figure['value']:.3f}", interval)
+    """``why``: also say why it is undefined, which stands once a line."""
+    value, note = texts(figure, 3)
+    return Cell(value, note if why or figure["value"] is not None else "")
 
 
 def _scores(metrics: Mapping[str, Any]) -> Section:
     mean = metrics["mean_auc"]
-    value, interval = ("–", "undefined") if mean["value"] is None else (f"{mean['value']:.3f}", f"{mean['low']:.3f} to {mean['high']:.3f}")  # fmt: skip
+    value, interval = texts(mean, 3)
     rows = []
     for name, of in metrics["targets"].items():
-        row = {"target": _shown(name), "positive": of["positives"], "AUC": _cell(of["auc"])}
+        row = {"target": _shown(name), "positive films": of["positives"], "positive patients": of["positive_patients"]}
+        row |= {"AUC": _cell(of["auc"])}
         row |= {"average precision": _cell(of["average_precision"], why=False)}
         row |= {"specificity at 95% sensitivity": _cell(of["specificity_at_95_sensitivity"], why=False)}
         log_loss = of["log_loss"]
@@ -89,7 +90,7 @@ def _scores(metrics: Mapping[str, Any]) -> Section:
             ("Held-out films", f"{metrics['films']:,}", f"{metrics['patients']:,} patients"),
             ("Split", metrics["split"], ""),
         )),
-        "Every film is scored by a network that has not seen its patient. Intervals hold 95% of bootstrap samples over patients.",
+        f"Every film is scored by a network that has not seen its patient. {HOW} A specificity at a given sensitivity needs {LEAST_AT_SENSITIVITY}.",
         Table(pd.DataFrame(rows), "CheXNet's figures are of its own random split of patients, not of these films: context."),
         Table(
             pd.DataFrame(beside, columns=["system", "mean AUC", "split"]),
@@ -202,4 +203,4 @@ def _calibration(metrics: Mapping[str, Any], oof: pd.DataFrame, colours: Mapping
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    return f"mean AUC {figure_text(metrics['mean_auc'])}, {metrics['split']}"
+    return f"mean AUC {line(metrics['mean_auc'], 3)}, {metrics['split']}"

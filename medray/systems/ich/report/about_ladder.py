@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from medray.report.figures import HOW, texts
 from medray.report.page import Block, Cell, Notice, Picture, Section, Table
 from medray.report.sections import listed
 from medray.systems.ich.classes import CLASSES
@@ -41,7 +42,7 @@ def ladder(rows: list[Row], published: Sequence[Published] = RESULTS, phantom: b
     )
     caption = (
         "Points and 95% intervals. Right: blue where the whole interval is better than no change, orange where it is "
-        "worse, grey where it spans 0."
+        "worse, grey where it spans 0 or there is none."
     )
     if drawn:
         caption += " Hollow diamonds: the published validation results of the table above."
@@ -88,7 +89,7 @@ def _what_counts(rows: list[Row]) -> str:
     if fewer:
         shown = listed([f"{row['name']} ({row['own_slices']:,})" for row in fewer])
         text += f" Only slices that every step has count; more were predicted by {shown}."
-    return text + " Intervals hold 95% of bootstrap samples over patients; the two ends of a change are drawn together."
+    return text + f" {HOW} The two ends of a change are drawn together."
 
 
 def _constant(rows: list[Row], key: str) -> bool:
@@ -141,8 +142,8 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
     if not first["positives"]:
         more.append(Notice(f"No held-out slice is labelled {name}: what the remedies did cannot be told."))
     caption = (
-        f"{first['slices']:,} held-out slices of {first['patients']:,} patients, {first['positives']:,} of them "
-        f"labelled {name}. A ratio of 1 is right on average."
+        f"{first['slices']:,} held-out slices of {first['patients']:,} patients, {first['positives']:,} of them, "
+        f"of {first['positive_patients']:,} patients, labelled {name}. A ratio of 1 is right on average."
     )
     more.append(Table(table, caption, wide=("what it adds",)))
     text = (
@@ -248,15 +249,6 @@ def _signed(number: float) -> str:
     return f"{number:+.3f}".replace("-", "−")
 
 
-def _cell(figure: dict[str, float | None] | None, digits: int, signed: bool = False) -> Cell | None:
+def _cell(figure: dict[str, Any] | None, digits: int, signed: bool = False) -> Cell | None:
     """A value with its interval as a note."""
-    if figure is None:
-        return None
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if value is None:
-        return Cell("–", "undefined")
-
-    def text(number: float) -> str:
-        return (f"{number:+.{digits}f}" if signed else f"{number:.{digits}f}").replace("-", "−")
-
-    return Cell(text(value), "" if low is None or high is None else f"{text(low)} to {text(high)}")
+    return None if figure is None else Cell(*texts(figure, digits, signed))

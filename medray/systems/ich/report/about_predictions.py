@@ -10,6 +10,7 @@ import pandas as pd
 from medray.metrics.binary import Ranking
 from medray.report.charts import calibration as calibration_chart
 from medray.report.charts import roc_and_precision
+from medray.report.figures import HOW, texts
 from medray.report.page import Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
 from medray.report.sections import listed
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
@@ -30,23 +31,24 @@ def scores(metrics: dict[str, Any], folds: list[int], of_folds: int, phantom: bo
     share = f"{len(folds)} of {of_folds} folds"
     headline = Figures(
         (
-            ("Weighted log loss", *_two(metrics["weighted_log_loss"], 4)),
-            ("AUC, any bleed, slices", *_two(metrics["auc"]["any"], 3)),
-            ("AUC, any bleed, studies", *_two(study["auc"], 3)),
+            ("Weighted log loss", *texts(metrics["weighted_log_loss"], 4)),
+            ("AUC, any bleed, slices", *texts(metrics["auc"]["any"], 3)),
+            ("AUC, any bleed, studies", *texts(study["auc"], 3)),
             ("Held-out slices", f"{counts['slices']:,}", f"{counts['studies']:,} studies, {counts['patients']:,} patients"),
         )
     )  # fmt: skip
     by_class = pd.DataFrame(
         {
             "class": CLASSES,
-            "positive": [counts["positive_slices"][name] for name in CLASSES],
-            "log loss": [_value(metrics["log_loss"][name], 4) for name in CLASSES],
-            "AUC": [_value(metrics["auc"][name], 3) for name in CLASSES],
-            "average precision": [_value(metrics["average_precision"][name], 3) for name in CLASSES],
+            "positive slices": [counts["positive_slices"][name] for name in CLASSES],
+            "positive patients": [counts["positive_patients"][name] for name in CLASSES],
+            "log loss": [Cell(*texts(metrics["log_loss"][name], 4)) for name in CLASSES],
+            "AUC": [Cell(*texts(metrics["auc"][name], 3)) for name in CLASSES],
+            "average precision": [Cell(*texts(metrics["average_precision"][name], 3)) for name in CLASSES],
             "first place's AUC": [f"{FIRST_PLACE_AUC[name]:.3f}" for name in CLASSES],
         }
     )
-    value, interval = _two(metrics["weighted_log_loss"], 4)
+    value, interval = texts(metrics["weighted_log_loss"], 4)
     beside = pd.DataFrame(
         [("this run", Cell(value, interval), f"held-out slices of {share}", "")]
         + [(r.system, r.weighted_log_loss, r.on, COMPARABLE[r.on]) for r in RESULTS],
@@ -63,22 +65,13 @@ def scores(metrics: dict[str, Any], folds: list[int], of_folds: int, phantom: bo
         more=(
             *top,
             headline,
-            f"Every slice is scored by a model that has not seen its patient ({share}: {listed(folds)}). Intervals hold "
-            "95% of bootstrap samples over patients, since slices of one patient are not independent. The log loss is "
+            f"Every slice is scored by a model that has not seen its patient ({share}: {listed(folds)}). {HOW} The log loss is "
             f"the challenge's: six binary losses a slice, any counted twice, divided by 7; lower is better.{_of_fewer(metrics)}",
             Table(by_class, "Slices. The last column is of first place's model on its paper's own test set: context, not the same slices. " + EXTERNAL_AUC),
             Picture(charts.scores_by_class(metrics), "Points and 95% intervals; hollow diamonds are first place's model on its paper's test set. The strokes under average precision mark each class's rate, which guessing would reach."),
             Table(beside, compare),
         ),
     )  # fmt: skip
-
-
-def _two(figure: dict[str, float | None], digits: int) -> tuple[str, str]:
-    """A value and its interval as texts."""
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if value is None:
-        return "–", "undefined: no label, or labels of one kind"
-    return f"{value:.{digits}f}", "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def _of_fewer(metrics: dict[str, Any]) -> str:
@@ -89,11 +82,6 @@ def _of_fewer(metrics: dict[str, Any]) -> str:
     if any(counts["labelled_slices"][name] < counts["slices"] for name in metrics["classes"]):
         text += " Where a slice's label of a class is unknown, the others make its loss, their weights scaled to sum 1."
     return text
-
-
-def _value(figure: dict[str, float | None], digits: int) -> Cell:
-    text, note = _two(figure, digits)
-    return Cell(text, "undefined" if text == "–" else note)
 
 
 def curves(oof: pd.DataFrame) -> Section:
@@ -178,9 +166,9 @@ def studies(metrics: dict[str, Any], studies: pd.DataFrame, oof: pd.DataFrame) -
     ):
         ranking = Ranking(known[column].to_numpy(), label) if len(known) else None
         reached = [ranking.sensitivity_at(s) if ranking else np.nan for s in SPECIFICITIES]
-        rows.append([name, _value(study[key], 3), *(None if np.isnan(r) else f"{r:.3f}" for r in reached)])
+        rows.append([name, Cell(*texts(study[key], 3)), *(None if np.isnan(r) else f"{r:.3f}" for r in reached)])
     columns = ["score of a study", "AUC", *(f"sensitivity at specificity {s:.2f}" for s in SPECIFICITIES)]
-    caption = f"{study['positive']:,} of {study['studies']:,} labelled studies bleed."
+    caption = f"{study['positive']:,} of {study['studies']:,} labelled studies bleed, of {study['positive_patients']:,} patients."
     text = "A study's score is the highest mean of three neighbouring slices: one slice alone may err, a bleed is seen on several."
     more = (
         Table(pd.DataFrame(rows, columns=columns), caption),

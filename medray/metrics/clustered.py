@@ -1,0 +1,94 @@
+"""The variance of an AUC whose rows come in patients: nonparametric, for clustered data (Obuchowski 1997).
+
+Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics 1997; 53: 567-578. With one row a patient
+it is the variance of DeLong, DeLong and Clarke-Pearson (1988).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import rankdata
+from scipy.stats import t as student
+
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """An AUC, and how far the rows of each patient move it."""
+
+    auc: float
+    of_positives: np.ndarray
+    """(patients,) sum over its positives of (share of negatives below − AUC), by the number of positives."""
+    of_negatives: np.ndarray
+    """(patients,) sum over its negatives of (share of positives above − AUC), by the number of negatives."""
+    positive_patients: int
+    negative_patients: int
+    """A patient with rows of both kinds counts in both."""
+    patients: int
+
+
+def components(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, size: int) -> Components:
+    """From ranks, in O(n log n); ties count half.
+
+    Args:
+        scores, labels: (rows,), labels 0 or 1 of both kinds.
+        patients: (rows,) int, below ``size``.
+    """
+    positive = labels == 1
+    count, others = int(positive.sum()), int((~positive).sum())
+    ranks = rankdata(scores)
+    below = (ranks[positive] - rankdata(scores[positive])) / others
+    above = 1 - (ranks[~positive] - rankdata(scores[~positive])) / count
+    auc = float(below.mean())
+    of, of_others = patients[positive], patients[~positive]
+    return Components(
+        auc,
+        np.bincount(of, below - auc, minlength=size) / count,
+        np.bincount(of_others, above - auc, minlength=size) / others,
+        len(np.unique(of)),
+        len(np.unique(of_others)),
+        len(np.unique(patients)),
+    )
+
+
+def mean_variance(aucs: Sequence[Components]) -> float:
+    """The variance of the mean of AUCs of the same patients; of one AUC, Obuchowski's.
+
+    The covariance of two AUCs is Obuchowski's for two tests, with the geometric mean of their corrections for small
+    samples, since each may know other patients' labels.
+    """
+
+    def summed(counts: Sequence[int], parts: Sequence[np.ndarray]) -> np.ndarray:
+        scaled = [np.sqrt(n / (n - 1)) * part for n, part in zip(counts, parts, strict=True)]
+        return np.sum(scaled, axis=0) / len(aucs)
+
+    positives, negatives = [a.of_positives for a in aucs], [a.of_negatives for a in aucs]
+    of_positives = summed([a.positive_patients for a in aucs], positives)
+    of_negatives = summed([a.negative_patients for a in aucs], negatives)
+    every = [a.patients for a in aucs]
+    both = summed(every, positives) @ summed(every, negatives)
+    return max(0.0, float(of_positives @ of_positives + of_negatives @ of_negatives + 2 * both))
+
+
+def mean_interval(aucs: Sequence[Components]) -> tuple[float, float] | None:
+    """The 95% interval of the mean of AUCs; None where they have no variance, as when positives and negatives part.
+
+    On the logit scale, so that it stays within 0 and 1, with Student's t: of one AUC with as many degrees of freedom
+    as the rarer class has patients, less one; of several, Satterthwaite's.
+    """
+    variance, value = mean_variance(aucs), float(np.mean([a.auc for a in aucs]))
+    if variance <= 0 or not 0 < value < 1:
+        return None
+    own = np.array([mean_variance([a]) for a in aucs])
+    if not own.any():
+        return None
+    degrees = np.array([min(a.positive_patients, a.negative_patients) - 1 for a in aucs])
+    freedom = own.sum() ** 2 / (own**2 / degrees).sum()
+    half = student.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(variance) / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-half, half]))
+    return float(low), float(high)

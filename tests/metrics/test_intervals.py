@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from medray.metrics import intervals as scores
+from medray.metrics.intervals import Figure, Score, intervals
+
+
+def drawn(
+    rng: np.random.Generator, patients: int, positive: int, each: int = 6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, labels and patients of rows; the first ``positive`` patients have positive rows, and all some of their own."""
+    of = np.repeat(np.arange(patients), each)
+    labels = ((rng.random(len(of)) < 0.5) | (np.arange(len(of)) % each == 0)) & (of < positive)
+    of_patient = rng.normal(0, 0.8, patients)[of]
+    return 1.6 * labels + of_patient + rng.normal(0, 0.8, len(of)), labels.astype(np.float64), of
+
+
+def only(score: Score, groups: np.ndarray, samples: int = 200) -> Figure:
+    return intervals({"it": score}, groups, samples)["it"]
+
+
+def coverage(positive: int, repeats: int = 300) -> float:
+    """How often the interval of the AUC holds the AUC of very many patients."""
+    ranks, labels, _ = drawn(np.random.default_rng(0), 40_000, 10_000)
+    truth = sk.roc_auc_score(labels, ranks)
+    held = []
+    for seed in range(repeats):
+        ranks, labels, of = drawn(np.random.default_rng(seed + 1), 80, positive)
+        found = only(scores.auc(ranks, labels), of)
+        held.append(found["low"] <= truth <= found["high"])
+    return float(np.mean(held))
+
+
+@pytest.mark.parametrize("positive", [5, 20])
+def test_95_of_100_intervals_of_an_auc_hold_the_truth(positive: int) -> None:
+    # by chance 0.95 ± 0.025 at two standard errors; percentiles of a bootstrap hold it 0.80 and 0.92 times
+    assert 0.92 <= coverage(positive) <= 0.99
+
+
+def test_most_intervals_of_a_mean_loss_hold_the_truth_with_few_positive_patients() -> None:
+    """A loss that rests on 8 of 60 patients: its tails are drawn with 7 degrees of freedom, not with 59."""
+    held = {True: 0, False: 0}
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        positive = rng.random(60) < 8 / 60
+        if positive.sum() < 5:
+            continue
+        losses = np.where(positive, rng.gamma(1.0, 1.0, 60), 0.02)
+        for aware in held:
+            found = only(scores.mean(losses, positive.astype(float) if aware else None), np.arange(60))
+            held[aware] += found["low"] <= 8 / 60 + 0.02 * 52 / 60 <= found["high"]
+    assert held[True] > held[False]
+    assert held[True] >= 0.9 * 140
+
+
+def test_the_interval_of_a_mean_over_patients_is_the_textbooks() -> None:
+    groups = np.repeat(np.arange(400), 5)
+    of_group = np.random.default_rng(0).normal(size=400)
+    values = of_group[groups]  # fully dependent within a patient
+    out = only(scores.mean(values), groups, samples=2000)
+    half = 1.96 * of_group.std() / np.sqrt(400)  # not / sqrt(2000)
+    assert out["value"] == pytest.approx(values.mean())
+    assert (out["high"] - out["low"]) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_values_are_scikit_learns_and_of_rows_whose_label_is_known() -> None:
+    ranks, labels, of = drawn(np.random.default_rng(0), 60, 30)
+    probabilities = 1 / (1 + np.exp(-ranks))
+    labels[::7] = np.nan
+    known = ~np.isnan(labels)
+    every = {
+        "auc": scores.auc(ranks, labels),
+        "average_precision": scores.average_precision(ranks, labels),
+        "log_loss": scores.log_loss(probabilities, labels),
+        "specificity": scores.specificity_at(0.95, ranks, labels),
+    }
+    found = intervals(every, of, samples=50)
+    y, s = labels[known], ranks[known]
+    false_rate, sensitivity, _ = sk.roc_curve(y, s, drop_intermediate=False)
+    expected = {
+        "auc": sk.roc_auc_score(y, s), "average_precision": sk.average_precision_score(y, s),
+        "log_loss": sk.log_loss(y, probabilities[known]), "specificity": 1 - false_rate[sensitivity >= 0.95].min(),
+    }  # fmt: skip
+    assert {name: figure["value"] for name, figure in found.items()} == pytest.approx(expected)
+    assert found == intervals(every, of, samples=50)
+    assert found == intervals(every, np.array([f"{hash(name):x}" for name in of]), samples=50)
+    for name in ("auc", "average_precision", "log_loss"):
+        assert found[name].keys() == {"value", "low", "high"}
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+    assert found["specificity"]["reason"] == "30 positive patients, fewer than 100"
+
+
+@settings(max_examples=20, deadline=None)
+@given(positive=st.integers(1, 8), patients=st.integers(14, 30))
+def test_too_few_patients_have_no_interval_and_say_how_few(positive: int, patients: int) -> None:
+    ranks, labels, of = drawn(np.random.default_rng(positive), patients, positive)
+    every = {"auc": scores.auc(ranks, labels), "ap": scores.average_precision(ranks, labels),
+             "loss": scores.log_loss(1 / (1 + np.exp(-ranks)), labels)}  # fmt: skip
+    for figure in intervals(every, of, samples=20).values():
+        if positive < 5:
+            reason = f"{positive} positive patient{'s' * (positive != 1)}, fewer than 5"
+            assert figure == {"value": figure["value"], "low": None, "high": None, "reason": reason}
+        else:
+            assert "reason" not in figure
+    flipped = only(scores.auc(-ranks, np.where(of < positive, 0.0, 1.0)), of)
+    assert ("reason" in flipped) == (positive < 5)
+    if positive < 5:
+        assert flipped["reason"].endswith("with negatives, fewer than 5")
+
+
+def test_other_reasons() -> None:
+    of, labels = np.repeat(np.arange(12), 2), np.tile([0.0, 1.0], 12)
+    apart = only(scores.auc(labels, labels), of)
+    assert apart == {"value": 1.0, "low": None, "high": None, "reason": "all positives rank above all negatives"}
+    assert only(scores.auc(0 * labels, labels), of)["reason"] == "patients do not differ in how they rank"
+    for kind, word in ((0.0, "positive"), (1.0, "negative")):
+        alike = only(scores.auc(labels, np.full(24, kind)), of)
+        assert alike == {"value": None, "low": None, "high": None, "reason": f"no label is {word}"}
+    nothing = {"value": None, "low": None, "high": None, "reason": "no label is known"}
+    assert only(scores.log_loss(labels, np.full(24, np.nan)), of) == nothing
+    assert only(scores.mean(np.zeros(0)), np.zeros(0)) == nothing
+    assert only(scores.mean(np.arange(4.0)), np.arange(4))["reason"] == "4 patients, fewer than 5"
+
+
+def test_a_mean_auc_has_an_interval_where_all_its_parts_have() -> None:
+    rng = np.random.default_rng(0)
+    ranks, labels, of = drawn(rng, 60, 20)
+    rare = np.where(of < 3, labels, 0.0)
+    common = {"Mass": scores.auc(ranks, labels), "Edema": scores.auc(ranks + rng.normal(size=len(of)), labels)}
+    found = only(scores.mean_auc(common), of)
+    alone = intervals(common, of)
+    assert found["value"] == np.mean([figure["value"] for figure in alone.values()])
+    assert found["low"] < found["value"] < found["high"]
+    with_rare = only(scores.mean_auc(common | {"Hernia": scores.auc(ranks, rare)}), of)
+    assert with_rare["reason"] == "Hernia has 3 positive patients, fewer than 5"
+    assert with_rare["value"] is not None
+    assert with_rare["low"] is None
