@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medray.engine.job.database import make_database
 from medray.engine.job.model_logging import log_model_apart
 from medray.engine.job.progress import say, warn
 from medray.engine.train.run import Run
@@ -138,6 +139,7 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         with self._lock:
             wanted = _Wanted(**vars(self._wanted[key]))
+        make_database(self.uri)
         client = mlflow.MlflowClient(tracking_uri=self.uri)
         run = self._run(client, key, wanted)
         run_id = run.info.run_id
