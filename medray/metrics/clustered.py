@@ -26,10 +26,15 @@ class Components:
     """(patients,) sum over its positives of (share of negatives below − AUC), by the number of positives."""
     of_negatives: np.ndarray
     """(patients,) sum over its negatives of (share of positives above − AUC), by the number of negatives."""
-    positive_patients: int
-    negative_patients: int
-    """A patient with rows of both kinds counts in both."""
-    patients: int
+    positive: np.ndarray
+    """(patients,) bool: which have a positive row."""
+    negative: np.ndarray
+    """The same of a negative row; a patient may have both."""
+
+    @property
+    def rarer(self) -> np.ndarray:
+        """(patients,) bool: those of the class of which fewer patients are."""
+        return self.positive if self.positive.sum() <= self.negative.sum() else self.negative
 
 
 def components(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, size: int) -> Components:
@@ -50,9 +55,8 @@ def components(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, siz
         auc,
         np.bincount(of, below - auc, minlength=size) / count,
         np.bincount(of_others, above - auc, minlength=size) / others,
-        len(np.unique(of)),
-        len(np.unique(of_others)),
-        len(np.unique(patients)),
+        np.bincount(of, minlength=size) > 0,
+        np.bincount(of_others, minlength=size) > 0,
     )
 
 
@@ -63,14 +67,15 @@ def mean_variance(aucs: Sequence[Components]) -> float:
     samples, since each may know other patients' labels.
     """
 
-    def summed(counts: Sequence[int], parts: Sequence[np.ndarray]) -> np.ndarray:
+    def summed(members: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> np.ndarray:
+        counts = [int(of.sum()) for of in members]
         scaled = [np.sqrt(n / (n - 1)) * part for n, part in zip(counts, parts, strict=True)]
         return np.sum(scaled, axis=0) / len(aucs)
 
     positives, negatives = [a.of_positives for a in aucs], [a.of_negatives for a in aucs]
-    of_positives = summed([a.positive_patients for a in aucs], positives)
-    of_negatives = summed([a.negative_patients for a in aucs], negatives)
-    every = [a.patients for a in aucs]
+    of_positives = summed([a.positive for a in aucs], positives)
+    of_negatives = summed([a.negative for a in aucs], negatives)
+    every = [a.positive | a.negative for a in aucs]
     both = summed(every, positives) @ summed(every, negatives)
     return max(0.0, float(of_positives @ of_positives + of_negatives @ of_negatives + 2 * both))
 
@@ -79,16 +84,16 @@ def mean_interval(aucs: Sequence[Components]) -> tuple[float, float] | None:
     """The 95% interval of the mean of AUCs; None where they have no variance, as when positives and negatives part.
 
     On the logit scale, so that it stays within 0 and 1, with Student's t: of one AUC with as many degrees of freedom
-    as the rarer class has patients, less one; of several, Satterthwaite's.
+    as the rarer class has patients, less one. Of several the patients are counted as Kish counts a weighted sample, each
+    with its share of the AUCs' variances: as many as one AUC has where all rest on the same patients, more where not.
     """
     variance, value = mean_variance(aucs), float(np.mean([a.auc for a in aucs]))
     if variance <= 0 or not 0 < value < 1:
         return None
-    own = np.array([mean_variance([a]) for a in aucs])
-    if not own.any():
+    shares = np.sum([mean_variance([a]) / a.rarer.sum() * a.rarer for a in aucs], axis=0)
+    if not shares.any():
         return None
-    degrees = np.array([min(a.positive_patients, a.negative_patients) - 1 for a in aucs])
-    freedom = own.sum() ** 2 / (own**2 / degrees).sum()
-    half = student.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(variance) / (value * (1 - value))
+    count = shares.sum() ** 2 / (shares @ shares)
+    half = student.ppf((1 + _LEVEL) / 2, count - 1) * np.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half]))
     return float(low), float(high)

@@ -21,6 +21,8 @@ from medray.metrics.clustered import components, mean_interval
 
 LEAST_PATIENTS = 5
 """With fewer patients of the rarer class there is no interval."""
+LEAST_PRECISION = 10
+"""Of an average precision, which depends on the few positives with the highest scores."""
 LEAST_AT_SENSITIVITY = 100
 """Of a specificity at a given sensitivity: its threshold rests on the few positives with the lowest scores."""
 
@@ -91,7 +93,7 @@ def mean_auc(parts: Mapping[str, Score]) -> Score:
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> Score:
     known = ~np.isnan(labels)
-    return Score(Ranking(scores[known], labels[known]).average_precision, labels)
+    return Score(Ranking(scores[known], labels[known]).average_precision, labels, least=LEAST_PRECISION)
 
 
 def specificity_at(sensitivity: float, scores: np.ndarray, labels: np.ndarray) -> Score:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medray.metrics.intervals import LEAST_PATIENTS
+from medray.metrics.intervals import LEAST_PATIENTS, LEAST_PRECISION
 
 HOW = (
     "Intervals are of 95%, over patients, since what is seen of one patient is not independent: of an AUC by the variance "
-    "for clustered data (Obuchowski 1997), of other scores by resampling patients. Where fewer than "
-    f"{LEAST_PATIENTS} patients are positive (or, where rows are ranked, negative) there is none."
+    "for clustered data (Obuchowski 1997), of other scores by resampling patients. There is none where fewer than "
+    f"{LEAST_PATIENTS} patients are positive ({LEAST_PRECISION} for an average precision) or, where rows are ranked, negative."
 )
 
 

@@ -81,14 +81,18 @@ def test_the_interval_is_students_on_the_logit_scale() -> None:
     found = components(scores, labels, of, size=12)
     interval = mean_interval([found])
     assert interval is not None
-    rarer = min(found.positive_patients, found.negative_patients)
-    assert rarer == min(len(np.unique(of[labels == kind])) for kind in (0, 1))
+    rarer = min(len(np.unique(of[labels == kind])) for kind in (0, 1))
     half = student.ppf(0.975, rarer - 1) * np.sqrt(mean_variance([found])) / (found.auc * (1 - found.auc))
     assert interval == pytest.approx(expit(logit(found.auc) + np.array([-half, half])))
-    # of the same AUC twice there are as many degrees of freedom again by Satterthwaite, for the variances' errors add
-    twice = mean_interval([found, found])
-    assert twice is not None
-    assert interval[0] < twice[0] < found.auc < twice[1] < interval[1]
+    assert mean_interval([found, found]) == pytest.approx(interval)  # the same patients are not counted twice
+
+
+def test_aucs_of_other_patients_together_rest_on_more() -> None:
+    scores, labels, of = rows(5)
+    first, second = (components(scores, labels, of + shift, size=24) for shift in (0, 12))
+    rarer = 2 * min(len(np.unique(of[labels == kind])) for kind in (0, 1))
+    half = student.ppf(0.975, rarer - 1) * np.sqrt(mean_variance([first]) / 2) / (first.auc * (1 - first.auc))
+    assert mean_interval([first, second]) == pytest.approx(expit(logit(first.auc) + np.array([-half, half])))
 
 
 def test_rows_that_part_have_no_interval() -> None:

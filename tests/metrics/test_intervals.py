@@ -99,8 +99,10 @@ def test_values_are_scikit_learns_and_of_rows_whose_label_is_known() -> None:
 @given(positive=st.integers(1, 8), patients=st.integers(14, 30))
 def test_too_few_patients_have_no_interval_and_say_how_few(positive: int, patients: int) -> None:
     ranks, labels, of = drawn(np.random.default_rng(positive), patients, positive)
-    every = {"auc": scores.auc(ranks, labels), "ap": scores.average_precision(ranks, labels),
-             "loss": scores.log_loss(1 / (1 + np.exp(-ranks)), labels)}  # fmt: skip
+    every = {"auc": scores.auc(ranks, labels), "loss": scores.log_loss(1 / (1 + np.exp(-ranks)), labels)}
+    precision = only(scores.average_precision(ranks, labels), of)
+    assert precision["reason"] == f"{positive} positive patient{'s' * (positive != 1)}, fewer than 10"
+    assert precision["value"] is not None
     for figure in intervals(every, of, samples=20).values():
         if positive < 5:
             reason = f"{positive} positive patient{'s' * (positive != 1)}, fewer than 5"
