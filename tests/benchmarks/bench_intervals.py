@@ -1,6 +1,6 @@
 """How often 95% intervals hold the truth, by kind of score and number of positive patients, against plain percentiles.
 
-    python tests/benchmarks/bench_intervals.py                          # 200 simulations a line, minutes
+    python tests/benchmarks/bench_intervals.py                          # 200 simulations a line: 3 minutes of one core
     python tests/benchmarks/bench_intervals.py --simulations 2000       # as one reads it: ±1% at two standard errors
 
 160 patients of 8 rows; a patient's rows share a random effect, and 20% to 80% of a positive patient's rows are positive.

@@ -49,7 +49,7 @@ def score(
         predictions: with a column threshold_<target> where films have thresholds of their own, such as their fold's.
         thresholds: of ``thresholds(validation)``, never of the rows that are scored, for all films. Without it and without
             such columns decisions are left out.
-        samples: of the bootstrap over patients.
+        samples: draws of patients, see ``medray.metrics.intervals``.
     Returns:
         films, patients, targets (by name: see ``score_target``), mean_auc (with "over", the targets it is the mean of),
         mean_log_loss, and by_view: view → the same without by_view.
@@ -112,7 +112,9 @@ _RANKED = ("auc", "average_precision", "specificity_at_95_sensitivity")
 
 
 def _score_target(predictions: pd.DataFrame, target: str, figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """Counts of films and of positive patients, auc, average_precision, specificity_at_95_sensitivity, log_loss, calibration, decisions of one target."""
+    """One target: counts of films and of positive patients, auc, average_precision, specificity_at_95_sensitivity,
+    log_loss, calibration, decisions.
+    """
     probabilities, labels = _known(predictions, target)
     reason = too_few(labels)
     out: dict[str, Any] = {"positives": int((labels == 1).sum()), "negatives": int((labels == 0).sum())}

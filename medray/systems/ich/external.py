@@ -78,7 +78,7 @@ def score_external(
             PROBABILITIES, and if known ``leaked`` (bool: its pixels were in the training data).
         truth: of slices or of studies.
         stems: slice id → name of its file without ending, by which labels of slices may call it instead.
-        samples: of the bootstrap over patients.
+        samples: draws of patients, see ``medray.metrics.intervals``.
     Raises:
         ValueError: no id of the labels belongs to a predicted slice or study.
     """

@@ -1,4 +1,4 @@
-"""What each step of the method added, on the same slices and with the same bootstrap draws."""
+"""What each step of the method added, on the same slices and with the same draws of patients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ladder(rungs: Sequence[Rung], samples: int = 1000, seed: int = 0) -> list[di
     mean over slices of the difference of two losses, so what makes a patient hard for both does not blur it.
 
     Args:
-        samples: of the bootstrap over patients.
+        samples: draws of patients, see ``medray.metrics.intervals``.
     Returns:
         One dict a rung, ready for JSON; an interval is of
         ``medray.metrics.intervals``:

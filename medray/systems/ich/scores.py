@@ -57,7 +57,7 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
         oof: one row a slice that has a label: patient_id, PROBABILITIES, CLASSES (NaN where unknown). Figures of a class
             are over the slices of which it is known, and None where there is none.
         studies: one row a study: patient_id, score, label (NaN where unlabelled).
-        samples: of the bootstrap over patients.
+        samples: draws of patients, see ``medray.metrics.intervals``.
     """
     probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
     patients = oof["patient_id"].to_numpy()
