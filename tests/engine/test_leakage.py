@@ -99,6 +99,7 @@ def auc_any(prepared: Prepared, folder: Path) -> Figure:
     return intervals({"auc": score}, oof["patient_id"].to_numpy())["auc"]
 
 
+@pytest.mark.slow
 def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Prepared, tmp_path: Path) -> None:
     by_slice = canaries.index.assign(fold=np.random.default_rng(0).integers(0, 2, len(canaries.index)))
     leaking = auc_any(replace(canaries, index=by_slice), tmp_path / "leaking")
@@ -110,6 +111,7 @@ def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Pre
     assert ours["low"] <= 0.5 <= ours["high"]
 
 
+@pytest.mark.slow
 def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_path: Path) -> None:
     phantoms = write_phantoms(tmp_path / "phantoms", PhantomSpec(patients=24, seed=3, matrix_px=96, slices=(8, 10)))
     truth = read_labels(str(phantoms.folder / "labels.csv")).table.dropna()

@@ -218,6 +218,7 @@ def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
     assert [name for name in after if after[name] != before[name]] == [lost]
 
 
+@pytest.mark.slow
 def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Names], prepared: Prepared) -> None:
     store, names = copied
     found = embed(runs, prepared.rows, store, replace(VIEWS, views=("plain",)), pack_stacks)
@@ -225,6 +226,7 @@ def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Na
     assert list(files_of(store)) == all_names(found)
 
 
+@pytest.mark.slow
 def test_other_weights_replace_the_files_of_their_network_alone(
     runs: list[Run], copied: tuple[Store, Names], prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -180,6 +180,7 @@ def test_points_of_an_outage_are_there_when_the_server_is_back(tmp_path: Path, m
         assert steps(uri, "job") == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Path) -> None:
     import numpy as np
     import torch

@@ -163,6 +163,7 @@ def test_the_real_series(head_ct_dir: Path) -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_all_labels_of_the_challenge_pass_through_the_long_form(head_ct_dir: Path, tmp_path: Path) -> None:
     wide = pd.read_csv(head_ct_dir / "rsna2019_stage1_labels_wide.csv.gz")
     long = wide.melt(id_vars="Image", var_name="name", value_name="Label")
