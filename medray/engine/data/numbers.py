@@ -28,6 +28,7 @@ def tasks(count: int, work: Callable[[int], Any], num_cpus: float, retries: int)
     with warnings.catch_warnings():  # Ray 2.60 has announced named parameters for all remote arguments but this one
         warnings.simplefilter("ignore", DeprecationWarning)
         data = numbers(count, num_cpus, max_retries=retries)
+        # a block is one number; with a batch size, Ray Data would count and work in tasks of two kinds
         return data.map_batches(one, batch_size=None, num_cpus=num_cpus, max_retries=retries)
 
 
