@@ -8,27 +8,21 @@ Run the same command again after a kill, and it goes on where it was; --until en
 same --out uses the same shards; --name says what its folder is called.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import tyro
 
-from medray.engine.job.claim import claim_each
-from medray.engine.job.dataset import Dataset
+from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
-from medray.engine.job.plan import show_plan, spent
+from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.progress import say
-from medray.engine.job.tracking import finish, track_run
-from medray.engine.train.checkpoint import finished_run, write_initial
-from medray.engine.train.fit import fit
-from medray.engine.train.sweep import cross_validation, inner_predictions, out_of_fold
+from medray.engine.job.workspace import Workspace
+from medray.engine.train.checkpoint import finished_run
+from medray.engine.train.sweep import inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
-from medray.shards.store import Store
 from medray.systems.chest import recipes
-from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.readers import on_films, read_reader
 from medray.systems.chest.report import write_report
 from medray.systems.chest.results import conclude, flat, summary
@@ -71,54 +65,33 @@ class ChestCV:
 
 
 def main(job: ChestCV, task: FilmTask) -> None:
-    options, out = job.options, Store(job.options.out)
     answers = [read_reader(uri, task.targets) for uri in job.reader]
-    source = job.source.holding(task.shard_needs, out.sub("shards").folders())
-    data = Dataset(FILMS if job.split == "lists" else FILMS_BY_FOLDS, source, options, job.images, job.labels)
-    lists = data.use_lists()
-    folds, options = data.options.fold_list(), data.options
-    data.claim()
+    source = job.source.holding(task.shard_needs, held_shards(job.options.out))
+    system = FILMS if job.split == "lists" else FILMS_BY_FOLDS
     name = job.name or f"{job.recipe}-{job.heads}{f'-{job.backbone}' if job.backbone else ''}".replace("/", "_")
-    claim_each(out.sub("runs"), {name: task.identity()}, "")
-    if job.until != "shards" or task.weights:  # weights that cannot be had end it before anything is spent
-        write_initial(task, out.sub("runs", name))
-    data.find()
-    resources = options.resources(len(folds), [task])
-    show_plan(
-        out, data.files, data.shards, {name: task}, folds, options.folds, resources, images=min(lists.get("train", len(data.files)), len(data.files)) if lists else None,
-        price_per_gpu_hour=options.price_per_gpu_hour,
-    )  # fmt: skip
-    tracker = options.tracker(name)
-    tracker.want("", f"chest {out.uri.rsplit('/', 1)[-1]} {name}", params=task.identity())
+    to = ("models", name)
+    with Workspace(system, source, job.options, job.images, job.labels, job.until, None, to, tracked_as=name) as work:
+        work.claim_runs({name: task.identity()})
+        results = Outcome("scores", "metrics.json"), Outcome("report", "report.html")
+        work.begin("chest", task.identity(), [Training("training", {name: task}), *results])
 
-    say("\n1. Shards and split")
-    prepared = data.prepare()
-    readers = [on_films(reader, prepared.inventory, prepared.private) for reader in answers]
-    if job.until == "shards":
-        tracker.close()
-        return
+        work.stage("shards", "Shards and split")
+        films = work.shards()
+        readers = [on_films(reader, films.inventory, films.private) for reader in answers]
 
-    say("\n2. Training")
-    runs = cross_validation(name, task, prepared.rows, prepared.index, FINDINGS, folds, out, resources, options)
-    fit(runs, lambda run: track_run(tracker, run))
-    if job.until == "train":
-        tracker.close()
-        return
+        work.stage("train", "Training")
+        runs = work.cross_validation(name, task, films)
+        work.fit("training", [runs])
 
-    say("\n3. Scores")
-    results = out.sub("models", name)
-    metrics = conclude(results, task, out_of_fold(runs), inner_predictions(runs), data.split_name, readers)
-    say("\n".join(f"  {line}" for line in summary(metrics)))
+        work.stage("report", "Scores")
+        split = work.data.split_name
+        metrics = conclude(work.results, task, out_of_fold(runs), inner_predictions(runs), split, readers)
+        say("\n".join(f"  {line}" for line in summary(metrics)))
 
-    say("\n4. Report")
-    networks = {run.fold: cast(Backbone, finished_run(out, name, run.fold, FilmTask)[1]) for run in runs}
-    cost = spent({"training": runs}, options.price_per_gpu_hour)
-    histories = {run.name: run.history() for run in runs}
-    settings = task.identity() | {"cost": cost}
-    pictures = write_report(
-        results, task, networks, source, data.folder, prepared.inventory, prepared.private, histories, settings
-    )
-    finish(tracker, results, flat(metrics), pictures, cost)
+        work.stage("report", "Report")
+        networks = {run.fold: cast(Backbone, finished_run(work.out, name, run.fold, FilmTask)[1]) for run in runs}
+        settings = task.identity() | {"cost": work.cost}
+        work.conclude(flat(metrics), write_report(work.results, task, networks, source, work.about(films), settings))
 
 
 def start() -> None:

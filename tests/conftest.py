@@ -70,12 +70,13 @@ def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.Tem
     from medray.systems.ich.inventory import assemble
     from medray.systems.ich.labels import read_labels
     from medray.systems.ich.source import HeadCT
+    from medray.systems.ich.system import strata
 
     out, private = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private")
     dicom = Store(phantoms.folder / "dicom")
     labels = read_labels(str(phantoms.folder / "labels.csv"))
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, labels), list(CLASSES), dicom, dicom.files(), Store(out),
+        HeadCT(), lambda scan: assemble(scan, labels), CLASSES, strata, dicom, dicom.files(), Store(out),
         Store(out).sub("shards"), Pseudonyms(b"k" * 32), private, folds=3, rows_per_shard=32, seed=0,
     )  # fmt: skip
 

@@ -36,13 +36,14 @@ from medray.engine.nodes import notice
 from medray.engine.nodes.cluster import Resources, connect
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble
 from medray.systems.ich.labels import read_labels
 from medray.systems.ich.source import HeadCT
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 
 SMALL = {"object_store_memory": 80_000_000}
@@ -70,17 +71,8 @@ def main(settings: dict[str, Any]) -> None:
     )
     for name in settings["cases"]:
         out = Store(folder / name)
-        (run,) = cross_validation(
-            "model",
-            task,
-            prepared.rows,
-            prepared.index,
-            CLASSES,
-            (0,),
-            out,
-            resources,
-            Options(out=out.uri, folds=3, monitor_every=settings.get("monitor_every", 1)),
-        )
+        options = Options(out=out.uri, folds=3, monitor_every=settings.get("monitor_every", 1))
+        (run,) = CrossValidation(out, (0,), options, resources, strata).runs("model", task, prepared)
         before, started = nodes.free(), time.monotonic()
         ending = Ending(run)
         happened = CASES[name](run, nodes)
@@ -99,7 +91,7 @@ def prepared_in(folder: Path, dicom: Store, labels: str) -> Prepared:
     """Shards and folds of the phantoms."""
     known = read_labels(labels)
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, known), list(CLASSES), dicom, dicom.files(), Store(folder),
+        HeadCT(), lambda scan: assemble(scan, known), CLASSES, strata, dicom, dicom.files(), Store(folder),
         Store(folder).sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=3, rows_per_shard=32, seed=0,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Cross-validation folds: grouped by patient, balanced on the rarest labels; or lists that are given."""
+"""Cross-validation folds: grouped by patient, balanced over strata of the rows; or lists that are given."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 
-def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> pd.Series:
+def assign_folds(patients: np.ndarray, strata: np.ndarray, folds: int, seed: int) -> pd.Series:
     """Patient → fold.
 
-    Each slice is stratified by its rarest positive label, so that the rarest class is spread first; all slices
-    of a patient go to one fold. The result depends on the set of rows, not on their order.
+    Every fold gets about as many rows of each stratum; all rows of a patient go to one fold. The result depends on the
+    set of rows, not on their order.
 
     Args:
-        patients: (slices,) original patient identifiers. Not their keyed hashes: folds must not depend on the key.
-        labels: (slices, classes) 0, 1 or NaN where a label is missing.
+        patients: (rows,) original patient identifiers. Not their keyed hashes: folds must not depend on the key.
+        strata: (rows,) numbers; what is balanced, such as ``rarest_label``, or bands of months.
         folds: how many, at least 2.
         seed: of the order in which patients that are alike are dealt.
     Returns:
@@ -30,14 +30,9 @@ def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int
         raise ValueError(f"--folds {folds}: cross-validation needs at least 2")
     distinct = np.unique(patients)
     if len(distinct) < folds:
-        raise ValueError(f"--folds {folds}: only {len(distinct)} patients have usable slices; use fewer folds")
-    positive = np.nan_to_num(np.asarray(labels, dtype=np.float64)) > 0
-    order = np.lexsort((*positive.T, patients))
-    patients, positive = np.asarray(patients)[order], positive[order]
-    rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
-    stratum = np.full(len(patients), len(rarest_first))
-    for rank, column in reversed(list(enumerate(rarest_first))):
-        stratum[positive[:, column]] = rank
+        raise ValueError(f"--folds {folds}: only {len(distinct)} patients have usable images; use fewer folds")
+    order = np.lexsort((strata, patients))
+    patients, stratum = np.asarray(patients)[order], np.asarray(strata)[order]
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     fold_of_row = np.empty(len(patients), dtype=np.int64)
     with warnings.catch_warnings():  # of classes with fewer rows than folds: the jobs say that, by name
@@ -46,6 +41,20 @@ def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int
             fold_of_row[held_out] = fold
     by_patient = pd.Series(fold_of_row, index=pd.Index(patients, name="patient_id"), name="fold")
     return by_patient[~by_patient.index.duplicated()].sort_index()
+
+
+def rarest_label(labels: np.ndarray | pd.DataFrame) -> np.ndarray:
+    """(rows,) strata by the rarest positive label of each row, so that the rarest class is spread over folds first.
+
+    Args:
+        labels: (rows, classes) 0, 1 or NaN where a label is missing.
+    """
+    positive = np.nan_to_num(np.asarray(labels, dtype=np.float64)) > 0
+    rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
+    strata = np.full(len(positive), len(rarest_first))
+    for rank, column in reversed(list(enumerate(rarest_first))):
+        strata[positive[:, column]] = rank
+    return strata
 
 
 def given_folds(patients: np.ndarray, split: np.ndarray, held_out: str = "test") -> tuple[np.ndarray, np.ndarray]:

@@ -179,6 +179,11 @@ class Store:
         if self.exists(name):
             _patiently(lambda: self.filesystem.delete_file(self.path(name)), PATIENCE)
 
+    def clear(self) -> None:
+        """Remove all that is in this folder."""
+        if self.filesystem.get_file_info(self.root).type == pafs.FileType.Directory:
+            _patiently(lambda: self.filesystem.delete_dir_contents(self.root), PATIENCE)
+
     def read_json(self, name: str, default: Any = None) -> Any:
         """An object that is replaced by a longer one while it is read comes cut off (pyarrow asks for its size, then for as
         many bytes): it is read again."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import pandas as pd
 
-from medray.imaging.phantom import PhantomSpec
 from medray.shards.inventory import Inventory
 from medray.shards.source import Source
 from medray.tasks.task import Task
@@ -20,16 +21,45 @@ Score = Callable[[Any, Sequence[Outputs]], dict[str, float]]
 """A task and the outputs of its folds → figures. A function of a module: it travels."""
 
 
-@dataclass(frozen=True)
-class System:
-    """How a system reads its files and labels."""
+class Phantoms(Protocol):
+    """Files that a job makes, and works on, where it is given none. Every piece is written by whichever core is free."""
 
-    classes: Sequence[str]  # label columns of the shards
+    def pieces(self, folder: Path) -> list[Any]:
+        """What is to be written into ``folder``; nothing where all is there. Raises ValueError where it holds others."""
+
+    def write(self, folder: Path, piece: Any) -> Any:
+        """Write one piece, such as a study."""
+
+    def finish(self, folder: Path, written: list[Any]) -> tuple[str, str]:
+        """Write what follows from all pieces (``write``'s results, in order; none where all was there), and give what a
+        user would have named on the command line: the files and the labels."""
+
+
+def _nothing(_: Any) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """How a system reads its files and labels, and what its folds are balanced on."""
+
     source: Source
     read_labels: Callable[[str], Any]
+    """Path or URI → labels, for ``assemble``. Where they come with lists, "split" says whose, and is a column of their
+    "table"."""
     assemble: Callable[[pd.DataFrame, Any], Inventory]
-    flags: tuple[str, str]  # the command line's names for the files and for the labels
+    columns: tuple[str, ...]
+    """Small columns of the shards that ``strata`` and the tasks' ``labelled`` look at: an index has these, and the
+    identifiers."""
+    strata: Callable[[pd.DataFrame], np.ndarray]
+    """Index → (rows,) numbers: folds have about as many rows of each. A function of a module: it travels."""
+    flags: tuple[str, str]
+    """The command line's names for the files and for the labels."""
     about_flags: tuple[str, str]
+    label_notes: Callable[[Any], Sequence[str]] = _nothing
+    """Labels → what is odd about them, a line each, said before anything is spent."""
+    fold_notes: Callable[[pd.DataFrame], Sequence[str]] = _nothing
+    """Index with "fold" → what a fold has none of, a line each."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,6 @@ class Searched:
     space: tuple[str, ...]
     objectives: Mapping[str, Direction]  # figures of ``score``
     score: Score
-    options: Mapping[str, Any]  # of engine.options.Options, where they differ from its own
+    options: Mapping[str, Any]  # of the engine's Options, where they differ from its own
     trials: int = 50
-    phantoms: PhantomSpec | None = None
+    phantoms: Phantoms | None = None

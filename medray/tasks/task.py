@@ -103,6 +103,11 @@ class Task(ABC):
         """What makes two runs the same run: the checkpoint's identity and MLflow's parameters."""
         return {"task": type(self).__name__, **asdict(self)}
 
+    @abstractmethod
+    def labelled(self, index: pd.DataFrame) -> np.ndarray:
+        """(rows,) bool, whether there is anything to learn from each row of an index of the shards; the others are only
+        predicted. An index holds the identifiers and the columns that the system names in ``System.columns``."""
+
     @property
     def context(self) -> int:
         """Rows before and after a row, of its own stack, that an example is made from: ``row["context"]``."""

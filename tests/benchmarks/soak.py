@@ -35,10 +35,10 @@ from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources, connect
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.shards.store import Store
-from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 
 EPOCHS = 4
@@ -59,7 +59,7 @@ def soak(runs: int, seed: int, folder: Path) -> None:
     def run_called(name: str) -> Run:
         out = Store(folder / name)
         options = Options(out=out.uri, folds=3)
-        return cross_validation("model", task, prepared.rows, prepared.index, CLASSES, (0,), out, two, options)[0]
+        return CrossValidation(out, (0,), options, two, strata).runs("model", task, prepared)[0]
 
     chance = random.Random(seed)
     drive(run_called("cold"))  # what it costs to read everything for the first time belongs to no kill

@@ -16,7 +16,7 @@ from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
-from medray.engine.train.sweep import cross_validation, out_of_fold
+from medray.engine.train.sweep import CrossValidation, out_of_fold
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.metrics.intervals import Figure, auc, intervals
 from medray.shards.inventory import Inventory
@@ -27,6 +27,7 @@ from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble as assemble_head_ct
 from medray.systems.ich.labels import Labels, read_labels
 from medray.systems.ich.source import HeadCT
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 
 PATIENTS, SLICES, SIDE_PX = 40, 12, 32
@@ -78,7 +79,7 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepa
             Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
     files, out = Store(folder / "in"), Store(folder / "out")
     return prepare(
-        Canaries(), assemble, list(CLASSES), files, files.files(), out, out.sub("shards"), Pseudonyms(None), folder / "private",
+        Canaries(), assemble, CLASSES, strata, files, files.files(), out, out.sub("shards"), Pseudonyms(None), folder / "private",
         folds=2, rows_per_shard=128, seed=0,
     )  # fmt: skip
 
@@ -90,9 +91,7 @@ def auc_any(prepared: Prepared, folder: Path) -> Figure:
     )  # fmt: skip
     resources = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
     options = Options(out=str(folder), folds=2, monitor="none")
-    runs = cross_validation(
-        "model", task, prepared.rows, prepared.index, CLASSES, (0, 1), Store(folder), resources, options
-    )
+    runs = CrossValidation(Store(folder), (0, 1), options, resources, strata).runs("model", task, prepared)
     fit(runs)
     oof = out_of_fold(runs)
     score = auc(oof["p_any"].to_numpy(), oof["any"].to_numpy(dtype=np.float64))
@@ -119,7 +118,7 @@ def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_pa
     permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})
     dicom = Store(phantoms.folder / "dicom")
     prepared = prepare(
-        HeadCT(), lambda scan: assemble_head_ct(scan, permuted), list(CLASSES), dicom, dicom.files(), Store(tmp_path / "out"),
+        HeadCT(), lambda scan: assemble_head_ct(scan, permuted), CLASSES, strata, dicom, dicom.files(), Store(tmp_path / "out"),
         Store(tmp_path / "shards"), Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
     )  # fmt: skip
     found = auc_any(prepared, tmp_path / "runs")

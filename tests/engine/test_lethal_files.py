@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from miniature import lethal, volumes
 from miniature.lethal import IN_HEADER, IN_PIXELS, Lethal, make_lethal
-from miniature.volumes import assemble, write_volumes
+from miniature.volumes import assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.prepare import prepare
@@ -30,7 +30,7 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
 
     def run() -> dict[str, tuple[str, str | None]]:
         prepared = prepare(
-            Lethal(), assemble, ["lesion"], folder, folder.files(), out, out.sub("shards"), Pseudonyms(None),
+            Lethal(), assemble, ["lesion"], with_lesion, folder, folder.files(), out, out.sub("shards"), Pseudonyms(None),
             tmp_path / "private", 2, rows_per_shard=3, seed=0,
         )  # fmt: skip
         table = prepared.private

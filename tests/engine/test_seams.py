@@ -19,7 +19,7 @@ import pytest
 import torch
 from miniature.adversary import AdversaryTask
 from miniature.patches import PatchTask
-from miniature.volumes import Volumes, assemble, write_volumes
+from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.prepare import Prepared, prepare
@@ -32,7 +32,7 @@ from medray.engine.train.checkpoint import finished_run
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.step import gradients_for
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 from medray.tasks.task import Task
@@ -56,16 +56,14 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(volumes)
     return prepare(
-        Volumes(), assemble, ["lesion"], files, files.files(), Store(out), Store(out).sub("shards"), Pseudonyms(b"k" * 32),
+        Volumes(), assemble, ["lesion"], with_lesion, files, files.files(), Store(out), Store(out).sub("shards"), Pseudonyms(b"k" * 32),
         private, folds=2, rows_per_shard=4, seed=0,
     )  # fmt: skip
 
 
 def run_in(folder: Path, shards: Prepared, task: Task, resources: Resources = LOCAL) -> Run:
     options = Options(out=str(folder), folds=2, monitor="none", checkpoint_minutes=0.0)
-    (run,) = cross_validation(
-        "model", task, shards.rows, shards.index, ["lesion"], (0,), Store(folder), resources, options
-    )
+    (run,) = CrossValidation(Store(folder), (0,), options, resources, with_lesion).runs("model", task, shards)
     return run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from medray.engine.data.prepare import Prepared
-from medray.engine.data.samples import Rows
+from medray.engine.data.samples import Rows, Shards
 from medray.engine.derive.embed import STACKS_PER_GROUP, embed, read_features
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
 from medray.engine.train.loop import Worker
 from medray.engine.train.run import Run
-from medray.engine.train.sweep import cross_validation, cross_validation_on_features
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
-from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, stack_index
+from medray.systems.ich.features import INDEX_COLUMNS, embedded_for, pack_stacks, stack_index
 from medray.systems.ich.sequence import SequenceTask
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 from medray.systems.ich.views import Views
 
@@ -63,10 +65,9 @@ def sequence_runs(
     """As the job joins them."""
     options = Options(out=str(folder), folds=3)  # held-out rows are scored after each epoch, and must not matter
     rows, table = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
-    index = stack_index(table, prepared.index["slice_id"], store.uri)
-    return cross_validation_on_features(
-        name, task, rows, index, within_fold, CLASSES, folds, Store(folder), LOCAL, options
-    )
+    stacks = Shards(rows, stack_index(table, prepared.index["slice_id"], store.uri))
+    own = stacks.by_fold(partial(embedded_for, embedding="within-fold" if within_fold else "out-of-fold"))
+    return CrossValidation(Store(folder), folds, options, LOCAL, strata).runs(name, task, own)
 
 
 def two_stages(
@@ -74,9 +75,7 @@ def two_stages(
 ) -> TwoStages:
     backbone, sequence = tasks
     options = Options(out=str(folder), folds=3)
-    runs = cross_validation(
-        "model", backbone, prepared.rows, prepared.index, CLASSES, FOLDS, Store(folder), LOCAL, options
-    )
+    runs = CrossValidation(Store(folder), FOLDS, options, LOCAL, strata).runs("model", backbone, prepared)
     fit(runs)
     store = Store(folder).sub("features", "model")
     names = embed(runs, prepared.rows, store, Views(), pack_stacks)
@@ -266,8 +265,8 @@ def test_repeated_rows_are_the_epidural_ones_and_recalibration_has_patients_of_i
 ) -> None:
     task = replace(tasks[0], repeat_epidural=3)
     options = Options(out=str(tmp_path), folds=3, monitor="none")
-    arguments = (prepared.rows, prepared.index, CLASSES, FOLDS, Store(tmp_path), LOCAL, options)
-    runs = cross_validation("model", task, *arguments)
+    validation = CrossValidation(Store(tmp_path), FOLDS, options, LOCAL, strata)
+    runs = validation.runs("model", task, prepared)
     spots = zip(prepared.rows.file, prepared.rows.group, prepared.rows.row, strict=True)
     label = dict(zip(spots, prepared.index["epidural"], strict=True))
     positives = 0
@@ -285,7 +284,7 @@ def test_repeated_rows_are_the_epidural_ones_and_recalibration_has_patients_of_i
         assert run.inner is not None
         assert len(set(zip(run.inner.file, run.inner.group, run.inner.row, strict=True))) == len(run.inner)
     assert positives
-    (plain, *_) = cross_validation("plain", tasks[0], *arguments)
+    (plain, *_) = validation.runs("plain", tasks[0], prepared)
     assert plain.inner is None
 
     fit(runs[:1])

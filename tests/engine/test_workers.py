@@ -16,9 +16,9 @@ from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
-from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ TWO = Resources(workers=2, gpu=False, side_by_side=1, threads=1, cpus_per_worker
 def run_in(folder: Path, prepared: Prepared, task: SliceTask) -> Run:
     options = Options(out=str(folder), folds=3)
     task = replace(task, epochs=4)
-    return cross_validation("model", task, prepared.rows, prepared.index, CLASSES, (0,), Store(folder), TWO, options)[0]
+    return CrossValidation(Store(folder), (0,), options, TWO, strata).runs("model", task, prepared)[0]
 
 
 @pytest.fixture(scope="module")

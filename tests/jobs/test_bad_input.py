@@ -202,7 +202,7 @@ def test_labels_of_other_slices(flags: list[object], run_in_process: Run, tmp_pa
 @pytest.mark.usefixtures("local_ray")
 def test_fewer_patients_than_folds_keeps_the_shards(flags: list[object], run_in_process: Run, tmp_path: Path) -> None:
     result = run_in_process("ich_cv", *with_flag(flags, "--folds", 40))
-    assert "--folds 40: only 13 patients have usable slices; use fewer folds" in (error := the_error(result))
+    assert "--folds 40: only 13 patients have usable images; use fewer folds" in (error := the_error(result))
     assert f"{tmp_path}/out/inventory.parquet says" in error
     assert list((tmp_path / "out" / "shards").rglob("*.parquet"))
 

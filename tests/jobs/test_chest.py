@@ -21,9 +21,9 @@ import pytest
 from chest_films import noise, write_png
 from conftest import load, the_error
 
-from medray.engine.data.samples import Rows
+from medray.engine.data.samples import Shards
 from medray.engine.train.run import Run
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
 from medray.systems.chest import answers
 from medray.systems.chest.classes import FINDINGS
@@ -92,8 +92,10 @@ def finished(
     out, learned = tmp_path_factory.mktemp("finished") / "out", []
     job = load("chest_cv")
 
-    def seen(name: str, task: Any, rows: Rows, index: pd.DataFrame, *more: Any) -> list[Run]:
-        runs = cross_validation(name, task, rows, index, *more)
+    made = CrossValidation.runs
+
+    def seen(self: CrossValidation, model: str, task: Any, data: Shards, *more: Any) -> list[Run]:
+        runs, rows, index = made(self, model, task, data, *more), data.rows, data.index
         ids = dict(zip(zip(rows.file, rows.group, rows.row, strict=True), index["image_id"], strict=True))
         for run in runs:
             places = zip(run.train.file, run.train.group, run.train.row, strict=True)
@@ -103,7 +105,7 @@ def finished(
     words = ["chest_cv.py", *base, "--out", out, "--reader", readers[0], "--reader", readers[1]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(word) for word in words])
-        patch.setattr(job, "cross_validation", seen)
+        patch.setattr(CrossValidation, "runs", seen)
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
             job.start()
     return Finished(out, said.getvalue(), learned)

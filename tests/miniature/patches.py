@@ -41,6 +41,10 @@ class PatchTask(Task):
     """Of all three axes, for the network."""
     hidden: int = 8
 
+    def labelled(self, index: pd.DataFrame) -> np.ndarray:
+        """Where somebody has drawn a mask."""
+        return index["lesion"].notna().to_numpy()
+
     @property
     def examples_per_row(self) -> int:
         return self.crops

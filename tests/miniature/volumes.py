@@ -66,6 +66,11 @@ def assemble(scan: pd.DataFrame, labels: None = None) -> Inventory:
     return Inventory(table, rows, ())
 
 
+def with_lesion(index: pd.DataFrame) -> np.ndarray:
+    """Folds have about as many volumes with a lesion, without one, and of which nobody knows."""
+    return index["lesion"].fillna(-1).to_numpy()
+
+
 def write_volumes(folder: Path, patients: int = 8, size: int = 20) -> None:
     """Bright balls in noise; every volume has a shape and a spacing of its own."""
     folder.mkdir(parents=True)

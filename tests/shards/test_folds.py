@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medray.shards.folds import assign_folds, given_folds
+from medray.shards.folds import assign_folds, given_folds, rarest_label
 from medray.systems.ich.classes import CLASSES
 
 CHALLENGE_SLICES = 674_258
@@ -40,7 +40,7 @@ def challenge(seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.slow
 def test_at_the_challenges_size_no_patient_is_split_and_every_class_is_shared_out() -> None:
     patients, labels = challenge(seed=0)
-    folds = assign_folds(patients, labels, 5, seed=0)
+    folds = assign_folds(patients, rarest_label(labels), 5, seed=0)
     assert folds.index.is_unique
     assert set(folds.index) == set(patients)
     of_row = folds.loc[patients].to_numpy()
@@ -59,18 +59,18 @@ def small() -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_order_of_rows_does_not_matter_and_the_seed_does() -> None:
     patients, labels = small()
-    folds = assign_folds(patients, labels, 3, seed=5)
+    folds = assign_folds(patients, rarest_label(labels), 3, seed=5)
     order = np.random.default_rng(2).permutation(len(patients))
-    pd.testing.assert_series_equal(folds, assign_folds(patients[order], labels[order], 3, seed=5))
-    assert not folds.equals(assign_folds(patients, labels, 3, seed=6))
+    pd.testing.assert_series_equal(folds, assign_folds(patients[order], rarest_label(labels[order]), 3, seed=5))
+    assert not folds.equals(assign_folds(patients, rarest_label(labels), 3, seed=6))
 
 
 def test_too_few_patients_or_folds_are_refused() -> None:
     patients, labels = small()
     with pytest.raises(ValueError, match="only 37 patients"):
-        assign_folds(patients, labels, 38, seed=0)
+        assign_folds(patients, rarest_label(labels), 38, seed=0)
     with pytest.raises(ValueError, match="at least 2"):
-        assign_folds(patients, labels, 1, seed=0)
+        assign_folds(patients, rarest_label(labels), 1, seed=0)
 
 
 PATIENTS = np.array(["a", "a", "b", "c", "d", "e"], dtype=object)

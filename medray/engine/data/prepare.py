@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from medray.engine.data import shard
-from medray.engine.data.samples import Rows, read_index
+from medray.engine.data.samples import Shards, read_index
 from medray.engine.job.progress import say, warn
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
@@ -22,27 +22,22 @@ from medray.shards.store import File, Store
 REASONS_SHOWN = 8
 
 Assemble = Callable[[pd.DataFrame], Inventory]
+Strata = Callable[[pd.DataFrame], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Rows of the shards, and for each of them the small columns and the fold."""
+class Prepared(Shards):
+    """All rows of the shards, and what became of each input file."""
 
-    rows: Rows
-    index: pd.DataFrame  # identifiers, labels, fold and, of given lists, inner: one row for each of ``rows``
     inventory: pd.DataFrame  # as in inventory.parquet
     private: pd.DataFrame  # the same rows with the files' own paths and identifiers: for the driver only
-
-    @property
-    def fold_of_patient(self) -> dict[str, int]:
-        patients = self.index.drop_duplicates("patient_id")
-        return dict(zip(patients["patient_id"], patients["fold"].tolist(), strict=True))
 
 
 def prepare(
     source: Source,
     assemble: Assemble,
-    labels: list[str],
+    columns: Sequence[str],
+    strata: Strata,
     folder: Store,
     files: list[File],
     out: Store,
@@ -58,7 +53,7 @@ def prepare(
 
     Args:
         assemble: the system's way from a table of headers to an Inventory.
-        labels: label columns of the shards; the folds are balanced on them.
+        columns: small columns of the shards, for the index. strata: of the system; the folds are balanced on them.
         folder: where the input files are. files: all of them. out: where inventory.parquet and folds.parquet go.
         shards: where the shards go.
         private: this user's folder with the key; header tables and the map of names stay there.
@@ -80,19 +75,18 @@ def prepare(
     table = _with_results(inventory, written, kinds["item_id"], pseudonyms)
     shown = _write_inventory(source, table, out, pseudonyms, private)
 
-    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
+    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *columns])
     index["fold"] = -1
     if folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
         known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
         try:
             if "split" in known:
-                index["fold"], index["inner"] = _given(known, index, labels, held_out, folds, seed, out)
+                index["fold"], index["inner"] = _given(known, index, strata, held_out, folds, seed, out)
             else:
-                index["fold"] = _fold(known["patient_id"].to_numpy(), index, labels, folds, seed, pseudonyms, out)
+                index["fold"] = _fold(known["patient_id"].to_numpy(), strata(index), folds, seed, pseudonyms, out)
         except ValueError as error:
             raise ValueError(f"{error}; {_where(out)}") from error
-        _warn_of_missing(index, labels)
     return Prepared(rows, index, shown, table)
 
 
@@ -151,23 +145,17 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
 
 
 def _fold(
-    patients: np.ndarray,
-    index: pd.DataFrame,
-    labels: list[str],
-    folds: int,
-    seed: int,
-    pseudonyms: Pseudonyms,
-    out: Store,
+    patients: np.ndarray, strata: np.ndarray, folds: int, seed: int, pseudonyms: Pseudonyms, out: Store
 ) -> np.ndarray:
     """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
-    by_patient = assign_folds(patients, index[labels].to_numpy(dtype=np.float64), folds, seed)
+    by_patient = assign_folds(patients, strata, folds, seed)
     table = pa.table({"patient_id": pseudonyms.all("patient", by_patient.index), "fold": by_patient.to_numpy()})
     out.write_table("folds.parquet", table)
     return by_patient.loc[patients].to_numpy()
 
 
 def _given(
-    known: pd.DataFrame, index: pd.DataFrame, labels: list[str], held_out: str, folds: int, seed: int, out: Store
+    known: pd.DataFrame, index: pd.DataFrame, strata: Strata, held_out: str, folds: int, seed: int, out: Store
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fold and inner of each row by the given lists: fold 0 is what is held out, fold 1 the rest. Lists without val give a
     search folds of the training list.
@@ -180,7 +168,7 @@ def _given(
         fold, inner = np.where(split == "train", 0, -1), np.zeros(len(split), dtype=bool)
         check_lists(patients, split)
         train = split == "train"
-        by_patient = assign_folds(patients[train], index[labels].to_numpy(dtype=np.float64)[train], folds, seed)
+        by_patient = assign_folds(patients[train], strata(index[train]), folds, seed)
         fold[train] = by_patient.loc[patients[train]].to_numpy()
     else:
         fold, inner = given_folds(patients, split, held_out)
@@ -190,13 +178,3 @@ def _given(
         table.group_by("patient_id").aggregate([("split", "max")]).rename_columns(["patient_id", "split"]),
     )
     return fold, inner
-
-
-def _warn_of_missing(index: pd.DataFrame, labels: list[str]) -> None:
-    for name in labels:
-        if index[name].isna().all():  # that is said where the labels are read
-            continue
-        folds = sorted(set(index["fold"]) - {-1})
-        empty = [k for k in folds if not (index.loc[index["fold"] == k, name] == 1).any()]
-        if empty:
-            warn(f"no {name} in fold {', '.join(map(str, empty))}: its AUC there is undefined")

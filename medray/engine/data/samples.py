@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,6 +47,36 @@ class Rows:
     def take(self, places: np.ndarray) -> Rows:
         share = None if self.share is None else self.share[places]
         return replace(self, file=self.file[places], group=self.group[places], row=self.row[places], share=share)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Rows of shards, and for each of them its small columns: what a stage reads."""
+
+    rows: Rows
+    index: pd.DataFrame  # identifiers, what ``System.columns`` names, fold and, of given lists, inner
+
+    def where(self, mask: np.ndarray | pd.Series[bool]) -> Shards:
+        """A part of the rows, with the folds that all share: girls, one source, what one network has made.
+
+        Args:
+            mask: (rows,) bool.
+        """
+        keep = np.flatnonzero(np.asarray(mask))
+        rows = self.rows.take(keep)
+        # without files of which no row is left: the order of samples depends on how many files there are
+        used, file = np.unique(rows.file, return_inverse=True)
+        own = replace(rows, files=tuple(rows.files[i] for i in used), file=file.astype(np.int32))
+        return Shards(own, self.index.iloc[keep])
+
+    def by_fold(self, mask: Callable[[pd.DataFrame, int], np.ndarray]) -> Callable[[int], Shards]:
+        """Fold → its own part of the rows, by a function of the index and the fold."""
+        return lambda fold: self.where(mask(self.index, fold))
+
+    @property
+    def fold_of_patient(self) -> dict[str, int]:
+        patients = self.index.drop_duplicates("patient_id")
+        return dict(zip(patients["patient_id"], patients["fold"].tolist(), strict=True))
 
 
 def read_index(store: Store, columns: list[str], names: Sequence[str] | None = None) -> tuple[Rows, pd.DataFrame]:

@@ -95,6 +95,8 @@ def read_features(
     """
     order = [(fold, name) for fold in sorted(names) for name in names[fold]]
     rows, index = read_index(store, list(columns), [name for _, name in order])
+    # the digest of weights and views
+    index["made_by"] = np.array([PurePosixPath(name).stem.rsplit("-", 1)[1] for _, name in order])[rows.file]
     index["embedded_by"] = np.array([fold for fold, _ in order])[rows.file]
     index["fold"] = index["patient_id"].map(dict(fold_of_patient)).to_numpy()
     return rows, index

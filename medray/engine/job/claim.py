@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from medray.engine.job.folders import runs_store, search_store
 from medray.engine.train import checkpoint
 from medray.shards.store import Store
 
@@ -65,5 +66,6 @@ def claim_each(parent: Store, configurations: Mapping[str, dict[str, Any]], vari
 
 def any_begun(out: Store) -> bool:
     """Whether a run or a trial below ``out`` has been started."""
-    parents = [out.sub("runs"), *(out.sub("searches", name, "runs") for name in out.sub("searches").folders())]
+    searches = (search_store(out, name) for name in search_store(out).folders())
+    parents = [runs_store(place) for place in (out, *searches)]
     return any(parent.sub(name).folders() for parent in parents for name in parent.folders())

@@ -7,14 +7,14 @@ from typing import Any
 
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.claim import any_begun, claim
+from medray.engine.job.folders import shards_store
 from medray.engine.job.options import Options
 from medray.engine.job.phantoms import phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
-from medray.imaging.phantom import PhantomSpec
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
-from medray.tasks.system import System
+from medray.tasks.system import Phantoms, System
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Dataset:
     options: Options
     files_uri: str | None
     labels_uri: str | None
-    phantoms: PhantomSpec | None = None
+    phantoms: Phantoms | None = None
     held_out: str = "test"  # which of the given lists is held out, where the labels come with lists
     phantom: bool = field(init=False)
     files: list[File] = field(init=False, default_factory=list)
@@ -46,16 +46,10 @@ class Dataset:
         self._labels = None if self.labels_uri is None else self._read_labels(self.labels_uri)
 
     def _read_labels(self, uri: str) -> Any:
-        """The system's labels; says of which classes nothing can be learned."""
+        """The system's labels; says what is odd about them."""
         labels = self.system.read_labels(uri)
-        known = {name: labels.table[name].dropna() for name in self.system.classes}
-        absent = [name for name, values in known.items() if values.empty]
-        alike = [name for name, values in known.items() if len(values) and values.eq(1).all()]
-        flag = self.system.flags[1]
-        if absent:
-            warn(f"{flag}: no label of {', '.join(absent)}: nothing is learned of it, and it has no score")
-        if alike:
-            warn(f"{flag}: every known label of {', '.join(alike)} is 1: nothing is learned without one of 0")
+        for line in self.system.label_notes(labels):
+            warn(line)
         return labels
 
     def claim(self, **more: Any) -> None:
@@ -88,7 +82,7 @@ class Dataset:
 
     def use_lists(self) -> dict[str, int]:
         """Where the labels come with lists ("split" says whose, and is a column of their table): one run that holds out
-        fold 0 of 2, which is the test list, or in a search the validation list. Gives the films of each list."""
+        fold 0 of 2, which is the test list, or in a search the validation list. Gives the rows of each list."""
         if self._split is None:
             return {}
         self.options = replace(self.options, folds=2, train_folds=(0,))
@@ -123,7 +117,7 @@ class Dataset:
 
     @property
     def shards(self) -> Store:
-        return Store(self.options.out).sub("shards", self.source.folder)
+        return shards_store(Store(self.options.out), self.source.folder)
 
     @property
     def folder(self) -> Store:
@@ -134,8 +128,11 @@ class Dataset:
         """Shards and folds; what is there is kept."""
         options = self.options
         options.warn_of_key()
-        return prepare(
-            self.source, lambda scan: self.system.assemble(scan, self._labels), list(self.system.classes), self.folder,
-            self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,
+        prepared = prepare(
+            self.source, lambda scan: self.system.assemble(scan, self._labels), self.system.columns, self.system.strata,
+            self.folder, self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,
             options.rows_per_shard, options.split_seed, self.held_out,
         )  # fmt: skip
+        for line in self.system.fold_notes(prepared.index):
+            warn(line)
+        return prepared

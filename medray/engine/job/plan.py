@@ -2,75 +2,108 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
+from medray.engine.job.folders import features_store, fold_folder, run_store, shards_store
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.run import Run
 from medray.shards.store import File, Store
 from medray.tasks.task import Task
 
 
-def show_plan(
-    out: Store,
-    files: Sequence[File],
-    shards: Store,
-    models: Mapping[str, Task],
-    folds: Sequence[int],
-    of_folds: int,
-    resources: Resources,
-    features: Mapping[str, int] | None = None,
-    views: int = 1,
-    sequences: Mapping[str, Task] | None = None,
-    price_per_gpu_hour: float | None = None,
-    results: Sequence[str] = ("metrics.json", "report.html"),
-    images: int | None = None,
-) -> None:
-    """Stages, what is already done, runs × epochs × images, resources. Images are at most what the files can give.
+@dataclass(frozen=True)
+class Training:
+    """A stage of cross-validated runs."""
 
-    Args:
-        models: name of its folder below runs → its task.
-        features: model that is embedded → its number of features.
-        views: of each image, when it is embedded.
-        sequences: the stages on the features.
-        price_per_gpu_hour: of what is still to be trained, where its rate has been measured here.
-        results: what the last stages leave; they are made anew.
-        images: that a run learns from, where lists say so.
-    """
-    table = Table("stage", "work", "already there", title=f"Plan → {out.uri}", title_justify="left")
-    number = itertools.count(1)
-    there = shards.names(".parquet")
-    others = [f for f in out.sub("shards").folders() if f != shards.uri.rsplit("/", 1)[-1]]
-    size = sum(file.size_bytes for file in files)
-    work = f"{len(files):,} files, {_bytes(size)}\n{shards.uri.rsplit('/', 1)[-1]}"
-    table.add_row(f"{next(number)} shards", work, f"{len(there)} shards" if there else "nothing")
-    images = len(files) * (of_folds - 1) // of_folds if images is None else images
-    stage = f"{next(number)} {'backbones' if features else 'training'}"
-    for i, (name, task) in enumerate(models.items()):
-        work, done = _training(out, name, task, folds, images, resources, price_per_gpu_hour)
-        table.add_row("" if i else stage, f"{name}: {work}", done)
-    table.add_row("", "\n".join(filter(None, [str(resources), resources.why])), "")
-    if features:
-        passes = len(features) * len(folds) * views
-        stored = sum(features.values()) * len(folds) * len(files) * 2  # fp16
-        work = f"{len(features)} backbones × {len(folds)} folds × {views} views × {len(files):,} images"
-        work += f" = {passes * len(files):,} images\nfeatures in fp16: {_bytes(stored)}"
-        made = sum(len(out.sub("features", n, f"fold{k}").names(".parquet")) for n in features for k in folds)
-        table.add_row(f"{next(number)} features", work, f"{made} files" if made else "nothing")
-    stage = f"{next(number)} sequence" if sequences else ""
-    for i, (name, task) in enumerate((sequences or {}).items()):
-        rest = sum(not out.sub("runs", name, f"fold{k}").exists("done.json") for k in folds)
-        work = f"{name}: {rest} runs × {task.epochs} epochs over all stacks"
-        table.add_row("" if i else stage, work, f"{len(folds) - rest} of {len(folds)} runs")
-    for name in results:
-        table.add_row(f"{next(number)} report" if name == results[-1] else f"{next(number)} scores", name, "made anew")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    if others and not there:
-        console.print(f"The shards that are there do not fit: this run shards again, into {shards.uri}")
+    name: str
+    tasks: Mapping[str, Task]
+    """Folder below runs/ → its task."""
+    over: str = ""
+    """What an epoch of a small network goes over, such as "all stacks"; images where not given."""
+
+    def rows(self, at: Plan) -> list[tuple[str, str]]:
+        rows = []
+        for model, task in self.tasks.items():
+            if self.over:
+                rest = sum(not run_store(at.out, model, k).exists("done.json") for k in at.folds)
+                work = f"{rest} runs × {task.epochs} epochs over {self.over}"
+                done = f"{len(at.folds) - rest} of {len(at.folds)} runs"
+            else:
+                work, done = _training(at.out, model, task, at.folds, at.images, at.resources, at.price_per_gpu_hour)
+            rows.append((f"{model}: {work}", done))
+        if not self.over:
+            rows.append(("\n".join(filter(None, [str(at.resources), at.resources.why])), ""))
+        return rows
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A stage in which every image goes through the network of every fold."""
+
+    name: str
+    features: Mapping[str, int]
+    """Folder below features/ → number of features, kept in fp16."""
+    views: int = 1
+    """Of each image."""
+
+    def rows(self, at: Plan) -> list[tuple[str, str]]:
+        images = len(at.files)
+        passes = len(self.features) * len(at.folds) * self.views
+        stored = sum(self.features.values()) * len(at.folds) * images * 2
+        work = f"{len(self.features)} backbones × {len(at.folds)} folds × {self.views} views × {images:,} images"
+        work += f" = {passes * images:,} images\nfeatures in fp16: {_bytes(stored)}"
+        made = sum(
+            len(features_store(at.out, n, fold_folder(k)).names(".parquet")) for n in self.features for k in at.folds
+        )
+        return [(work, f"{made} files" if made else "nothing")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a last stage leaves; it is made anew by every start."""
+
+    name: str
+    what: str
+
+    def rows(self, at: Plan) -> list[tuple[str, str]]:
+        return [(self.what, "made anew")]
+
+
+Stage = Training | Embedding | Outcome
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stages need to know to say what is left of them."""
+
+    out: Store
+    files: Sequence[File]
+    shards: Store
+    folds: Sequence[int]
+    resources: Resources
+    images: int  # that a run learns from, at most
+    price_per_gpu_hour: float | None = None
+
+    def show(self, stages: Sequence[Stage]) -> None:
+        """Print the stages, what is already done, runs × epochs × images, resources."""
+        table = Table("stage", "work", "already there", title=f"Plan → {self.out.uri}", title_justify="left")
+        there = self.shards.names(".parquet")
+        own = self.shards.uri.rsplit("/", 1)[-1]
+        others = [folder for folder in shards_store(self.out).folders() if folder != own]
+        size = sum(file.size_bytes for file in self.files)
+        found = f"{len(there)} shards" if there else "nothing"
+        table.add_row("1 shards", f"{len(self.files):,} files, {_bytes(size)}\n{own}", found)
+        for number, stage in enumerate(stages, start=2):
+            for i, (work, done) in enumerate(stage.rows(self)):
+                table.add_row("" if i else f"{number} {stage.name}", work, done)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(table)
+        if others and not there:
+            console.print(f"The shards that are there do not fit: this run shards again, into {self.shards.uri}")
 
 
 def gpu_hours(runs: Sequence[Run]) -> float:
@@ -117,7 +150,7 @@ def planned(images: int, images_per_s: float, resources: Resources, price_per_gp
 def _training(
     out: Store, name: str, task: Task, folds: Sequence[int], images: int, resources: Resources, price: float | None
 ) -> tuple[str, str]:
-    stores = [out.sub("runs", name, f"fold{k}") for k in folds]
+    stores = [run_store(out, name, k) for k in folds]
     done = sum(store.exists("done.json") for store in stores)
     epochs = [store.read_json("history.json", []) for store in stores]
     rest = len(folds) - done

@@ -17,8 +17,9 @@ from typing import Any
 
 from medray.engine.job.database import make_database
 from medray.engine.job.model_logging import log_model_apart
-from medray.engine.job.progress import say, warn
+from medray.engine.job.progress import warn
 from medray.engine.train.run import Run
+from medray.shards.digest import digest
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -81,6 +82,8 @@ class Tracker:
 
         A local database cannot go away, and logging a model takes its time: those are waited for.
         """
+        if self._gave_up.is_set() or not self._thread.is_alive():
+            return not self._changed  # it was closed before
         self._closing.set()
         self._wake.set()
         closed = time.monotonic()
@@ -244,18 +247,12 @@ def _unanswered(error: BaseException | None) -> bool:
     return error is not None
 
 
-def finish(tracker: Tracker, results: Store, metrics: dict[str, float], pictures: dict[str, bytes], cost: str) -> None:
-    """The job's scores, report and pictures in MLflow, and on the terminal where everything is."""
-    files = {name: results.read_bytes(name) for name in ("report.html", "metrics.json")}
-    tracker.want("", "", metrics=metrics, artifacts=pictures | files, finished=True)
-    tracker.close()
-    say(f"  {cost}\n  {results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {tracker.uri}")
-
-
 def track_run(tracker: Tracker, run: Run, with_model: bool = True) -> None:
     """Mirror a run as a child of the job's run: parameters, each epoch once, and its final model where it is wanted."""
     model = (run.store, run.task) if run.finished and with_model and run.task.has_example_input else None
+    # a run that is made anew, since what it was made from has changed, is another one
+    key = f"{run.name}@{digest(*run.origin)}" if run.origin else run.name
     tracker.want(
-        run.name, run.name, parent="", params=run.task.identity(), history=run.history(),
+        key, run.name, parent="", params=run.identity(), history=run.history(),
         finished=run.finished, model=model,
     )  # fmt: skip

@@ -12,17 +12,20 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from medray.engine.job.folders import run_store
 from medray.engine.job.progress import warn
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
 INITIAL = "initial.pt"
+MODEL = "model.pt"
 KEEP = 2
 _NAME = re.compile(r"epoch(\d{4})-step(\d{8})\.pt")
 _BEST = re.compile(r"best-epoch\d{4}\.pt")
@@ -97,6 +100,33 @@ def write_initial(task: Task, to: Store) -> Store | None:
     return to
 
 
+def renamed(
+    found: Mapping[str, Tensor], prefixes: Mapping[str, str], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights under the names that they have in another network.
+
+    Args:
+        prefixes: as ``Start.prefixes``. wanted: all weights of the other network.
+    Raises:
+        ValueError: a prefix that no weight begins with, or a weight that has no place in the other network.
+    """
+    out, used = {}, set()
+    for name, value in found.items():
+        prefix = max((p for p in prefixes if name.startswith(p)), key=len, default=None)
+        if prefix is None:
+            continue
+        used.add(prefix)
+        here = prefixes[prefix] + name.removeprefix(prefix)
+        if here not in wanted:
+            raise ValueError(f"{name} would be {here}, and there is no such weight")
+        if wanted[here].shape != value.shape:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}, and {here} {tuple(wanted[here].shape)}")
+        out[here] = value
+    if unused := sorted(set(prefixes) - used):
+        raise ValueError(f"no weight begins with {unused[0]!r}")
+    return out
+
+
 def finished_job(out: Store, results: Store, description: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration of a job and the description that it wrote at its end.
 
@@ -134,10 +164,10 @@ def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tupl
     Raises:
         ValueError: the run is missing or not finished, or it is of another kind of task.
     """
-    store = out.sub("runs", name, f"fold{fold}")
-    if not store.exists("model.pt"):
+    store = run_store(out, name, fold)
+    if not store.exists(MODEL):
         raise ValueError(f"--run {out.uri}: runs/{name}/fold{fold} has no model.pt; run the job again to its end")
-    saved = read_weights(store, "model.pt")
+    saved = read_weights(store, MODEL)
     identity = json.loads(saved["task"])
     if identity["task"] != kind.__name__:
         raise ValueError(f"--run {out.uri}: runs/{name} is a {identity['task']}, expected {kind.__name__}")

@@ -23,6 +23,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
 
 RETRIES = 3
+ORIGIN = "origin.json"
 _POLL_SECONDS = 2.0
 _SAY_SECONDS = 30.0
 
@@ -36,6 +37,8 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
         StopRun: a run cannot go on; the others are brought to their end first.
     """
     runs = list(runs)
+    for run in runs:
+        renew(run)
     waiting = [run for run in runs if not run.finished]
     for run in runs:
         _check(run)
@@ -65,6 +68,22 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
     if failures:
         failure, cause = failures[0]
         raise failure from cause
+
+
+def renew(run: Run) -> None:
+    """Make a run anew that depended on other weights than now: its folder is emptied.
+
+    A run of an older version did not note what it depended on, and is made anew too.
+    """
+    if not run.origin:
+        return
+    found = run.store.read_json(ORIGIN)
+    if found == list(run.origin):
+        return
+    if run.history():
+        say(f"  {run.name}  is made anew: what it was made from has changed, or was not noted")
+    run.store.clear()
+    run.store.write_json(ORIGIN, list(run.origin))
 
 
 def _check(run: Run) -> None:

@@ -220,7 +220,7 @@ class Worker:
         digest = None
         if self.run.last_epoch == self.task.epochs:
             state = {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
-            digest = checkpoint.write_weights(store, "model.pt", state)
+            digest = checkpoint.write_weights(store, checkpoint.MODEL, state)
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
         store.write_json("done.json", done | {"depends_on_workers": self._depends_on_workers()})
         self._clean()
@@ -274,7 +274,7 @@ class Worker:
             return
         state = self.trainer.state() | {
             "epoch": self.epoch, "step": self.step, "sums": sums, "worlds": list(self.worlds), "history": list(self.history),
-            "best": dict(self.best), "identity": json.dumps(self.task.identity()),
+            "best": dict(self.best), "identity": json.dumps(self.run.identity()),
         }  # fmt: skip
 
         def write() -> None:
@@ -296,8 +296,10 @@ class Worker:
         if state is None:
             if self.run.initial is not None:
                 self.trainer.begin_from(checkpoint.read_weights(self.run.initial, checkpoint.INITIAL))
+            if self.run.starts:
+                self.trainer.begin_from(self._weights_of_starts())
             return
-        if state["identity"] != json.dumps(self.task.identity()):
+        if state["identity"] != json.dumps(self.run.identity()):
             raise StopRun(f"run {self.run.name}: its checkpoints are of other hyper-parameters; choose another --out")
         self.trainer.load(state)
         self.epoch, self.step, self.trainer.sums = state["epoch"], state["step"], state["sums"]
@@ -310,6 +312,17 @@ class Worker:
             )
         if self.rank == 0:
             self.run.store.write_json("history.json", self.history)
+
+    def _weights_of_starts(self) -> dict[str, torch.Tensor]:
+        """This network's weights, those of other runs in their places."""
+        weights = self.trainer.network.state_dict()
+        for start in self.run.starts:
+            found = checkpoint.read_weights(start.store, checkpoint.MODEL)["weights"]
+            try:
+                weights |= checkpoint.renamed(found, start.prefixes, weights)
+            except ValueError as error:
+                raise StopRun(f"run {self.run.name}: starts from {start.store.uri}: {error}") from None
+        return weights
 
 
 def check_ids(found: pd.Series, expected: tuple[str, ...], name: str) -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
 
 from medray.engine.data.samples import Rows
+from medray.engine.job.folders import fold_folder
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.layout import Layout
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
 Monitor = Literal["held-out", "inner", "none"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights of a finished run that another one starts from."""
+
+    store: Store  # the finished run's folder
+    digest: str  # of its weights
+    prefixes: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+    """Beginning of the names of weights there → what they begin with here, such as {"backbone.": "encoder."}. Names that
+    begin with none of them are left out; of several the longest counts."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,8 @@ class Run:
     the last epoch. "inner" scores a patient-grouped part of the training rows and keeps the best epoch's weights.
     """
 
-    name: str  # its folder below "runs": <backbone>/fold<k>
+    model: str  # its folder below "runs"
+    fold: int  # which is held out
     store: Store
     task: Task
     train: Rows
@@ -36,6 +50,10 @@ class Run:
     monitor: Monitor
     resources: Resources
     initial: Store | None = None  # where initial.pt is: the weights that training starts from, else random ones
+    starts: tuple[Start, ...] = ()  # in place of these: of finished runs, the last one counts
+    origin: tuple[str, ...] = ()
+    """Digests of the weights that it depends on: of ``starts``, and of the networks that its rows were derived by. With
+    others it is another run."""
     monitor_every: int = 1
     checkpoint_minutes: float = 10.0
     deterministic: bool = True
@@ -43,6 +61,15 @@ class Run:
     compiled: bool = False  # let torch compile the forward pass, where the GPU gains by it
     stop_after: int | None = None
     """Predict and stop after this epoch of a longer schedule; a run with a later one goes on from there."""
+
+    @property
+    def name(self) -> str:
+        """<model>/fold<k>"""
+        return f"{self.model}/{fold_folder(self.fold)}"
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this run: its task, and the weights that it depends on."""
+        return self.task.identity() | ({"origin": list(self.origin)} if self.origin else {})
 
     @property
     def last_epoch(self) -> int:
@@ -64,14 +91,6 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One entry an epoch, from the folder; empty before the first epoch has ended."""
         return list(self.store.read_json("history.json", []))
-
-    @property
-    def model(self) -> str:
-        return self.name.rsplit("/", 1)[0]
-
-    @property
-    def fold(self) -> int:
-        return int(self.name.rsplit("fold", 1)[1])
 
     def predictions(self) -> pd.DataFrame:
         return self.results.read_table("predictions.parquet").to_pandas()

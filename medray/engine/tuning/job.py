@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from medray.engine.data.samples import Shards
 from medray.engine.job.dataset import Dataset
+from medray.engine.job.folders import shards_store
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.progress import say
 from medray.engine.train.checkpoint import write_initial
+from medray.engine.train.sweep import CrossValidation
 from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search, claim_search, show_search
 from medray.engine.tuning.space import Dimension, parse_space
@@ -26,17 +28,17 @@ from medray.tasks.task import Task
 def tune(system: System, searched: Searched, on_phantoms: Searched | None = None) -> None:
     """Search as the command line says; on phantoms where it names no files and there are some."""
     files, labels = (flag.removeprefix("--").replace("-", "_") for flag in system.flags)
-    given = on_phantoms is None or any(word.split("=")[0] == system.flags[0] for word in sys.argv)
-    what = searched if given or on_phantoms is None else on_phantoms
-    kind = _flags(system, what)
 
-    def each(job: Any) -> None:  # the flags over the recipe of each backbone
-        default = kind()
-        bases = {n: replace(default, task=what.recipe(n)) for n in job.backbones}
-        tasks = {n: flags_over(kind, base).task for n, base in bases.items()}
+    def each(job: Any) -> None:
+        what = searched
+        if on_phantoms is not None and getattr(job, files) is None:
+            what, job = on_phantoms, flags_over(_flags(system, on_phantoms))
+        kind = _flags(system, what)
+        bases = {n: replace(kind(), task=what.recipe(n)) for n in job.backbones}
+        tasks = {n: flags_over(kind, base).task for n, base in bases.items()}  # the flags over the recipe of each
         _search(job, tasks, system, what, (getattr(job, files), getattr(job, labels)))
 
-    run_job(kind, each, kind())
+    run_job(_flags(system, searched), each)
 
 
 def _flags(system: System, what: Searched) -> type[Any]:
@@ -74,7 +76,7 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     search, out = job.search, Store(job.options.out)
     job.options.fold_list()
     space = parse_space(search.search, tasks)
-    source = job.source.holding(_needs(tasks, space), out.sub("shards").folders())
+    source = job.source.holding(_needs(tasks, space), shards_store(out).folders())
     bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
     for task in bases.values():
         task.without_weights().network()  # a backbone that timm does not know ends it here
@@ -94,8 +96,8 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     tracker.want("", f"search {search.name}", params={d.field: str(d) for d in space} | {"objective": job.objective})
     prepared = data.prepare()
     sweep = Sweep(
-        bases, initial, space, objectives, rungs, what.score, prepared.rows, prepared.index, tuple(system.classes), folds,
-        store, resources, options,
+        bases, initial, space, objectives, rungs, what.score, Shards(prepared.rows, prepared.index),
+        CrossValidation(store, folds, replace(options, monitor="none"), resources, system.strata),
     )  # fmt: skip
     trials = run_search(search, sweep, tracker)
     script, *more = what.job

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medray.engine.job.claim import claim
+from medray.engine.job.folders import search_store
 from medray.engine.job.options import Options
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import Resources
@@ -86,7 +87,7 @@ def claim_search(
         epochs = ", ".join(f"{name} {task.epochs}" for name, task in bases.items())
         raise ValueError(f"--backbones: unlike epochs ({epochs}) cannot be compared by rungs; name --epochs too")
     names = ("sampler", "prune", "first_rung", "reduction", "search_seed")
-    store = out.sub("searches", search.name)
+    store = search_store(out, search.name)
     identity = {name: getattr(search, name) for name in names} | {
         "space": list(map(str, space)),
         "objectives": list(objectives),

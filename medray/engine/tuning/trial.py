@@ -9,17 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pandas as pd
 import ray
 import ray.tune
 
-from medray.engine.data.samples import Rows
+from medray.engine.data.samples import Shards
 from medray.engine.job.mistakes import is_ours, write_traceback
-from medray.engine.job.options import Options
-from medray.engine.nodes.cluster import Resources, what_happened
+from medray.engine.nodes.cluster import what_happened
 from medray.engine.train.fit import start
 from medray.engine.train.run import Run
-from medray.engine.train.sweep import fold_run
+from medray.engine.train.sweep import CrossValidation
 from medray.engine.tuning.space import VARIANT, Dimension
 from medray.shards.store import Store
 from medray.tasks.system import Direction, Score
@@ -36,13 +34,17 @@ class Sweep:
     objectives: Mapping[str, Direction]  # figures of ``score``; the first one decides who is stopped early
     rungs: tuple[int, ...]  # epochs after which a trial reports; the last one is the schedule's end
     score: Score
-    rows: Rows
-    index: pd.DataFrame
-    labels: tuple[str, ...]
-    folds: tuple[int, ...]
-    store: Store  # of the search; trials lie in trials/<name>/
-    resources: Resources
-    options: Options
+    data: Shards
+    validation: CrossValidation  # in the folder of the search, without monitoring: rows are predicted after each rung
+
+    @property
+    def store(self) -> Store:
+        """Of the search; trials lie in trials/<name>/."""
+        return self.validation.out
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return self.validation.folds
 
     def values(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
         return {dimension.field: dimension.value(sampled[dimension.field]) for dimension in self.space}
@@ -54,16 +56,9 @@ class Sweep:
         return str(values.get(VARIANT, next(iter(self.bases))))
 
     def runs(self, name: str, values: Mapping[str, Any], stop_after: int) -> list[Run]:
-        """The trial's run of each fold. Held-out rows are predicted after each rung: no epoch need be monitored."""
+        """The trial's run of each fold."""
         task, initial = self.task(values), self.initial[self.variant(values)]
-        options = replace(self.options, monitor="none")
-        runs = [
-            fold_run(
-                name, fold, task, self.rows, self.index, self.labels, self.store, self.resources, options,
-                initial,
-            )
-            for fold in self.folds
-        ]  # fmt: skip
+        runs = [self.validation.run(name, fold, task, self.data, initial) for fold in self.folds]
         return [replace(run, stop_after=stop_after) for run in runs]
 
 

@@ -89,7 +89,7 @@ def _experiment(search: Search, sweep: Sweep, first: int, stop: int) -> None:
                 search_alg=_searcher(search, sweep),
                 scheduler=_scheduler(search, sweep),
                 num_samples=stop - first,
-                max_concurrent_trials=max(1, sweep.resources.side_by_side // len(sweep.folds)),
+                max_concurrent_trials=max(1, sweep.validation.resources.side_by_side // len(sweep.folds)),
             ),
             run_config=ray.tune.RunConfig(
                 name=name, storage_path=place.root, storage_filesystem=place.filesystem, verbose=0,
@@ -109,7 +109,7 @@ class StudySearch(OptunaSearch):
 
 
 def _searcher(search: Search, sweep: Sweep) -> StudySearch:
-    database = study_database(search, sweep.store, sweep.options)
+    database = study_database(search, sweep.store, sweep.validation.options)
     name = f"{search.name}-{digest(sweep.store.uri)}"
     try:
         storage = optuna.storages.RDBStorage(database)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from medray.engine.job.folders import run_store
 from medray.engine.job.progress import say, warn
 from medray.engine.job.tracking import Tracker
 from medray.engine.tuning.trial import Sweep, read_trials
@@ -62,7 +63,7 @@ class Watcher(threading.Thread):
         params = self.sweep.task(trial["values"]).identity()
         for fold in self.sweep.folds:
             key = f"{name}/fold{fold}"
-            history = self.sweep.store.sub("runs", name, f"fold{fold}").read_json("history.json", [])
+            history = run_store(self.sweep.store, name, fold).read_json("history.json", [])
             self.tracker.want(key, key, parent=name, params=params, history=history, finished=over)
 
 

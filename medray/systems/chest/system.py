@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+
+from medray.shards.classes import absent_in_folds, one_sided
+from medray.shards.folds import rarest_label
 from medray.systems.chest import recipes
 from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.inventory import assemble
@@ -18,8 +23,24 @@ def read_labels_alone(uri: str) -> Labels:
     return replace(read_labels(uri), split=None)
 
 
+def strata(index: pd.DataFrame) -> np.ndarray:
+    """Folds have about as many films of each finding."""
+    return rarest_label(index[list(FINDINGS)])
+
+
+def label_notes(labels: Labels) -> list[str]:
+    return one_sided(labels.table, FINDINGS)
+
+
+def fold_notes(index: pd.DataFrame) -> list[str]:
+    return absent_in_folds(index, FINDINGS)
+
+
 FILMS = System(
-    classes=FINDINGS,
+    columns=FINDINGS,
+    strata=strata,
+    label_notes=label_notes,
+    fold_notes=fold_notes,
     source=Radiograph(),
     read_labels=read_labels,
     assemble=assemble,

@@ -91,6 +91,10 @@ class FilmTask(BackboneTask):
         """In the words of ``Radiograph.holding``."""
         return (f"{self.resize_px}px",)
 
+    def labelled(self, index: pd.DataFrame) -> np.ndarray:
+        """Where one finding is known."""
+        return index[list(FINDINGS)].notna().any(axis=1).to_numpy()
+
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         return self._example(row, _augmented(resized(_image(row), self.resize_px), self, rng))
 

@@ -103,6 +103,20 @@ def stack_index(stacks: pd.DataFrame, slice_ids: Sequence[str], where: str) -> p
     return index
 
 
+def embedded_for(index: pd.DataFrame, fold: int, embedding: str) -> np.ndarray:
+    """(rows,) which of the stacks, each embedded by every network, the sequence stage of a fold reads.
+
+    Within fold, the run of fold k sees every stack as network k embeds it: one space of features, and no label of a
+    held-out patient has reached it. Out of fold, each stack comes as the network that has not trained on it embeds it:
+    several spaces, and those networks have learned from the patients that the run is scored on.
+
+    Args:
+        index: with "embedded_by", the fold of the network, and "fold", of the patient.
+    """
+    wanted = fold if embedding == "within-fold" else index["fold"].to_numpy()
+    return np.asarray(index["embedded_by"].to_numpy() == wanted)
+
+
 def check_slices(found: Sequence[str] | pd.Series, expected: Sequence[str] | pd.Series, where: str) -> None:
     """Raise ValueError, one line, unless the ids of a feature file are exactly those of the shards."""
     own, wanted = pd.Index(found), pd.Index(expected)

@@ -47,6 +47,11 @@ class Pipeline:
         if not self.backbones or len(set(self.backbones)) < len(self.backbones):
             raise ValueError(f"--backbones {' '.join(self.backbones)}: one or more are needed, each once")
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Folders below --out to the one of scores and report."""
+        return ("variants", self.variant) if self.variant else ()
+
 
 @dataclass(frozen=True)
 class Planned:

@@ -62,6 +62,10 @@ class SequenceTask(Task):
         """Its network has had another form: what was trained with that one does not go on in this one."""
         return super().identity() | {"form": 2}
 
+    def labelled(self, index: pd.DataFrame) -> np.ndarray:
+        """Where one class is known of one slice."""
+        return index[list(CLASSES)].notna().any(axis=1).to_numpy()
+
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         example = self.example(row)
         if self.random_reverse and rng.uniform() < 0.5:

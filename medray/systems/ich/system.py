@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from medray.imaging.phantom import PhantomSpec
+import numpy as np
+import pandas as pd
+
+from medray.shards.classes import absent_in_folds, one_sided
+from medray.shards.folds import rarest_label
 from medray.systems.ich import recipes
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble
-from medray.systems.ich.labels import read_labels
+from medray.systems.ich.labels import Labels, read_labels
 from medray.systems.ich.objective import OBJECTIVES, score_folds
+from medray.systems.ich.phantoms import SEARCHED
 from medray.systems.ich.source import HeadCT
 from medray.tasks.system import Searched, System
 
+
+def strata(index: pd.DataFrame) -> np.ndarray:
+    """Folds have about as many slices (or stacks) of each class."""
+    return rarest_label(index[list(CLASSES)])
+
+
+def label_notes(labels: Labels) -> list[str]:
+    return one_sided(labels.table, CLASSES)
+
+
+def fold_notes(index: pd.DataFrame) -> list[str]:
+    return absent_in_folds(index, CLASSES)
+
+
 HEAD_CT = System(
-    classes=CLASSES,
+    columns=CLASSES,
+    strata=strata,
+    label_notes=label_notes,
+    fold_notes=fold_notes,
     source=HeadCT(),
     read_labels=read_labels,
     assemble=assemble,
@@ -51,5 +73,5 @@ PHANTOM_SEARCH = replace(
         "out": "out/phantom-search", "folds": 2, "train_folds": (0,), "rows_per_shard": 256, "public_ids": True, "monitor": "none",
     },
     trials=20,
-    phantoms=PhantomSpec(patients=60, matrix_px=96, slices=(16, 20), seed=7),
+    phantoms=SEARCHED,
 )  # fmt: skip

@@ -136,6 +136,10 @@ class SliceTask(BackboneTask):
     def reading(self, source: HeadCT) -> SliceTask:
         return replace(self, stored=source.windows)
 
+    def labelled(self, index: pd.DataFrame) -> np.ndarray:
+        """Where one class is known."""
+        return index[list(CLASSES)].notna().any(axis=1).to_numpy()
+
     def identity(self) -> dict[str, Any]:
         """Without ``stored``: what else the shards hold changes nothing."""
         return {name: value for name, value in super().identity().items() if name != "stored"}

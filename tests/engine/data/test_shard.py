@@ -24,13 +24,14 @@ from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble
 from medray.systems.ich.labels import read_labels
 from medray.systems.ich.source import HeadCT
+from medray.systems.ich.system import HEAD_CT, strata
 
 
 def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds: int | None = None) -> Prepared:
     known, folder = read_labels(str(labels)), Store(dicom)
     out = to if isinstance(to, Store) else Store(to)
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, known), list(CLASSES), folder, folder.files(), out,
+        HeadCT(), lambda scan: assemble(scan, known), CLASSES, strata, folder, folder.files(), out,
         out.sub("shards"), Pseudonyms(key), Path(out.root).parent / "private", folds, rows_per_shard=32, seed=0,
     )  # fmt: skip
 
@@ -147,12 +148,10 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_done(phantoms: PhantomSet, l
     assert not list((tmp_path / "out" / "shards").glob(".*"))
 
 
-def test_a_class_that_a_fold_lacks_is_said(
-    phantoms: PhantomSet, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_class_that_a_fold_lacks_is_said(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     rows = phantoms.labels_csv.read_text().splitlines()
     kept = [row for row in rows if "_epidural,1" not in row]  # such slices lose a row, and with it all of their labels
     labels.write_text("\n".join(kept) + "\n")
-    shard(phantoms.dicom, labels, tmp_path / "out", None, folds=2)
-    assert "no epidural in fold 0, 1: its AUC there is undefined" in capsys.readouterr().err
+    index = shard(phantoms.dicom, labels, tmp_path / "out", None, folds=2).index
+    assert "no epidural in fold 0, 1: its AUC there is undefined" in HEAD_CT.fold_notes(index)

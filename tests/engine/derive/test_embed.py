@@ -24,10 +24,11 @@ from medray.engine.train import checkpoint
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 from medray.systems.ich.views import Views
 
@@ -43,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task
     folder = tmp_path_factory.mktemp("embedded")
     task, options = replace(tiny_task, epochs=1), Options(out=str(folder), folds=3, monitor="none")
     out = Store(folder)
-    found = cross_validation("model", task, prepared.rows, prepared.index, CLASSES, FOLDS, out, LOCAL, options)
+    found = CrossValidation(out, FOLDS, options, LOCAL, strata).runs("model", task, prepared)
     fit(found)
     return found
 

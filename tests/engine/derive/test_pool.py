@@ -42,7 +42,7 @@ for fold in range(3):
     store = Store(folder / f"fold{fold}")
     digest = checkpoint.write_weights(store, "model.pt", {"weights": task.network().state_dict()})
     store.write_json("done.json", {"weights": digest})
-    runs.append(Run(f"net/fold{fold}", store, task, rows, rows, (), None, "none", resources))
+    runs.append(Run("net", fold, store, task, rows, rows, (), None, "none", resources))
 names = embed(runs, rows, Store(folder / "features"), GPUNotes(str(folder / "notes")), lambda table: pa.Table.from_pandas(table), "cpu")
 found = [json.loads(line) for path in (folder / "notes").iterdir() for line in path.read_text().splitlines()]
 ids = [i for of_fold in names.values() for n in of_fold for i in Store(folder / "features").read_table(n)["item_id"].to_pylist()]

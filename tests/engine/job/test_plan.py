@@ -18,12 +18,12 @@ NOTHING = np.zeros(0, np.int32)
 
 
 def run_in(store: Store, name: str, resources: Resources, *epoch_seconds: float) -> Run:
-    store = store.sub(name)
+    store, (model, fold) = store.sub(name), name.split("/fold")
     store.write_json(
         "history.json", [{"epoch": i, "system": {"epoch_seconds": s}} for i, s in enumerate(epoch_seconds)]
     )
     rows = Rows(store, (), NOTHING, NOTHING, NOTHING)
-    return Run(name, store, phantom(), rows, rows, (), None, "none", resources)
+    return Run(model, int(fold), store, phantom(), rows, rows, (), None, "none", resources)
 
 
 def test_hours_are_those_of_every_gpu(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def run_in(folder: Path, **more: Any) -> Run:
     store, nothing = Store(folder).sub("run"), np.zeros(0, np.int32)
     rows = Rows(Store(folder), (), nothing, nothing, nothing)
     resources = Resources(0, False, 1, 1, 1.0, 1.0)
-    return replace(Run("model/fold0", store, TASK, rows, rows, (), None, "none", resources), **more)
+    return replace(Run("model", 0, store, TASK, rows, rows, (), None, "none", resources), **more)
 
 
 @pytest.mark.parametrize("layout", ["channels-last", "contiguous"])

@@ -23,9 +23,10 @@ from medray.engine.train.outputs import evaluate
 from medray.engine.train.run import Run
 from medray.engine.train.saving import Saver
 from medray.engine.train.stop import StopRun
-from medray.engine.train.sweep import cross_validation, out_of_fold
+from medray.engine.train.sweep import CrossValidation, out_of_fold
 from medray.shards.store import Store
-from medray.systems.ich.classes import CLASSES, PROBABILITIES
+from medray.systems.ich.classes import PROBABILITIES
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
@@ -33,7 +34,7 @@ LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_work
 
 def runs_in(folder: Path, prepared: Prepared, task: SliceTask, **options: object) -> list[Run]:
     flags = Options(out=str(folder), folds=3, **options)  # type: ignore[arg-type]
-    return cross_validation("model", task, prepared.rows, prepared.index, CLASSES, (0, 1), Store(folder), LOCAL, flags)
+    return CrossValidation(Store(folder), (0, 1), flags, LOCAL, strata).runs("model", task, prepared)
 
 
 @pytest.fixture(scope="module")

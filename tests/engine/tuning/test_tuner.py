@@ -22,15 +22,15 @@ from medray.engine.job.options import Options
 from medray.engine.job.tracking import Tracker
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
-from medray.engine.train.sweep import cross_validation
+from medray.engine.train.sweep import CrossValidation
 from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search
 from medray.engine.tuning.space import parse_space
 from medray.engine.tuning.trial import Sweep, read_trials
 from medray.engine.tuning.tuner import StudySearch, _searcher, run_search
 from medray.shards.store import Store
-from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.objective import OBJECTIVES, score_folds
+from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 from medray.tasks.system import Outputs
 
@@ -48,8 +48,10 @@ def sweep_in(
 ) -> Sweep:
     bases = {"test_resnet": task}
     return Sweep(
-        bases, {"test_resnet": None}, parse_space(space, bases), {FIGURE: "min"}, rungs, scored, prepared.rows,
-        prepared.index, CLASSES, (0,), Store(folder / "searches" / "s"), LOCAL, Options(out=str(folder), folds=3),
+        bases, {"test_resnet": None}, parse_space(space, bases), {FIGURE: "min"}, rungs, scored, prepared,
+        CrossValidation(
+            Store(folder / "searches" / "s"), (0,), Options(out=str(folder), folds=3, monitor="none"), LOCAL, strata
+        ),
     )  # fmt: skip
 
 
@@ -233,7 +235,7 @@ def test_a_rung_goes_on_from_the_one_before_as_if_it_had_not_stopped(
     (by_rungs,) = sweep.runs(trial["name"], trial["values"], 3)
     options = replace(sweep.options, monitor="none")
     task = sweep.task(trial["values"])
-    (straight,) = cross_validation("m", task, sweep.rows, sweep.index, CLASSES, (0,), Store(tmp_path), LOCAL, options)
+    (straight,) = CrossValidation(Store(tmp_path), (0,), options, LOCAL, strata).runs("m", task, sweep.data)
     fit([straight])
     pd.testing.assert_frame_equal(by_rungs.predictions(), straight.predictions(), check_exact=True)
     first = replace(by_rungs, stop_after=1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 
 from medray.imaging.phantom import PhantomSet
 from medray.metrics.binary import Ranking
+from medray.report.about import About
 from medray.report.charts import learning_curves, roc_and_precision
 from medray.report.page import PALETTE, render
 from medray.report.sections import learning, settings, versions
@@ -108,8 +109,11 @@ def method(predictions: pd.DataFrame) -> Method:
 
 
 def report(run: Finished, **changes: object) -> tuple[str, dict[str, bytes]]:
-    options: dict = {"histories": {"net/fold0": history(), "net/fold1": history()}, "settings": {"epochs": 3}}
-    plots = write_report(run.out, HeadCT(), run.folder, run.inventory, run.private, run.labels, **(options | changes))
+    histories: dict = {"net/fold0": history(), "net/fold1": history()}
+    about = About(run.folder, run.inventory, run.private, run.labels, histories)
+    of_about = {name: changes.pop(name) for name in ("histories", "phantom") if name in changes}
+    options: dict = {"settings": {"epochs": 3}}
+    plots = write_report(run.out, HeadCT(), replace(about, **of_about), **(options | changes))
     return run.out.read_bytes("report.html").decode(), plots
 
 

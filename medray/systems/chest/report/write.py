@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from medray.nn.backbone import Backbone
 from medray.report import page
+from medray.report.about import About
 from medray.shards.store import Store
 from medray.systems.chest.report.pictures import collect
 from medray.systems.chest.report.sections import headline, report_sections
@@ -21,25 +20,21 @@ def write_report(
     task: FilmTask,
     networks: Mapping[int, Backbone],
     source: Radiograph,
-    folder: Store,
-    inventory: pd.DataFrame,
-    private: pd.DataFrame,
-    histories: Mapping[str, list[dict[str, Any]]],
+    about: About,
     settings: dict[str, Any],
 ) -> dict[str, bytes]:
     """Write report.html into ``out`` from what ``conclude`` has left there.
 
     Args:
         networks: fold → its network, in evaluation mode.
-        source, folder: how and where to read the few original films that are shown.
-        inventory: as in inventory.parquet. private: the same rows with the files' own paths; nothing of it is shown.
-        histories: run name → entries of its history.json. settings: name → value, shown as they are.
+        source: how to read the few original films that are shown.
+        settings: name → value, shown as they are.
     Returns:
         The charts and image sheets of the page: file name → PNG.
     """
     metrics, oof = out.read_json("metrics.json"), out.read_table("oof.parquet").to_pandas()
-    pictures = collect(task, networks, source, folder, private, inventory["image_id"], oof)
-    sections = report_sections(metrics, oof, pictures, histories, inventory, settings)
+    pictures = collect(task, networks, source, about.folder, about.private, about.inventory["image_id"], oof)
+    sections = report_sections(metrics, oof, pictures, about.histories, about.inventory, settings)
     name = out.uri.rsplit("/", 1)[-1]
     out.write_bytes("report.html", page.render("Chest X-ray", f"{name}: {headline(metrics)}", sections).encode())
     return page.plots(sections)

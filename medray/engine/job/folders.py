@@ -1,0 +1,50 @@
+"""What lies where in a job's --out.
+
+config.json                  what the folder was claimed for
+inventory.parquet            every input file and what became of it
+folds.parquet                patient → fold
+phantoms/                    of a job that was given no data
+shards/<contents>/           one folder for each way in which files were read
+runs/<model>/fold<k>/        checkpoints, history.json, predictions.parquet, model.pt, done.json
+features/<model>/fold<k>/    what finished networks made of the shards
+searches/<name>/             trials of a search, with runs/ of its own
+models/<name>/               results of one of several models of the same data
+variants/<name>/             results of another version of the method
+"""
+
+from __future__ import annotations
+
+from medray.shards.store import Store
+
+RUNS, SHARDS, FEATURES, SEARCHES = "runs", "shards", "features", "searches"
+
+
+def fold_folder(fold: int) -> str:
+    return f"fold{fold}"
+
+
+def run_store(out: Store, model: str, fold: int) -> Store:
+    """Of one run, in a job's --out or in the folder of a search."""
+    return out.sub(RUNS, model, fold_folder(fold))
+
+
+def runs_store(out: Store, *model: str) -> Store:
+    """Of a model's runs, or of all of them."""
+    return out.sub(RUNS, *model)
+
+
+def shards_store(out: Store, *contents: str) -> Store:
+    return out.sub(SHARDS, *contents)
+
+
+def features_store(out: Store, *model: str) -> Store:
+    return out.sub(FEATURES, *model)
+
+
+def search_store(out: Store, *name: str) -> Store:
+    return out.sub(SEARCHES, *name)
+
+
+def held_shards(out: str) -> list[str]:
+    """Names of the folders of shards that a job's --out has already, for ``Source.holding``."""
+    return shards_store(Store(out)).folders()

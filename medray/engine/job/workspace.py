@@ -1,0 +1,184 @@
+"""The workspace of a job: its --out and all that is known of it, from the first check to the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Any
+
+from medray.engine.data.prepare import Prepared
+from medray.engine.data.samples import Shards
+from medray.engine.job.claim import claim_each
+from medray.engine.job.dataset import Dataset
+from medray.engine.job.folders import features_store, runs_store
+from medray.engine.job.options import Options
+from medray.engine.job.plan import Plan, Stage, Training, spent
+from medray.engine.job.progress import say
+from medray.engine.job.tracking import track_run
+from medray.engine.nodes.cluster import Resources
+from medray.engine.train.checkpoint import write_initial
+from medray.engine.train.fit import fit
+from medray.engine.train.run import Run
+from medray.engine.train.sweep import CrossValidation, FromRuns
+from medray.report.about import About
+from medray.shards.source import Source
+from medray.shards.store import Store
+from medray.tasks.system import Phantoms, System
+from medray.tasks.task import Task
+
+
+class _Over(Exception):
+    """The job was to end after the last stage."""
+
+
+class Workspace(AbstractContextManager["Workspace"]):
+    """What the stages of one job have in common. ``begin`` comes first of all that takes time, ``conclude`` last.
+
+    Args:
+        files, labels: as the command line names them; None, both of them, for ``phantoms``.
+        until: the stage that the job ends after; it then leaves the ``with`` block.
+        results: folders below --out to the one of results; --out itself where there are none.
+        tracked_as: what the job is called among others with the same --out; the folders of results where not given.
+    Raises:
+        ValueError: files, labels or flags that cannot be used, or an --out that is another configuration's. Nothing was
+            written that was not there.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        source: Source,
+        options: Options,
+        files: str | None,
+        labels: str | None,
+        until: str = "",
+        phantoms: Phantoms | None = None,
+        results: Sequence[str] = (),
+        tracked_as: str | None = None,
+    ) -> None:
+        self.data = Dataset(system, source, options, files, labels, phantoms)
+        self.lists = self.data.use_lists()
+        self.options = self.data.options
+        self.folds = self.options.fold_list()
+        self.out = Store(self.options.out)
+        self.data.claim()
+        self.results = self.out.sub(*results)
+        self.tracker = self.options.tracker("/".join(results) if tracked_as is None else tracked_as)
+        self.done: dict[str, list[Run]] = {}  # stage → its runs
+        self._until, self._named, self._stages = until, results[1:], list[str]()
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
+        over = kind is _Over
+        if kind is None or over:  # after an error nobody waits for a server
+            self.tracker.close()
+        return over
+
+    # ------------------------------------------------------------ before anything is spent
+
+    def claim_runs(self, configurations: Mapping[str, dict[str, Any]], variant: str = "") -> dict[str, str]:
+        """Model → its folder below runs/, claimed for its configuration; see ``claim_each``."""
+        return claim_each(runs_store(self.out), configurations, variant)
+
+    def claim_features(self, configurations: Mapping[str, dict[str, Any]], variant: str = "") -> dict[str, str]:
+        """Model → its folder below features/, likewise."""
+        return claim_each(features_store(self.out), configurations, variant)
+
+    def begin(self, title: str, params: Mapping[str, Any], plan: Sequence[Stage], notices: Iterable[str] = ()) -> None:
+        """Fetch weights, join the cluster, write phantoms where they are wanted, and show the plan.
+
+        Args:
+            title: begins the job's name in MLflow. params: what its parameters are there.
+            notices: lines for the user, before the plan.
+        Raises:
+            ValueError: weights that cannot be had, or no cluster or room on it.
+        """
+        trained = [stage for stage in plan if isinstance(stage, Training)]
+        large = [stage for stage in trained if not stage.over]
+        tasks = {model: task for stage in large for model, task in stage.tasks.items()}
+        for model, task in tasks.items():  # weights that cannot be had end it before anything is spent
+            if self._until != "shards" or getattr(task, "weights", None):  # of a name that may be wrong
+                write_initial(task, runs_store(self.out, model))
+        self.data.find()
+        self.resources = self.options.resources(len(self.folds) * len(tasks), tasks.values())
+        for line in notices:
+            say(line)
+        files, of_folds = self.data.files, self.options.folds
+        images = self.lists.get("train", len(files)) if self.lists else len(files) * (of_folds - 1) // of_folds
+        Plan(
+            self.out, files, self.data.shards, self.folds, self.resources, min(images, len(files)),
+            self.options.price_per_gpu_hour,
+        ).show(plan)  # fmt: skip
+        name = " ".join([title, self.out.uri.rsplit("/", 1)[-1], *self._named])
+        self.tracker.want("", name, params=dict(params))
+
+    # ------------------------------------------------------------ stages
+
+    def stage(self, name: str, title: str) -> None:
+        """Say that a stage of the job begins; leave the ``with`` block where the job was to end before it.
+
+        Args:
+            name: one of those that ``until`` may be.
+        """
+        if self._until in self._stages and name != self._until:
+            raise _Over
+        self._stages.append(name)
+        say(f"\n{len(self._stages)}. {title}")
+
+    def shards(self) -> Prepared:
+        """Shards and folds of the job's data; what is there is kept."""
+        return self.data.prepare()
+
+    def features(self, model: str) -> Store:
+        """Where what finished networks make of the shards lies."""
+        return features_store(self.out, model)
+
+    def cross_validation(
+        self,
+        model: str,
+        task: Task,
+        data: Shards | Callable[[int], Shards],
+        starts: Sequence[FromRuns] = (),
+        small: bool = False,
+    ) -> list[Run]:
+        """One run a fold, not yet begun; see ``CrossValidation.runs``.
+
+        Args:
+            small: a network that gains nothing from several workers.
+        """
+        resources: Resources = self.resources.for_small_runs() if small else self.resources
+        folds = CrossValidation(self.out, self.folds, self.options, resources, self.data.system.strata)
+        return folds.runs(model, task, data, starts)
+
+    def fit(self, stage: str, runs: Iterable[Iterable[Run]], with_models: Iterable[str] | None = None) -> None:
+        """Bring every run to its end, as many at once as there is room for; MLflow follows.
+
+        Args:
+            stage: under which its hours are counted.
+            with_models: models whose networks MLflow gets; all where not given.
+        """
+        self.done[stage] = list(chain(*runs))
+        wanted = None if with_models is None else set(with_models)
+        fit(self.done[stage], lambda run: track_run(self.tracker, run, wanted is None or run.model in wanted))
+
+    # ------------------------------------------------------------ the end
+
+    @property
+    def cost(self) -> str:
+        """One line: the hours that training took, and what they came to."""
+        return spent(self.done, self.options.price_per_gpu_hour)
+
+    def about(self, shards: Prepared) -> About:
+        """What a report says of the data and of the runs of all stages."""
+        histories = {run.name: run.history() for run in chain(*self.done.values())}
+        data = self.data
+        return About(data.folder, shards.inventory, shards.private, shards.index, histories, data.phantom)
+
+    def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:
+        """Scores, report and pictures go to MLflow, and the terminal says where everything is."""
+        files = {name: self.results.read_bytes(name) for name in ("report.html", "metrics.json")}
+        self.tracker.want("", "", metrics=metrics, artifacts=pictures | files, finished=True)
+        self.tracker.close()
+        say(
+            f"  {self.cost}\n  {self.results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {self.tracker.uri}"
+        )

@@ -1,0 +1,40 @@
+"""Labels of 0 and 1, a column a class: what systems of findings say of them before they are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+
+def one_sided(labels: pd.DataFrame, classes: Sequence[str], flag: str = "--labels") -> list[str]:
+    """Of which classes nothing can be learned, a line each.
+
+    Args:
+        labels: a column a class: 0, 1, or NaN where unknown.
+        flag: what the user gave them with.
+    """
+    known = {name: labels[name].dropna() for name in classes}
+    absent = [name for name, values in known.items() if values.empty]
+    alike = [name for name, values in known.items() if len(values) and values.eq(1).all()]
+    lines = []
+    if absent:
+        lines.append(f"{flag}: no label of {', '.join(absent)}: nothing is learned of it, and it has no score")
+    if alike:
+        lines.append(f"{flag}: every known label of {', '.join(alike)} is 1: nothing is learned without one of 0")
+    return lines
+
+
+def absent_in_folds(index: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Classes without a positive row in some fold, a line each; those without any label are not among them.
+
+    Args:
+        index: a column a class, and "fold": -1 for rows of none.
+    """
+    lines = []
+    folds = sorted(set(index["fold"]) - {-1})
+    for name in classes:
+        empty = [k for k in folds if not (index.loc[index["fold"] == k, name] == 1).any()]
+        if empty and index[name].notna().any():
+            lines.append(f"no {name} in fold {', '.join(map(str, empty))}: its AUC there is undefined")
+    return lines
