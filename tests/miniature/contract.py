@@ -7,6 +7,7 @@ from contract_case import Case, Row
 
 from miniature.adversary import AdversaryTask
 from miniature.patches import PatchTask
+from miniature.refine import RefinerTask
 
 
 def volume_row(number: int) -> Row:
@@ -41,5 +42,6 @@ def volumes(task: PatchTask, floor: float) -> Case:
 
 CASES = {
     "patches": lambda: volumes(PatchTask(batch_size=4), 0.3),
+    "refiner": lambda: volumes(RefinerTask(batch_size=4, frozen=False), 0.5),
     "adversary": lambda: volumes(AdversaryTask(batch_size=4), 0.4),
 }

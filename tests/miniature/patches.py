@@ -25,6 +25,14 @@ def entropy_of_known(logits: Tensor, target: Tensor, known: Tensor, at: At) -> T
     return (each * known).sum() * at.workers / count
 
 
+def segmenter(channels: int, hidden: int) -> nn.Module:
+    """(batch, channels, depth, height, width) → logits of one class, of the same size."""
+    return nn.Sequential(
+        nn.Conv3d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv3d(hidden, hidden, 3, padding=1), nn.ReLU(),
+        nn.Conv3d(hidden, 1, 1),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class PatchTask(Task):
     """Lesion or not, a voxel each. Volumes are resampled to one spacing, and answers back to their own grid."""
@@ -89,10 +97,7 @@ class PatchTask(Task):
         }
 
     def network(self) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv3d(1, self.hidden, 3, padding=1), nn.ReLU(), nn.Conv3d(self.hidden, self.hidden, 3, padding=1), nn.ReLU(),
-            nn.Conv3d(self.hidden, 1, 1),
-        )  # fmt: skip
+        return segmenter(1, self.hidden)
 
     def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
         return {"loss": entropy_of_known(network(batch["voxels"]), batch["mask"], ~batch["mask"].isnan(), at)}

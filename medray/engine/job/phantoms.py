@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import ray
 
 from medray.engine.job.progress import Progress
@@ -21,9 +24,9 @@ def phantom_files(out: Store, phantoms: Phantoms) -> tuple[str, str]:
     pieces = phantoms.pieces(folder)
     written = []
     if pieces:
-        write = ray.remote(phantoms.write).options(num_cpus=1)
+        shared = ray.put(phantoms)
         progress = Progress("phantoms", len(pieces), "studies")
-        waiting = [write.remote(folder, piece) for piece in pieces]
+        waiting = [_write.remote(shared, folder, piece) for piece in pieces]
         order = {reference: i for i, reference in enumerate(waiting)}
         written = [None] * len(pieces)
         while waiting:
@@ -32,3 +35,8 @@ def phantom_files(out: Store, phantoms: Phantoms) -> tuple[str, str]:
             progress.add(1)
         progress.close()
     return phantoms.finish(folder, written)
+
+
+@ray.remote(num_cpus=1)
+def _write(phantoms: Phantoms, folder: Path, piece: Any) -> Any:
+    return phantoms.write(folder, piece)

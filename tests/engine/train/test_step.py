@@ -39,6 +39,9 @@ class Line(Task):
     learning_rate: float = 0.1
     schedule: Any = "constant"
 
+    def labelled(self, index: pd.DataFrame) -> np.ndarray:
+        return np.ones(len(index), dtype=bool)
+
     def train_example(self, row: Any, rng: np.random.Generator) -> dict[str, Any]:
         return dict(row)
 
