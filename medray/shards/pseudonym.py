@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
 from medray.shards.store import Store
@@ -69,10 +70,9 @@ def write_map(folder: Path, out_uri: str, names: dict[str, list[tuple[str, str]]
     return path
 
 
-def read_map(folder: Path, out_uri: str, kind: str) -> dict[str, str]:
-    """Pseudonym → identifier of one kind; empty where this output folder has no map here."""
+def read_map(folder: Path, out_uri: str) -> pd.DataFrame:
+    """kind, pseudonym, identifier of all names of one output folder; no rows where it has no map here."""
     store = Store(folder)
     if not store.exists(_map_name(out_uri)):
-        return {}
-    rows = store.read_table(_map_name(out_uri)).to_pylist()
-    return {row["pseudonym"]: row["identifier"] for row in rows if row["kind"] == kind}
+        return pd.DataFrame(columns=["kind", "pseudonym", "identifier"])
+    return store.read_table(_map_name(out_uri)).to_pandas()

@@ -186,7 +186,7 @@ def test_a_folder_without_dicom(flags: list[object], run_in_process: Run, tmp_pa
     inventory = pd.read_parquet(tmp_path / "out" / "inventory.parquet")
     assert inventory["status"].tolist() == ["quarantined"] * 3
     assert inventory["reason"].str.startswith("not a DICOM file").all()
-    names = read_map(tmp_path / "private", str(tmp_path / "out"), "file")
+    names = read_map(tmp_path / "private", str(tmp_path / "out")).set_index("pseudonym")["identifier"]
     assert sorted(Path(names[name]).name for name in inventory["path"]) == ["0.dcm", "1.dcm", "2.dcm"]
 
 

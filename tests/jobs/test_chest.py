@@ -115,7 +115,8 @@ def own_names(base: list[object], out: Path) -> dict[str, str]:
     """Pseudonym → the film's own name."""
     from medray.shards.pseudonym import read_map
 
-    return read_map(Path(str(base[base.index("--key-dir") + 1])), Store(out).uri, "image")
+    known = read_map(Path(str(base[base.index("--key-dir") + 1])), Store(out).uri)
+    return dict(known.loc[known["kind"] == "image", ["pseudonym", "identifier"]].to_numpy().tolist())
 
 
 # ---- chest_cv -------------------------------------------------------------------------------------------------------
