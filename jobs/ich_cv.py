@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from medray.engine.derive.embed import embed, read_features
+from medray.engine.derive.derive import derive
 from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options, flags_over, run_job
@@ -30,7 +30,7 @@ from medray.imaging.phantom import PhantomSpec
 from medray.shards.store import Store
 from medray.systems.ich import recipes
 from medray.systems.ich.classes import CLASSES
-from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
+from medray.systems.ich.features import INDEX_COLUMNS, read_slices, stack_index
 from medray.systems.ich.method import Predicted
 from medray.systems.ich.pipeline import Pipeline, folder, phantoms, plan
 from medray.systems.ich.report import write_report
@@ -110,14 +110,14 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
 
     say("\n3. Features and views")
     stores = {name: out.sub("features", features[name]) for name in planned.models}
-    names = {n: embed(runs[n], prepared.rows, stores[n], pipeline.views, pack_stacks) for n in planned.models}
+    derived = {n: derive(pipeline.views, prepared.rows, stores[n], runs[n]) for n in planned.models}
     if end("features"):
         return
 
     say("\n4. Sequence")
     stages = {}
     for name, sequence in planned.sequences.items():
-        rows, table = read_features(stores[name], names[name], INDEX_COLUMNS, prepared.fold_of_patient)
+        rows, table = derived[name].index(INDEX_COLUMNS, prepared.fold_of_patient)
         index = stack_index(table, prepared.index["slice_id"], stores[name].uri)
         stages[name] = cross_validation_on_features(
             places[folder(name)], sequence, rows, index, pipeline.embedding == "within-fold", *common, resources.for_small_runs(),
@@ -133,7 +133,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
             task=task,
             plain=out_of_fold(runs[name]),
             inner={run.fold: inner for run in runs[name] if (inner := run.inner_predictions()) is not None},
-            views=read_slices(stores[name], names[name]) if name in names else {},
+            views=read_slices(stores[name], derived[name].names) if name in derived else {},
             sequence=out_of_fold(stages[name]) if name in stages else None,
         )
         for name, task in planned.backbones.items()

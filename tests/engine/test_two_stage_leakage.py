@@ -14,7 +14,8 @@ import pytest
 
 from medray.engine.data.prepare import Prepared
 from medray.engine.data.samples import Rows
-from medray.engine.derive.embed import STACKS_PER_GROUP, embed, read_features
+from medray.engine.derive.derive import Derived, derive
+from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
@@ -23,7 +24,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.sweep import cross_validation, cross_validation_on_features
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
-from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, stack_index
+from medray.systems.ich.features import INDEX_COLUMNS, stack_index
 from medray.systems.ich.sequence import SequenceTask
 from medray.systems.ich.task import SliceTask
 from medray.systems.ich.views import Views
@@ -62,7 +63,7 @@ def sequence_runs(
 ) -> list[Run]:  # fmt: skip
     """As the job joins them."""
     options = Options(out=str(folder), folds=3)  # held-out rows are scored after each epoch, and must not matter
-    rows, table = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    rows, table = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     index = stack_index(table, prepared.index["slice_id"], store.uri)
     return cross_validation_on_features(
         name, task, rows, index, within_fold, CLASSES, folds, Store(folder), LOCAL, options
@@ -79,7 +80,7 @@ def two_stages(
     )
     fit(runs)
     store = Store(folder).sub("features", "model")
-    names = embed(runs, prepared.rows, store, Views(), pack_stacks)
+    names = derive(Views(), prepared.rows, store, runs).names
     within = sequence_runs(folder, "within", sequence, prepared, store, names, True)
     pooled = sequence_runs(folder, "across", sequence, prepared, store, names, False, across)
     fit([*within, *pooled])
@@ -132,7 +133,7 @@ def with_permuted_channels(store: Store, names: Names, fold: int, to: Store) -> 
                 table = table.set_column(
                     table.schema.get_field_index("feature"), table.schema.field("feature"), permuted
                 )
-            to.write_table(name, table, row_group_size=STACKS_PER_GROUP)
+            to.write_table(name, table, row_group_size=ROWS_PER_GROUP)
 
 
 def predicted(run: Run) -> pd.DataFrame:
