@@ -17,7 +17,6 @@ import tyro
 from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Outcome, Training
-from medray.engine.job.progress import say
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.checkpoint import finished_run
 from medray.engine.train.sweep import inner_predictions, out_of_fold
@@ -72,8 +71,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     to = ("models", name)
     with Workspace(system, source, job.options, job.images, job.labels, job.until, None, to, tracked_as=name) as work:
         work.claim_runs({name: task.identity()})
-        results = Outcome("scores", "metrics.json"), Outcome("report", "report.html")
-        work.begin("chest", task.identity(), [Training("training", {name: task}), *results])
+        work.begin("chest", task.identity(), [Training("training", {name: task}), Outcome("scores", "metrics.json")])
 
         work.stage("shards", "Shards and split")
         films = work.shards()
@@ -86,7 +84,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
         work.stage("report", "Scores")
         split = work.data.split_name
         metrics = conclude(work.results, task, out_of_fold(runs), inner_predictions(runs), split, readers)
-        say("\n".join(f"  {line}" for line in summary(metrics)))
+        work.say(summary(metrics))
 
         work.stage("report", "Report")
         networks = {run.fold: cast(Backbone, finished_run(work.out, name, run.fold, FilmTask)[1]) for run in runs}

@@ -8,26 +8,18 @@ Run the same command again after a kill, and it goes on where it was; --until en
 """
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import tyro
 
-from medray.engine.data.samples import Shards
-from medray.engine.derive.embed import embed, read_features
+from medray.engine.derive.derive import derive
 from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Embedding, Outcome, Stage, Training
-from medray.engine.job.progress import say
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import inner_by_fold, out_of_fold
-from medray.systems.ich import pipeline, recipes
-from medray.systems.ich.features import INDEX_COLUMNS, embedded_for, pack_stacks, read_slices, stack_index
-from medray.systems.ich.method import Predicted
-from medray.systems.ich.phantoms import DEMO
-from medray.systems.ich.pipeline import Pipeline, folder
-from medray.systems.ich.report import write_report
-from medray.systems.ich.results import conclude, flat, summary
+from medray.systems.ich import features, method, phantoms, pipeline, recipes, report, results
+from medray.systems.ich.pipeline import Pipeline, sequence_of
 from medray.systems.ich.sequence import SequenceTask
 from medray.systems.ich.source import HeadCT
 from medray.systems.ich.system import HEAD_CT
@@ -58,20 +50,17 @@ ON_PHANTOMS = IchCV(
 
 def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     options, how = job.options, job.pipeline
-    all_folds = len(options.fold_list()) == options.folds
-    plan = pipeline.plan(how, tasks, job.sequence, job.source, held_shards(options.out), all_folds)
-    with Workspace(HEAD_CT, plan.source, options, job.dicom, job.labels, job.until, DEMO, how.results) as work:
+    plan = pipeline.plan(how, tasks, job.sequence, job.source, held_shards(options.out), options.all_folds)
+    with Workspace(HEAD_CT, plan.source, options, job.dicom, job.labels, job.until, phantoms.DEMO, how.results) as work:
         runs_of = work.claim_runs(plan.claims(how), how.variant)
         features_of = work.claim_features(plan.feature_claims(how), how.variant)
-        settings = plan.backbones[plan.models[0]].identity()
         stages: list[Stage] = [
             Training("backbones", {runs_of[n]: task for n, task in plan.backbones.items()}),
             Embedding("features", {features_of[n]: k for n, k in plan.feature_counts.items()}, len(how.views.views)),
-            Training("sequence", {runs_of[folder(n)]: task for n, task in plan.sequences.items()}, over="all stacks"),
+            Training("sequence", {runs_of[sequence_of(n)]: task for n, task in plan.sequences.items()}, "all stacks"),
             Outcome("scores", "weights, out-of-fold predictions, metrics.json"),
-            Outcome("report", "report.html"),
         ]
-        work.begin("ich", settings, stages, plan.notices())
+        work.begin("ich", plan.settings, stages, plan.notices())
 
         work.stage("shards", "Shards and folds")
         shards = work.shards()
@@ -81,31 +70,30 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         work.fit("backbones", runs.values(), with_models=[runs_of[n] for n in tasks])
 
         work.stage("features", "Features and views")
-        stores = {n: work.features(features_of[n]) for n in plan.models}
-        names = {n: embed(runs[n], shards.rows, stores[n], how.views, pack_stacks) for n in plan.models}
+        derived = {n: derive(how.views, shards.rows, work.features(features_of[n]), runs[n]) for n in plan.models}
 
         work.stage("sequence", "Sequence")
         sequences = {}
         for n, later in plan.sequences.items():
-            rows, table = read_features(stores[n], names[n], INDEX_COLUMNS, shards.fold_of_patient)
-            stacks = Shards(rows, stack_index(table, shards.index["slice_id"], stores[n].uri))
-            own = stacks.by_fold(partial(embedded_for, embedding=how.embedding))
-            sequences[n] = work.cross_validation(runs_of[folder(n)], later, own, small=True)
+            found = derived[n].shards(features.INDEX_COLUMNS, shards.fold_of_patient)
+            index = features.stack_index(found.index, shards.index["slice_id"], derived[n].store.uri)
+            own = replace(found, index=index).by_fold(features.embedded_for, how.embedding)
+            sequences[n] = work.cross_validation(runs_of[sequence_of(n)], later, own, small=True)
         work.fit("sequence", sequences.values())
 
         work.stage("report", "Ensemble and out-of-fold scores")
         predicted = {}
         for n, task in plan.backbones.items():
-            views = read_slices(stores[n], names[n]) if n in names else {}
+            views = features.read_slices(derived[n].store, derived[n].names) if n in derived else {}
             sequence = out_of_fold(sequences[n]) if n in sequences else None
-            predicted[n] = Predicted(task, out_of_fold(runs[n]), inner_by_fold(runs[n]), views, sequence)
-        metrics = conclude(work.results, plan, how, predicted, runs_of)
-        say("\n".join(f"  {line}" for line in summary(metrics)))
+            predicted[n] = method.Predicted(task, out_of_fold(runs[n]), inner_by_fold(runs[n]), views, sequence)
+        metrics = results.conclude(work.results, plan, how, predicted, runs_of)
+        work.say(results.summary(metrics))
 
         work.stage("report", "Report")
-        settings |= how.views.identity() | {"cost": work.cost}
-        pictures = write_report(work.results, plan.source, work.about(shards), settings, how.results)
-        work.conclude(flat(metrics), pictures)
+        settings = plan.settings | how.views.identity() | {"cost": work.cost}
+        pictures = report.write_report(work.results, plan.source, work.about(shards), settings, how.results)
+        work.conclude(results.flat(metrics), pictures)
 
 
 def start() -> None:
@@ -113,10 +101,8 @@ def start() -> None:
         default, recipe = IchCV(), recipes.recipe
         if job.dicom is None:
             default, recipe, job = ON_PHANTOMS, recipes.phantom, flags_over(IchCV, ON_PHANTOMS)
-        bases = {
-            n: replace(default, pipeline=replace(default.pipeline, task=recipe(n))) for n in job.pipeline.backbones
-        }
-        main(job, {n.replace("/", "_"): flags_over(IchCV, base).pipeline.task for n, base in bases.items()})
+        base = {n: replace(default, pipeline=replace(default.pipeline, task=recipe(n))) for n in job.pipeline.backbones}
+        main(job, {n.replace("/", "_"): flags_over(IchCV, over).pipeline.task for n, over in base.items()})
 
     run_job(IchCV, each, IchCV())
 

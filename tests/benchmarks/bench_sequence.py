@@ -15,7 +15,8 @@ import pyarrow as pa
 import tyro
 from bench_shard import Peak
 
-from medray.engine.derive.embed import STACKS_PER_GROUP, read_features
+from medray.engine.derive.derive import Derived
+from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources, connect
 from medray.engine.train.fit import fit
@@ -56,7 +57,7 @@ def write(to: Store, flags: Flags, count: int) -> dict[int, list[str]]:
                 | {name: labels[i].tolist() for i, name in enumerate(CLASSES)}
             )
         names.append(f"fold0/part-{start:06d}.parquet")
-        to.write_table(names[-1], pa.Table.from_pylist(rows, schema=STACK_SCHEMA), row_group_size=STACKS_PER_GROUP)
+        to.write_table(names[-1], pa.Table.from_pylist(rows, schema=STACK_SCHEMA), row_group_size=ROWS_PER_GROUP)
     return {0: names}
 
 
@@ -73,7 +74,7 @@ def main(flags: Flags) -> None:
             with Peak() as peak:
                 started = time.perf_counter()
                 folds = {str(i): i % 5 for i in range(count)}
-                rows, table = read_features(Store(name), names, INDEX_COLUMNS, folds)
+                rows, table = Derived(Store(name), names).index(INDEX_COLUMNS, folds)
                 index = stack_index(table, table["slice_id"].explode(), name)
                 options = Options(out=name, monitor="none")
                 runs = cross_validation_on_features(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ import pytest
 
 from medray.engine.data.prepare import Prepared
 from medray.engine.data.samples import Rows, Shards
-from medray.engine.derive.embed import STACKS_PER_GROUP, embed, read_features
+from medray.engine.derive.derive import Derived, derive
+from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
@@ -24,7 +24,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
-from medray.systems.ich.features import INDEX_COLUMNS, embedded_for, pack_stacks, stack_index
+from medray.systems.ich.features import INDEX_COLUMNS, embedded_for, stack_index
 from medray.systems.ich.sequence import SequenceTask
 from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
@@ -64,9 +64,9 @@ def sequence_runs(
 ) -> list[Run]:  # fmt: skip
     """As the job joins them."""
     options = Options(out=str(folder), folds=3)  # held-out rows are scored after each epoch, and must not matter
-    rows, table = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    rows, table = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     stacks = Shards(rows, stack_index(table, prepared.index["slice_id"], store.uri))
-    own = stacks.by_fold(partial(embedded_for, embedding="within-fold" if within_fold else "out-of-fold"))
+    own = stacks.by_fold(embedded_for, "within-fold" if within_fold else "out-of-fold")
     return CrossValidation(Store(folder), folds, options, LOCAL, strata).runs(name, task, own)
 
 
@@ -78,7 +78,7 @@ def two_stages(
     runs = CrossValidation(Store(folder), FOLDS, options, LOCAL, strata).runs("model", backbone, prepared)
     fit(runs)
     store = Store(folder).sub("features", "model")
-    names = embed(runs, prepared.rows, store, Views(), pack_stacks)
+    names = derive(Views(), prepared.rows, store, runs).names
     within = sequence_runs(folder, "within", sequence, prepared, store, names, True)
     pooled = sequence_runs(folder, "across", sequence, prepared, store, names, False, across)
     fit([*within, *pooled])
@@ -131,7 +131,7 @@ def with_permuted_channels(store: Store, names: Names, fold: int, to: Store) -> 
                 table = table.set_column(
                     table.schema.get_field_index("feature"), table.schema.field("feature"), permuted
                 )
-            to.write_table(name, table, row_group_size=STACKS_PER_GROUP)
+            to.write_table(name, table, row_group_size=ROWS_PER_GROUP)
 
 
 def predicted(run: Run) -> pd.DataFrame:

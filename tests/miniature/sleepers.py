@@ -63,14 +63,16 @@ class Sleeper(Task):
 
 @dataclass(frozen=True)
 class GPUNotes:
-    """An embedder that takes a second a batch and notes where; nothing is computed."""
+    """A derivation that takes a second a batch and notes where; nothing is computed."""
+
+    id_column: ClassVar[str] = "item_id"
 
     notes: str
 
     def identity(self) -> dict[str, Any]:
         return {}
 
-    def embed(self, task: Any, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, task: Any, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
         began = time.time()
         time.sleep(1)
         (gpu,), here = ray.get_gpu_ids(), ray.get_runtime_context().get_node_id()
@@ -79,6 +81,9 @@ class GPUNotes:
         with open(Path(self.notes) / str(os.getpid()), "a") as notes:
             notes.write(json.dumps(note) + "\n")
         return {"item_id": batch["item_id"]}
+
+    def pack(self, outputs: pd.DataFrame) -> pa.Table:
+        return pa.Table.from_pandas(outputs)
 
 
 def write_items(folder: Path, count: int, name: str = "part") -> Rows:

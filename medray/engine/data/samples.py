@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,9 +70,9 @@ class Shards:
         own = replace(rows, files=tuple(rows.files[i] for i in used), file=file.astype(np.int32))
         return Shards(own, self.index.iloc[keep])
 
-    def by_fold(self, mask: Callable[[pd.DataFrame, int], np.ndarray]) -> Callable[[int], Shards]:
-        """Fold → its own part of the rows, by a function of the index and the fold."""
-        return lambda fold: self.where(mask(self.index, fold))
+    def by_fold(self, mask: Callable[..., np.ndarray], *more: Any) -> Callable[[int], Shards]:
+        """Fold → its own part of the rows, by a function of the index, the fold and ``more``."""
+        return lambda fold: self.where(mask(self.index, fold, *more))
 
     @property
     def fold_of_patient(self) -> dict[str, int]:

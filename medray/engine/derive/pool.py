@@ -34,8 +34,8 @@ def placed(actor_class: type, cpus: float, gpu: bool) -> Any:
     )
 
 
-def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[int]:
-    """Do every piece of work, and yield its number as it is done.
+def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Do every piece of work, and yield its number and what it gave as it is done.
 
     Actors come as the cluster has room for them, also when it grows meanwhile, at most one for each piece that has not
     begun; those without work are ended. An actor takes pieces of the group of its last one, as long as there are any.
@@ -58,7 +58,7 @@ def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[int]:
                 ray.kill(starting.popitem()[1])
             (ready,), _ = ray.wait([*busy, *starting])
             actor, last = busy[ready] if ready in busy else (starting[ready], None)
-            ray.get(ready)
+            result = ray.get(ready)
             busy.pop(ready, None)
             starting.pop(ready, None)
             if left:
@@ -67,7 +67,7 @@ def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[int]:
             else:
                 ray.kill(actor)
             if last is not None:
-                yield last
+                yield last, result
     finally:
         for actor in [*starting.values(), *(actor for actor, _ in busy.values())]:
             ray.kill(actor)

@@ -115,6 +115,11 @@ class Options:
                 raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")
         return tuple(sorted(set(self.train_folds))) or tuple(range(self.folds))
 
+    @property
+    def all_folds(self) -> bool:
+        """Whether every fold is trained."""
+        return len(self.fold_list()) == self.folds
+
     def resources(self, runs: int, tasks: Iterable[Task] = ()) -> Resources:
         """What the cluster gives to ``runs`` training runs of these tasks, the largest of which decides. Raises ValueError
         where it has no room for them."""

@@ -13,7 +13,7 @@ from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.folders import features_store, runs_store
 from medray.engine.job.options import Options
-from medray.engine.job.plan import Plan, Stage, Training, spent
+from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent
 from medray.engine.job.progress import say
 from medray.engine.job.tracking import track_run
 from medray.engine.nodes.cluster import Resources
@@ -89,7 +89,7 @@ class Workspace(AbstractContextManager["Workspace"]):
 
         Args:
             title: begins the job's name in MLflow. params: what its parameters are there.
-            notices: lines for the user, before the plan.
+            plan: the stages after the shards and before the report. notices: lines for the user, before the plan.
         Raises:
             ValueError: weights that cannot be had, or no cluster or room on it.
         """
@@ -108,7 +108,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         Plan(
             self.out, files, self.data.shards, self.folds, self.resources, min(images, len(files)),
             self.options.price_per_gpu_hour,
-        ).show(plan)  # fmt: skip
+        ).show([*plan, Outcome("report", "report.html")])  # fmt: skip
         name = " ".join([title, self.out.uri.rsplit("/", 1)[-1], *self._named])
         self.tracker.want("", name, params=dict(params))
 
@@ -124,6 +124,10 @@ class Workspace(AbstractContextManager["Workspace"]):
             raise _Over
         self._stages.append(name)
         say(f"\n{len(self._stages)}. {title}")
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Figures of a stage on the terminal."""
+        say("\n".join(f"  {line}" for line in lines))
 
     def shards(self) -> Prepared:
         """Shards and folds of the job's data; what is there is kept."""

@@ -14,6 +14,7 @@ from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.checkpoint import write_initial
 from medray.engine.train.run import Run, Start
+from medray.shards.digest import digest
 from medray.shards.folds import assign_folds
 from medray.shards.store import Store
 from medray.tasks.task import Task
@@ -89,7 +90,7 @@ class CrossValidation:
             ValueError: a fold that does not exist, or whose rows are not among these.
         """
         options, rows, index = self.options, data.rows, data.index
-        made_by = set(index["made_by"]) if "made_by" in index else set()
+        made_by = (digest(sorted(set(index["made_by"]))),) if "made_by" in index else ()
         labelled, fold_of_row = task.labelled(index), index["fold"].to_numpy()
         if not (fold_of_row == fold).any():
             raise ValueError(
@@ -119,7 +120,7 @@ class CrossValidation:
             resources=self.resources,
             initial=initial,
             starts=starts,
-            origin=(*(start.digest for start in starts), *sorted(made_by)),
+            origin=(*(start.digest for start in starts), *made_by),
             deterministic=not self.resources.gpu if options.deterministic is None else options.deterministic,
             checkpoint_minutes=options.checkpoint_minutes,
             layout=options.layout,

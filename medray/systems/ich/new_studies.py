@@ -74,7 +74,7 @@ class Members:
         views: dict[str, dict[int, pd.DataFrame]] = {}
         sequences: dict[str, dict[int, pd.DataFrame]] = {}
         for (name, fold), (task, network) in self.backbones.items():
-            table = outputs_of(task, network, rows, lambda net, batch, task=task: self.views.embed(task, net, batch))
+            table = outputs_of(task, network, rows, lambda net, batch, task=task: self.views.outputs(task, net, batch))
             views.setdefault(name, {})[fold] = table.drop(columns="feature")
             if (name, fold) in self.sequences:
                 stacks = pack_stacks(table).to_pylist()

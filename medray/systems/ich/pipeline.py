@@ -64,10 +64,10 @@ class Planned:
     sequences: dict[str, SequenceTask]  # model → its sequence stage
 
     def claims(self, pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-        """Name of runs → what makes them what they are: backbones, and their sequence stages by ``folder``."""
+        """Name of runs → what makes them what they are: backbones, and their sequence stages by ``sequence_of``."""
         features = self.feature_claims(pipeline)
         stages = {
-            folder(name): task.identity() | features[name] | {"embedding": pipeline.embedding}
+            sequence_of(name): task.identity() | features[name] | {"embedding": pipeline.embedding}
             for name, task in self.sequences.items()
         }
         return {name: task.identity() for name, task in self.backbones.items()} | stages
@@ -76,6 +76,11 @@ class Planned:
         """Model → what makes its features what they are."""
         views = pipeline.views.identity()
         return {name: views | {"backbone": self.backbones[name].identity()} for name in self.models}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the first backbone, for MLflow and the report."""
+        return self.backbones[self.models[0]].identity()
 
     def notices(self) -> list[str]:
         """What makes training faster and is another method, and the licences that do not leave everything free."""
@@ -107,7 +112,7 @@ def quicker(task: SliceTask) -> str:
     return ", ".join(parts)
 
 
-def folder(model: str) -> str:
+def sequence_of(model: str) -> str:
     """Where the runs of a model's sequence stage are, below runs/."""
     return f"{model}-sequence"
 

@@ -12,7 +12,7 @@ from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import ladder, rare_class
 from medray.systems.ich.method import Method, Predicted, combine
-from medray.systems.ich.pipeline import Pipeline, Planned, folder
+from medray.systems.ich.pipeline import Pipeline, Planned, sequence_of
 from medray.systems.ich.scores import score
 from medray.systems.ich.study import study_table
 
@@ -30,7 +30,7 @@ def conclude(
     """
     models = {name: predicted[name] for name in planned.models}
     method = combine(models, predicted, pipeline.ensemble, views=pipeline.views.views)
-    where = {name: (places[name], places.get(folder(name), "")) for name in models}
+    where = {name: (places[name], places.get(sequence_of(name), "")) for name in models}
     out.write_json("method.json", method.description(predicted, pipeline.views.identity(), where))
     return write_results(out, method)
 

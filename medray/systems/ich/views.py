@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
+from medray.systems.ich.features import pack_stacks
 from medray.systems.ich.task import SliceTask
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ _SIZED = re.compile(r"(crop|scale)-(\d{2,3})")
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """Which views of each slice a finished backbone sees when it predicts and embeds."""
+
+    id_column: ClassVar[str] = "slice_id"
 
     views: tuple[str, ...] = (PLAIN, "flip")
     """Test-time augmentation: plain, flip, flip-vertical, flip-both, transpose, crop-90 (the central 90%), scale-120
@@ -45,7 +50,7 @@ class Views:
     def identity(self) -> dict[str, Any]:
         return asdict(self)
 
-    def embed(self, task: SliceTask, network: Backbone, batch: dict[str, Any]) -> dict[str, Any]:
+    def outputs(self, task: SliceTask, network: Backbone, batch: dict[str, Any]) -> dict[str, Any]:
         """Output columns of a batch, averaged over the views, and the pooled features.
 
         Returns:
@@ -65,6 +70,10 @@ class Views:
         column = np.empty(len(feature), dtype=object)
         column[:] = list(feature)
         return task.columns_of(probabilities.cpu().numpy(), batch) | {"feature": column}
+
+    def pack(self, outputs: pd.DataFrame) -> pa.Table:
+        """One row a stack. Raises ValueError for what features cannot hold."""
+        return pack_stacks(outputs)
 
 
 def view(images: Tensor, name: str) -> Tensor:

@@ -31,7 +31,7 @@ def outputs(dry: bool, until: float) -> dict[str, Any]:
         torch.manual_seed(0)
         network = task.network().eval()
         views = Views(views=("plain", "flip", "transpose", "crop-90", "scale-120"))
-        derive = {kind: None} | ({"features": functools.partial(views.embed, task)} if kind == "slice" else {})
+        derive = {kind: None} | ({"features": functools.partial(views.outputs, task)} if kind == "slice" else {})
         for name, function in derive.items():
             batches = batches_of(task, rows)
             expected = evaluate(task, network, batches, CPU, outputs=function)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def inference(dry: bool, until: float) -> dict[str, Any]:
             for name in ("patient_id", "study_id", "stack_id", "index", "position_mm")
         }
         ready = [batch | ids for batch in noise(task, 2)]
-        for name, derive in (("outputs", None), ("features, 2 views", functools.partial(Views().embed, task))):
+        for name, derive in (("outputs", None), ("features, 2 views", functools.partial(Views().outputs, task))):
             for count in (2, 2) if dry else (4, 20):  # the first time warms up
                 wait(dry)
                 started = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lost_nodes import measured_by
 
-from medray.engine.derive.embed import THREADS_UNSEEN, reader_threads
+from medray.engine.derive.network import THREADS_UNSEEN, reader_threads
 
 DRIVER = """
 import json, os, sys, time
@@ -26,7 +26,8 @@ cluster.add_node(num_cpus=32)
 ray.init(address=cluster.address, logging_level="ERROR")
 from medray.engine.train import checkpoint
 from medray.engine.nodes.cluster import Resources
-from medray.engine.derive.embed import embed, reader_threads
+from medray.engine.derive.derive import derive
+from medray.engine.derive.network import reader_threads
 from medray.engine.train.run import Run
 from medray.engine.data.samples import read_index
 from medray.shards.store import Store
@@ -43,7 +44,7 @@ for fold in range(3):
     digest = checkpoint.write_weights(store, "model.pt", {"weights": task.network().state_dict()})
     store.write_json("done.json", {"weights": digest})
     runs.append(Run("net", fold, store, task, rows, rows, (), None, "none", resources))
-names = embed(runs, rows, Store(folder / "features"), GPUNotes(str(folder / "notes")), lambda table: pa.Table.from_pandas(table), "cpu")
+names = derive(GPUNotes(str(folder / "notes")), rows, Store(folder / "features"), runs, gpu_device="cpu").names
 found = [json.loads(line) for path in (folder / "notes").iterdir() for line in path.read_text().splitlines()]
 ids = [i for of_fold in names.values() for n in of_fold for i in Store(folder / "features").read_table(n)["item_id"].to_pylist()]
 print(json.dumps({"notes": found, "threads": reader_threads(), "rows": len(ids), "left": ray.available_resources().get("GPU")}), flush=True)

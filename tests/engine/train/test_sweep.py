@@ -154,8 +154,9 @@ def test_each_fold_may_read_rows_of_its_own(shards: Prepared, tmp_path: Path) ->
     own = twice.by_fold(lambda index, fold: np.arange(len(index)) >= fold)
     runs = validation(tmp_path).runs("own", FIRST, own)
     assert [len(run.held_out) + len(run.train) // FIRST.crops for run in runs] == [8, 7]
-    assert all(run.origin == ("abc",) for run in runs)
-    assert runs[0].identity()["origin"] == ["abc"]
+    other = validation(tmp_path).runs("own", FIRST, Shards(shards.rows, shards.index.assign(made_by="abd")))
+    assert runs[0].origin == runs[1].origin != other[0].origin
+    assert runs[0].identity()["origin"] == list(runs[0].origin)
 
 
 def test_folds_are_balanced_on_months_as_on_classes() -> None:

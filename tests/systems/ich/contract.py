@@ -44,7 +44,7 @@ def slices(recipe: Callable[[], SliceTask]) -> Case:
     # smoothed labels cannot be fitted below their own entropy
     views = Views(views=("plain", "flip", "transpose", "crop-90", "scale-120"), view_mean="probability")
     return Case(
-        task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing, derived=(views.embed,),
+        task, rows, CLASSES, CLASSES, expected, floor=0.1 + task.label_smoothing, derived=(views.outputs,),
         unaugmented=tuple(replace(still, size_px=size_px) for size_px in (64, 32)),
     )  # fmt: skip
 

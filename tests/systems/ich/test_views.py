@@ -62,7 +62,7 @@ def noise(count: int = 3, size: int = 32) -> Tensor:
 def answers(network: Any, images: Tensor, **fields: Any) -> tuple[np.ndarray, np.ndarray]:
     """(batch, 6) probabilities and (batch, features)."""
     with torch.inference_mode():
-        out = Views(**fields).embed(SliceTask(), network, batch_of(images))
+        out = Views(**fields).outputs(SliceTask(), network, batch_of(images))
     return np.stack([out[name] for name in PROBABILITIES], axis=1), np.stack(list(out["feature"]))
 
 
@@ -179,7 +179,7 @@ def test_plain_alone_is_what_the_task_predicts(mean: str) -> None:
     batch = batch_of(noise())
     with torch.inference_mode():
         wanted, features = task.outputs(network, batch), network.features(batch["image"]).numpy()
-        out = Views(views=("plain",), view_mean=mean).embed(task, network, batch)  # type: ignore[arg-type]
+        out = Views(views=("plain",), view_mean=mean).outputs(task, network, batch)  # type: ignore[arg-type]
     assert set(out) == {*wanted, "feature"}
     for name in PROBABILITIES:
         assert out[name].dtype == np.float64

@@ -1,4 +1,4 @@
-"""Embedding: every slice once by every network, as that network sees it; kept, or replaced when it must be."""
+"""Derivation by networks: every slice once by every network, as that network sees it; kept, or replaced when it must be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch import nn
 from medray.engine.data.prepare import Prepared
 from medray.engine.data.rows import read_unit
 from medray.engine.data.samples import EvaluationPlan
-from medray.engine.derive.embed import STACKS_PER_GROUP, embed, read_features
+from medray.engine.derive.derive import Derived, derive
+from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train import checkpoint
@@ -27,7 +28,7 @@ from medray.engine.train.stop import StopRun
 from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
-from medray.systems.ich.features import INDEX_COLUMNS, pack_stacks, read_slices, stack_index
+from medray.systems.ich.features import INDEX_COLUMNS, read_slices, stack_index
 from medray.systems.ich.system import strata
 from medray.systems.ich.task import SliceTask
 from medray.systems.ich.views import Views
@@ -53,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task
 def features(tmp_path_factory: pytest.TempPathFactory, runs: list[Run], prepared: Prepared) -> tuple[Store, Names]:
     """Read-only; tests that change files take a copy."""
     store = Store(tmp_path_factory.mktemp("features"))
-    return store, embed(runs, prepared.rows, store, VIEWS, pack_stacks)
+    return store, derive(VIEWS, prepared.rows, store, runs).names
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_training_window_takes_whole_row_groups_of_a_few_stacks(features: tupl
     store, names = features
     for name in all_names(names):
         metadata = pq.read_metadata(store.path(name))
-        assert all(metadata.row_group(i).num_rows <= STACKS_PER_GROUP for i in range(metadata.num_row_groups))
+        assert all(metadata.row_group(i).num_rows <= ROWS_PER_GROUP for i in range(metadata.num_row_groups))
 
 
 def test_features_and_predictions_are_those_of_the_network_applied_directly(
@@ -161,7 +162,7 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
     features: tuple[Store, Names], prepared: Prepared
 ) -> None:
     store, names = features
-    rows, index = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    rows, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     assert len(rows) == len(index) == 3 * prepared.index["stack_id"].nunique()
     assert (index.groupby("stack_id")["embedded_by"].apply(sorted).map(tuple) == FOLDS).all()
     fold_of_slice = dict(zip(prepared.index["slice_id"], prepared.index["fold"], strict=True))
@@ -186,12 +187,12 @@ def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
     rows = replace(rows, store=Store(tmp_path / "shards"))
     rows.store.write_table("part-empty.parquet", empty)
     store = Store(tmp_path / "features")
-    names = embed(runs, rows, store, VIEWS, pack_stacks)
+    names = derive(VIEWS, rows, store, runs).names
     assert list(files_of(store)) == all_names(names)
     found, wanted = read_slices(store, names), read_slices(*features)
     for fold in FOLDS:
         pd.testing.assert_frame_equal(found[fold], wanted[fold], check_exact=True)
-    _, index = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    _, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     assert len(stack_index(index, prepared.index["slice_id"], store.uri)) == len(index)
 
 
@@ -201,7 +202,7 @@ def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
 def test_a_restart_embeds_nothing_again(runs: list[Run], copied: tuple[Store, Names], prepared: Prepared) -> None:
     store, names = copied
     before = files_of(store)
-    assert embed(runs, prepared.rows, store, VIEWS, pack_stacks) == names
+    assert derive(VIEWS, prepared.rows, store, runs).names == names
     assert files_of(store) == before
 
 
@@ -212,7 +213,7 @@ def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
     before, lost = files_of(store), names[1][0]
     content = store.read_bytes(lost)
     store.delete(lost)
-    assert embed(runs, prepared.rows, store, VIEWS, pack_stacks) == names
+    assert derive(VIEWS, prepared.rows, store, runs).names == names
     after = files_of(store)
     assert store.read_bytes(lost) == content
     assert after.keys() == before.keys()
@@ -222,7 +223,7 @@ def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
 @pytest.mark.slow
 def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Names], prepared: Prepared) -> None:
     store, names = copied
-    found = embed(runs, prepared.rows, store, replace(VIEWS, views=("plain",)), pack_stacks)
+    found = derive(replace(VIEWS, views=("plain",)), prepared.rows, store, runs).names
     assert not set(all_names(found)) & set(all_names(names))
     assert list(files_of(store)) == all_names(found)
 
@@ -234,7 +235,7 @@ def test_other_weights_replace_the_files_of_their_network_alone(
     store, names = copied
     before = files_of(store)
     other = with_other_weights(runs[1], "head.bias", 3.0, tmp_path / "run")
-    found = embed([runs[0], other, runs[2]], prepared.rows, store, VIEWS, pack_stacks)
+    found = derive(VIEWS, prepared.rows, store, [runs[0], other, runs[2]]).names
     after = files_of(store)
     assert list(after) == all_names(found)
     assert (found[0], found[2]) == (names[0], names[2])
@@ -254,7 +255,7 @@ def test_a_network_with_a_nan_is_named_in_one_line_and_what_is_written_stays(
         layer = next(name for name in network_of(runs[1]).state_dict() if name.endswith(".weight"))
     broken = with_other_weights(runs[1], layer, float("nan"), tmp_path / "run")
     with pytest.raises(StopRun, match=rf"^run model/fold1: \d+ slices have {message}, the first is ") as error:
-        embed([runs[0], broken, runs[2]], prepared.rows, store, VIEWS, pack_stacks)
+        derive(VIEWS, prepared.rows, store, [runs[0], broken, runs[2]])
     assert "\n" not in str(error.value)
     assert set(files_of(store)) == {*names[0], *names[2]}  # nothing of the broken network
 
@@ -265,7 +266,7 @@ def test_a_network_with_a_nan_is_named_in_one_line_and_what_is_written_stays(
 def test_a_feature_file_of_another_shard_is_found_out(copied: tuple[Store, Names], prepared: Prepared) -> None:
     store, names = copied
     store.write_bytes(names[1][0], store.read_bytes(names[1][1]))
-    _, index = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    _, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     with pytest.raises(ValueError, match=r"/fold1: \d+ of \d+ slices are repeated \(.*delete that folder") as error:
         stack_index(index, prepared.index["slice_id"], store.uri)
     assert "\n" not in str(error.value)
@@ -276,7 +277,7 @@ def test_features_of_more_or_fewer_slices_than_the_shards_hold_are_found_out(
     what: str, features: tuple[Store, Names], prepared: Prepared
 ) -> None:
     store, names = features
-    _, index = read_features(store, names, INDEX_COLUMNS, prepared.fold_of_patient)
+    _, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     ids = prepared.index["slice_id"].tolist()
     if what == "missing":
         shards, odd = [*ids, "slice-of-tomorrow"], "slice-of-tomorrow"
