@@ -88,8 +88,8 @@ def main(job: ChestCV, task: FilmTask) -> None:
 
         work.stage("report", "Report")
         networks = {run.fold: cast(Backbone, finished_run(work.out, name, run.fold, FilmTask)[1]) for run in runs}
-        settings = task.identity() | {"cost": work.cost}
-        work.conclude(flat(metrics), write_report(work.results, task, networks, source, work.about(films), settings))
+        about = work.about(films, task.identity())
+        work.conclude(flat(metrics), write_report(work.results, task, networks, source, about))
 
 
 def start() -> None:

@@ -49,9 +49,9 @@ ON_PHANTOMS = IchCV(
 
 
 def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
-    options, how = job.options, job.pipeline
-    plan = pipeline.plan(how, tasks, job.sequence, job.source, held_shards(options.out), options.all_folds)
-    with Workspace(HEAD_CT, plan.source, options, job.dicom, job.labels, job.until, phantoms.DEMO, how.results) as work:
+    how, to = job.pipeline, job.options
+    plan = pipeline.plan(how, tasks, job.sequence, job.source, held_shards(to.out), to.all_folds)
+    with Workspace(HEAD_CT, plan.source, to, job.dicom, job.labels, job.until, phantoms.DEMO, how.results) as work:
         runs_of = work.claim_runs(plan.claims(how), how.variant)
         features_of = work.claim_features(plan.feature_claims(how), how.variant)
         stages: list[Stage] = [
@@ -91,9 +91,8 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
         work.say(results.summary(metrics))
 
         work.stage("report", "Report")
-        settings = plan.settings | how.views.identity() | {"cost": work.cost}
-        pictures = report.write_report(work.results, plan.source, work.about(shards), settings, how.results)
-        work.conclude(results.flat(metrics), pictures)
+        about = work.about(shards, plan.settings | how.views.identity())
+        work.conclude(results.flat(metrics), report.write_report(work.results, plan.source, about, how.results))
 
 
 def start() -> None:

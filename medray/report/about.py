@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -25,5 +25,7 @@ class About:
     """One row for each of the shards: identifiers, labels (NaN where unknown), fold."""
     histories: Mapping[str, list[dict[str, Any]]]
     """Run → entries of its history.json."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Name → value, shown as they are."""
     phantom: bool = False
     """The data are phantoms, and the page says so."""

@@ -172,11 +172,14 @@ class Workspace(AbstractContextManager["Workspace"]):
         """One line: the hours that training took, and what they came to."""
         return spent(self.done, self.options.price_per_gpu_hour)
 
-    def about(self, shards: Prepared) -> About:
-        """What a report says of the data and of the runs of all stages."""
+    def about(self, shards: Prepared, settings: Mapping[str, Any]) -> About:
+        """What a report says of the data and of the runs of all stages; to ``settings`` it adds what training cost."""
         histories = {run.name: run.history() for run in chain(*self.done.values())}
         data = self.data
-        return About(data.folder, shards.inventory, shards.private, shards.index, histories, data.phantom)
+        return About(
+            folder=data.folder, inventory=shards.inventory, private=shards.private, index=shards.index, histories=histories,
+            settings=dict(settings) | {"cost": self.cost}, phantom=data.phantom,
+        )  # fmt: skip
 
     def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:
         """Scores, report and pictures go to MLflow, and the terminal says where everything is."""

@@ -13,7 +13,7 @@ from medray.engine.job.claim import claim
 from medray.imaging.window import parse_window
 from medray.shards.store import Store
 from medray.systems.ich import recipes
-from medray.systems.ich.pipeline import Pipeline, Planned, folder, phantoms, plan
+from medray.systems.ich.pipeline import Pipeline, Planned, phantoms, plan, sequence_of
 from medray.systems.ich.sequence import SequenceTask
 from medray.systems.ich.source import HeadCT
 from medray.systems.ich.task import SliceTask
@@ -166,7 +166,7 @@ def test_the_phantoms_pipeline_fits_together() -> None:
 def test_every_folder_of_runs_is_claimed_and_no_two_are_the_same() -> None:
     found = planned(slice_task(repeat_epidural=2), slice_task("test_efficientnet"), ladder=True)
     claims = found.claims(Pipeline(backbones=found.models, ladder=True))
-    assert set(claims) == {*found.backbones, *(folder(name) for name in found.models)}
+    assert set(claims) == {*found.backbones, *(sequence_of(name) for name in found.models)}
     texts = [json.dumps(claim, sort_keys=True) for claim in claims.values()]
     assert len(set(texts)) == len(texts)
 

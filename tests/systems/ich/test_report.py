@@ -110,10 +110,10 @@ def method(predictions: pd.DataFrame) -> Method:
 
 def report(run: Finished, **changes: object) -> tuple[str, dict[str, bytes]]:
     histories: dict = {"net/fold0": history(), "net/fold1": history()}
-    about = About(run.folder, run.inventory, run.private, run.labels, histories)
-    of_about = {name: changes.pop(name) for name in ("histories", "phantom") if name in changes}
-    options: dict = {"settings": {"epochs": 3}}
-    plots = write_report(run.out, HeadCT(), replace(about, **of_about), **(options | changes))
+    about = About(run.folder, run.inventory, run.private, run.labels, histories, {"epochs": 3})
+    of_about: dict = {name: changes.pop(name) for name in ("histories", "settings", "phantom") if name in changes}
+    more: dict = dict(changes)
+    plots = write_report(run.out, HeadCT(), replace(about, **of_about), **more)
     return run.out.read_bytes("report.html").decode(), plots
 
 

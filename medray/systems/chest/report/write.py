@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from medray.nn.backbone import Backbone
 from medray.report import page
@@ -21,20 +20,18 @@ def write_report(
     networks: Mapping[int, Backbone],
     source: Radiograph,
     about: About,
-    settings: dict[str, Any],
 ) -> dict[str, bytes]:
     """Write report.html into ``out`` from what ``conclude`` has left there.
 
     Args:
         networks: fold → its network, in evaluation mode.
         source: how to read the few original films that are shown.
-        settings: name → value, shown as they are.
     Returns:
         The charts and image sheets of the page: file name → PNG.
     """
     metrics, oof = out.read_json("metrics.json"), out.read_table("oof.parquet").to_pandas()
     pictures = collect(task, networks, source, about.folder, about.private, about.inventory["image_id"], oof)
-    sections = report_sections(metrics, oof, pictures, about.histories, about.inventory, settings)
+    sections = report_sections(metrics, oof, pictures, about.histories, about.inventory, about.settings)
     name = out.uri.rsplit("/", 1)[-1]
     out.write_bytes("report.html", page.render("Chest X-ray", f"{name}: {headline(metrics)}", sections).encode())
     return page.plots(sections)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from medray.report import page
 from medray.report.about import About
@@ -17,7 +16,6 @@ def write_report(
     out: Store,
     source: HeadCT,
     about: About,
-    settings: dict[str, Any],
     variant: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, bytes]:
@@ -26,7 +24,6 @@ def write_report(
     Args:
         source: how to read the few original files that are shown.
         about: its index has one row a slice; of its private rows nothing but the place in the stack is shown.
-        settings: name → value, shown as they are.
         variant: what the page calls this version of the method.
         notes: further sentences for the top of the page.
     Returns:
@@ -35,7 +32,7 @@ def write_report(
     oof, studies = (out.read_table(f"{name}.parquet").to_pandas() for name in ("oof", "studies"))
     sections = report_sections(
         out.read_json("metrics.json"), oof, studies, dict(about.histories), about.inventory, about.index,
-        collect_pictures(source, about.folder, about.inventory, about.private, oof), settings, about.phantom, notes,
+        collect_pictures(source, about.folder, about.inventory, about.private, oof), about.settings, about.phantom, notes,
     )  # fmt: skip
     lead = " ".join(["Six probabilities a slice: a cross-validated run", *variant])
     html = page.render("Intracranial hemorrhage on head CT", lead, sections)
