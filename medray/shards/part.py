@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medray.shards.reading import encode_file
+from medray.shards.files import Row, by_files, from_text
+from medray.shards.reading import encode_item
 from medray.shards.source import Encoded, Source
 from medray.shards.store import Store
 
-Row = dict[str, Any]
-Encode = Callable[[Source, Store, str, Sequence[Row]], list[Encoded]]
+Encode = Callable[[Source, Store, Mapping[str, Sequence[str]], Sequence[Row]], list[Encoded]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Parts:
     to: Store
     columns: Sequence[str]  # of the shard schema that rows have before their pixels
 
-    def write(self, name: str, rows: Sequence[Row], encode: Encode = encode_file) -> pd.DataFrame:
+    def write(self, name: str, rows: Sequence[Row], encode: Encode = encode_item) -> pd.DataFrame:
         """Write one part, whole or not at all.
 
         Args:
-            rows: "private_path", and ``columns``; rows of one file follow each other.
-            encode: ``encode_file``, or something that does the same elsewhere.
+            rows: "private_files" (``files.texts_of``), and ``columns``; rows of the same files follow each other.
+            encode: ``encode_item``, or something that does the same elsewhere.
         Returns:
             id, note ("" where there is nothing to say), written (bool): one row for each of ``rows``. It is also kept in
             the file's metadata, for ``known``.
@@ -65,8 +65,8 @@ class Parts:
         self, rows: Sequence[Row], encode: Encode, notes: dict[str, str], left_out: dict[str, str]
     ) -> Iterator[Row]:
         own = self.source.id_column
-        for path, of_file in _by_path(rows):
-            for row, result in zip(of_file, encode(self.source, self.folder, path, of_file), strict=True):
+        for files, own_rows in by_files(rows, lambda row: row["private_files"]):
+            for row, result in zip(own_rows, encode(self.source, self.folder, from_text(files), own_rows), strict=True):
                 if result.columns is None:
                     left_out[row[own]] = result.note or "no pixels"
                     continue
@@ -86,14 +86,6 @@ def _result(ids: Sequence[str], notes: dict[str, str], left_out: dict[str, str])
     note = np.array([left_out.get(i) or notes.get(i) or "" for i in ids], dtype=object)
     written = np.array([i not in left_out for i in ids], dtype=bool)
     return pd.DataFrame({"id": np.array(ids, dtype=object), "note": note, "written": written})
-
-
-def _by_path(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
-    start = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i]["private_path"] != rows[start]["private_path"]:
-            yield rows[start]["private_path"], rows[start:i]
-            start = i
 
 
 def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

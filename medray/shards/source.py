@@ -1,4 +1,4 @@
-"""Source: what a system's input files are, and how one becomes rows of a shard."""
+"""Source: what a system's input files are, and how an item of one or several becomes rows of a shard."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import pyarrow as pa
 
+from medray.shards.files import Files
 from medray.shards.names import file_name
 
 SomeSource = TypeVar("SomeSource", bound="Source")
@@ -74,5 +75,11 @@ class Source(ABC):
         "item_id" of None: its name without suffix is taken. Raises ValueError with a one-line reason."""
 
     @abstractmethod
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        """Pixels of those rows of one file, in order. Raises ValueError where the whole file is unusable."""
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        """Pixels of the rows that share exactly these files, in order: one row of an item, the frames of one DICOM file.
+        Raises ValueError where nothing of them can be used.
+
+        Args:
+            files: ``files.only`` is the file of an item of one; ``files["mask"]`` one of those that the inventory's column
+                "files" names.
+        """

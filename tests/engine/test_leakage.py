@@ -19,6 +19,7 @@ from medray.engine.train.fit import fit
 from medray.engine.train.sweep import cross_validation, out_of_fold
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.metrics.intervals import Figure, auc, intervals
+from medray.shards.files import Files
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.source import Encoded, Source
@@ -48,8 +49,8 @@ class Canaries(Source):
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         return [{"item_id": stream.read().decode(), "frame": 0}]
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        patient, index = map(int, data.decode().split("-"))
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        patient, index = map(int, files.only.decode().split("-"))
         texture = np.random.default_rng((7, patient))
         noise = np.random.default_rng((8, patient, index))
         waves = texture.normal(size=(3, 2)) * 1.5

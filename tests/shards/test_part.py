@@ -16,6 +16,7 @@ from pydicom.encaps import encapsulate
 
 from medray.imaging import stored
 from medray.imaging.decoding import codec, guard
+from medray.shards.files import texts_of
 from medray.shards.part import Parts, known
 from medray.shards.reading import scan_file
 from medray.shards.store import Store
@@ -69,7 +70,7 @@ def test_what_dies_is_damaged_or_says_nothing_costs_itself_only(
     rows = assemble(scan, None).rows
     assert len(rows) == 6
     parts = Parts(source, store, Store(tmp_path / "to"), [c for c in source.shard_schema.names if c in rows])
-    found = parts.write("a.parquet", rows.assign(private_path=rows["path"]).to_dict("records"))
+    found = parts.write("a.parquet", rows.assign(private_files=texts_of(rows)).to_dict("records"))
     notes = dict(zip(changes, found["note"], strict=True))
     assert notes["deadly"] == "the decoder ended with SIGABRT"
     assert notes["cut"].startswith("damaged pixels: the stream is too short by ")

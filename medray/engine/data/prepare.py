@@ -13,6 +13,7 @@ import pyarrow as pa
 from medray.engine.data import shard
 from medray.engine.data.samples import Rows, read_index
 from medray.engine.job.progress import say, warn
+from medray.shards.files import texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
@@ -77,7 +78,7 @@ def prepare(
         warn(line)
     kinds = source.kinds()
     written = shard.write(source, folder, _to_write(source, inventory.rows, pseudonyms), shards, rows_per_shard, seed)
-    table = _with_results(inventory, written, kinds["item_id"], pseudonyms)
+    table = _with_results(source, inventory, written, pseudonyms)
     shown = _write_inventory(source, table, out, pseudonyms, private)
 
     rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
@@ -118,24 +119,27 @@ def _where(out: Store) -> str:
 
 def _to_write(source: Source, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
     """The inventory's rows as ``shard.write`` wants them."""
-    alone = source.stack_column is None
-    stack = rows["item_id"] if alone else rows.groupby(source.stack_column)["item_id"].transform("min")
-    table = renamed(rows, pseudonyms, source.kinds()).assign(private_path=rows["path"], stack_key=stack)
+    alone, ids = source.stack_column is None, rows[source.id_column]
+    stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
+    table = renamed(rows, pseudonyms, source.kinds()).assign(private_files=texts_of(rows), stack_key=stack)
     return table.assign(index=0) if alone else table
 
 
-def _with_results(inventory: Inventory, written: pd.DataFrame, kind: str, pseudonyms: Pseudonyms) -> pd.DataFrame:
-    """The inventory's table after decoding: more may be quarantined, some were repaired."""
-    table = inventory.table.copy()
-    used = table.index.isin(inventory.rows.index)
-    names = [pseudonyms.of(kind, item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
-    result = written.set_index("id").reindex(names)
-    note = result["note"].fillna("").to_numpy(dtype=object)
-    lost = used & (result["written"].fillna(True).to_numpy() == 0)
-    mended = used & ~lost & (note != "") & table["status"].eq("ok").to_numpy()
-    for rows, status in ((lost, "quarantined"), (mended, "repaired")):
-        table.loc[rows, "status"] = status
-        table.loc[rows, "reason"] = note[rows]
+def _with_results(source: Source, inventory: Inventory, written: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+    """The inventory's table after decoding: a file of which no item could be encoded is quarantined, and others were
+    repaired."""
+    table, links = inventory.table.copy(), inventory.links(source.id_column)
+    names = pseudonyms.all(source.kinds()["item_id"], links["item"])
+    links[["note", "written"]] = written.set_index("id").loc[names, ["note", "written"]].to_numpy(dtype=object)
+    links["written"] = links["written"].astype(bool)
+    used = links.groupby("place")["written"].any()
+    lost = ~links["place"].map(used)
+    noted = links[links["note"].fillna("").ne("") & (lost | links["written"])]
+    reasons = noted.groupby("place")["note"].first()
+    mended = reasons.index[used.loc[reasons.index] & table.loc[reasons.index, "status"].eq("ok")]
+    for places, status in ((used.index[~used], "quarantined"), (mended, "repaired")):
+        table.loc[places, "status"] = status
+        table.loc[places, "reason"] = reasons.reindex(places)
     return table
 
 

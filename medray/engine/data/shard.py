@@ -21,8 +21,9 @@ from medray.engine.job.progress import Progress, warn
 from medray.engine.nodes.cluster import what_happened
 from medray.shards.alone import Alone
 from medray.shards.digest import digest
+from medray.shards.files import ONE, from_text
 from medray.shards.part import Parts, known
-from medray.shards.reading import encode_file, scan_file, set_aside
+from medray.shards.reading import encode_item, scan_file, set_aside
 from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store, reason
 
@@ -111,7 +112,7 @@ def write(
     search. The shuffle depends on ``stack_key`` and the seed only.
 
     Args:
-        table: "private_path", "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
+        table: "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
             in the stack), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.
@@ -128,7 +129,9 @@ def write(
     )
     parts = [shuffled.iloc[a:b] for a, b in itertools.pairwise(starts)]
     kept = [c for c in source.shard_schema.names if c in shuffled]
-    names = [f"part-{i:05d}-{digest(source.identity(), p[kept].to_json())}.parquet" for i, p in enumerate(parts)]
+    names = [
+        f"part-{i:05d}-{digest(source.identity(), p[kept].to_json(), *_named(p))}.parquet" for i, p in enumerate(parts)
+    ]
     to.remove_unfinished()
     finished = set(to.names(".parquet"))
     for stale in finished - set(names):
@@ -150,6 +153,12 @@ def write(
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["id", "note", "written"])
 
 
+def _named(part: pd.DataFrame) -> list[list[dict[str, int]]]:
+    """How many files each item has of each name: a mask that was added makes the part anew. Nothing for items of one file."""
+    counts = [{name: len(paths) for name, paths in from_text(text).items()} for text in part["private_files"]]
+    return [counts] if any(count != {ONE: 1} for count in counts) else []
+
+
 def _shuffle(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     ordered = table.sort_values(["stack_key", "index"], kind="stable")
     keys = ordered["stack_key"].unique()
@@ -164,14 +173,14 @@ class _Writer:
         self.parts, self.names, self.rows = parts, names, rows
 
     def __call__(self, number: int) -> pa.Table:
-        return self._write(number, encode_file)
+        return self._write(number, encode_item)
 
     def one_by_one(self, number: int) -> pa.Table:
         with Alone() as alone:
 
-            def encode(source: Source, folder: Store, path: str, rows: Any) -> list[Encoded]:
+            def encode(source: Source, folder: Store, paths: Any, rows: Any) -> list[Encoded]:
                 try:
-                    return alone.run(encode_file, source, folder, path, rows)
+                    return alone.run(encode_item, source, folder, paths, rows)
                 except ValueError as error:
                     return [Encoded(None, reason(error))] * len(rows)
 

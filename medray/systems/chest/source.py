@@ -13,6 +13,7 @@ import tyro
 
 from medray.imaging.radiograph import read_film, read_film_header
 from medray.imaging.resize import resize
+from medray.shards.files import Files
 from medray.shards.source import Encoded, Source
 from medray.systems.chest.classes import FINDINGS
 
@@ -91,8 +92,8 @@ class Radiograph(Source):
             }
         ]
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        film = read_film(data)
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        film = read_film(files.only)
         image = shrunk(film.grey, self.size_px)
         columns = {
             "rows": image.shape[0],

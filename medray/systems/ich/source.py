@@ -16,6 +16,7 @@ from medray.imaging.dicom import read_headers, read_slices
 from medray.imaging.headmask import head_mask, remove_hardware
 from medray.imaging.types import Header
 from medray.imaging.window import WINDOWS, apply_windows, parse_window
+from medray.shards.files import Files
 from medray.shards.source import Encoded, Source
 from medray.systems.ich.classes import CLASSES
 
@@ -116,9 +117,9 @@ class HeadCT(Source):
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         return [row_of(header) for header in read_headers(stream)]
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         windows = tuple(parse_window(window) for window in self.windows)
-        by_frame = {s.header.frame: s for s in read_slices(data)}
+        by_frame = {s.header.frame: s for s in read_slices(files.only)}
         encoded = []
         for row in rows:
             image = by_frame.get(row["frame"])
