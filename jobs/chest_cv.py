@@ -26,6 +26,7 @@ from medray.engine.train.checkpoint import finished_run, write_initial
 from medray.engine.train.fit import fit
 from medray.engine.train.sweep import cross_validation, inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
+from medray.shards.part import held
 from medray.shards.store import Store
 from medray.systems.chest import recipes
 from medray.systems.chest.classes import FINDINGS
@@ -73,7 +74,7 @@ class ChestCV:
 def main(job: ChestCV, task: FilmTask) -> None:
     options, out = job.options, Store(job.options.out)
     answers = [read_reader(uri, task.targets) for uri in job.reader]
-    source = job.source.holding(task.shard_needs, out.sub("shards").folders())
+    source = job.source.holding(task.shard_needs, held(out.sub("shards")))
     data = Dataset(FILMS if job.split == "lists" else FILMS_BY_FOLDS, source, options, job.images, job.labels)
     lists = data.use_lists()
     folds, options = data.options.fold_list(), data.options

@@ -27,6 +27,7 @@ from medray.engine.train.checkpoint import write_initial
 from medray.engine.train.fit import fit
 from medray.engine.train.sweep import cross_validation, cross_validation_on_features, out_of_fold
 from medray.imaging.phantom import PhantomSpec
+from medray.shards.part import held
 from medray.shards.store import Store
 from medray.systems.ich import recipes
 from medray.systems.ich.classes import CLASSES
@@ -68,7 +69,7 @@ PHANTOMS = IchCV(
 def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
     options, out, pipeline = job.options, Store(job.options.out), job.pipeline
     folds = options.fold_list()
-    planned = plan(pipeline, tasks, job.sequence, job.source, out.sub("shards").folders(), len(folds) == options.folds)
+    planned = plan(pipeline, tasks, job.sequence, job.source, held(out.sub("shards")), len(folds) == options.folds)
     data = Dataset(HEAD_CT, planned.source, options, job.dicom, job.labels, DEMO)
     data.claim()
     places = claim_each(out.sub("runs"), planned.claims(pipeline), pipeline.variant)

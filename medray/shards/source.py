@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
@@ -41,7 +41,10 @@ class Source(ABC):
     version: ClassVar[int] = 1
     """Of what ``scan``, ``encode`` and the system's ``assemble`` make of a file: a folder of another one is not gone on with."""
     rows_per_group: ClassVar[int] = 8
-    """Of a Parquet row group, which is what a training task reads at once: a few megabytes."""
+    """At most, of a Parquet row group, which is what a training task reads at once: a few megabytes. Rows that are large make
+    smaller ones (``part.BYTES_PER_GROUP``)."""
+    row_bytes: ClassVar[int | None] = None
+    """About what a row takes in the shards, where all are alike; else it is taken to be what its files take."""
     scan_schema: ClassVar[pa.Schema]  # what a header tells; "item_id" is unique
     shard_schema: ClassVar[pa.Schema]
 
@@ -65,8 +68,12 @@ class Source(ABC):
         """The fields that ``folder`` does not name: one --out holds one version of them."""
         return asdict(self)
 
-    def holding(self: SomeSource, needs: Sequence[str], folders: Sequence[str]) -> SomeSource:
-        """This source with all that tasks need (``Task.shard_needs``), by existing shard ``folders`` where one has it."""
+    def holding(self: SomeSource, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> SomeSource:
+        """This source with all that tasks need (``Task.shard_needs``); as existing shards have it where one does.
+
+        Args:
+            there: identities of the sources that made them, as ``part.held`` reads them.
+        """
         return self
 
     @abstractmethod

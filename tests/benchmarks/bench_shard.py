@@ -92,7 +92,7 @@ def table_of(source: HeadCT, folder: Path, count: int, links: Path) -> pd.DataFr
         rows[-1]["item_id"] = f"{number:06d}"
     slices = assemble(pd.DataFrame(rows), None).rows
     slices[list(CLASSES)] = 0.0
-    return slices.assign(private_files=texts_of(slices), stack_key=slices["item_id"])
+    return slices.assign(private_files=texts_of(slices), about_bytes=150_000, stack_key=slices["item_id"])
 
 
 def _part(parts: Parts, name: str, rows: list[dict]) -> int:

@@ -77,7 +77,7 @@ def prepare(
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
-    written = shard.write(source, folder, _to_write(source, inventory.rows, pseudonyms), shards, rows_per_shard, seed)
+    written = shard.write(source, folder, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, seed)
     table = _with_results(source, inventory, written, pseudonyms)
     shown = _write_inventory(source, table, out, pseudonyms, private)
 
@@ -117,12 +117,21 @@ def _where(out: Store) -> str:
     return f"{out.uri}/inventory.parquet says what became of each file"
 
 
-def _to_write(source: Source, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+def _to_write(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> pd.DataFrame:
     """The inventory's rows as ``shard.write`` wants them."""
+    rows = inventory.rows
     alone, ids = source.stack_column is None, rows[source.id_column]
     stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
     table = renamed(rows, pseudonyms, source.kinds()).assign(private_files=texts_of(rows), stack_key=stack)
+    table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
     return table.assign(index=0) if alone else table
+
+
+def _bytes_of_files(source: Source, inventory: Inventory, texts: pd.Series) -> np.ndarray:
+    """(rows,) the size of the files of each; rows of the same files have equal shares of it."""
+    links = inventory.links(source.id_column)
+    sizes = inventory.table.loc[links["place"], "size_bytes"].groupby(links["item"].to_numpy()).sum()
+    return (sizes.loc[inventory.rows[source.id_column]].to_numpy() / texts.groupby(texts).transform("size")).to_numpy()
 
 
 def _with_results(source: Source, inventory: Inventory, written: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:

@@ -29,6 +29,8 @@ from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
+BYTES_PER_SHARD = 1 << 30
+"""About, of a file: what a task that died does again, and what lies on its machine's disk on the way to object storage."""
 CPUS_PER_TASK = 0.66
 """Three tasks on two cores: while one waits for a disk, a decoder or the next task, another works."""
 RETRIES = 2
@@ -106,14 +108,15 @@ class _Scan:
 def write(
     source: Source, folder: Store, table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
 ) -> pd.DataFrame:
-    """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows each.
+    """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows or
+    ``BYTES_PER_SHARD`` each, whichever is less.
 
     Stacks are shuffled once and stay whole, in their order, within one file: later stages read a stack without a
     search. The shuffle depends on ``stack_key`` and the seed only.
 
     Args:
         table: "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
-            in the stack), and the columns of ``source.shard_schema`` that do not come from pixels.
+            in the stack), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.
     Returns:
@@ -121,12 +124,7 @@ def write(
         left out is kept in its own metadata, so that a restart knows it too.
     """
     shuffled = _shuffle(table, seed)
-    first = np.append(np.flatnonzero(~shuffled["stack_key"].duplicated().to_numpy()), len(shuffled))
-    starts = np.unique(
-        first[
-            np.searchsorted(first, np.arange(0, len(shuffled) + rows_per_shard, rows_per_shard).clip(max=len(shuffled)))
-        ]
-    )
+    starts = _starts(shuffled["stack_key"].to_numpy(), shuffled["about_bytes"].to_numpy(), rows_per_shard)
     parts = [shuffled.iloc[a:b] for a, b in itertools.pairwise(starts)]
     kept = [c for c in source.shard_schema.names if c in shuffled]
     names = [
@@ -151,6 +149,24 @@ def write(
             progress.add(len(done))
     progress.close()
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["id", "note", "written"])
+
+
+def _starts(stack_key: np.ndarray, about_bytes: np.ndarray, rows_per_shard: int) -> list[int]:
+    """Where parts begin, and the end: at the first stack from each ``rows_per_shard``-th row on, and within such a part at
+    each stack with which it would be larger than ``BYTES_PER_SHARD``."""
+    count = len(stack_key)
+    stacks = np.append(np.flatnonzero(~pd.Series(stack_key).duplicated().to_numpy()), count)
+    wanted = np.arange(0, count + rows_per_shard, rows_per_shard).clip(max=count)
+    by_rows = set(stacks[np.searchsorted(stacks, wanted)].tolist())
+    starts: list[int] = []
+    held = 0.0
+    for start, stop in itertools.pairwise(stacks.tolist()):
+        size = float(about_bytes[start:stop].sum())
+        if start in by_rows or held + size > BYTES_PER_SHARD:
+            starts.append(start)
+            held = 0.0
+        held += size
+    return [*starts, count]
 
 
 def _named(part: pd.DataFrame) -> list[list[dict[str, int]]]:

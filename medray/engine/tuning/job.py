@@ -18,6 +18,7 @@ from medray.engine.tuning.search import Search, claim_search, show_search
 from medray.engine.tuning.space import Dimension, parse_space
 from medray.engine.tuning.trial import Sweep
 from medray.engine.tuning.tuner import run_search
+from medray.shards.part import held
 from medray.shards.store import Store
 from medray.tasks.system import Searched, System
 from medray.tasks.task import Task
@@ -74,7 +75,7 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     search, out = job.search, Store(job.options.out)
     job.options.fold_list()
     space = parse_space(search.search, tasks)
-    source = job.source.holding(_needs(tasks, space), out.sub("shards").folders())
+    source = job.source.holding(_needs(tasks, space), held(out.sub("shards")))
     bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
     for task in bases.values():
         task.without_weights().network()  # a backbone that timm does not know ends it here

@@ -78,10 +78,13 @@ def test_equal_films_have_equal_hashes() -> None:
 
 
 def test_shards_hold_the_largest_size_that_is_needed_whatever_is_there() -> None:
-    assert Radiograph().holding((), ["64px"]) == Radiograph()
+    assert Radiograph().holding((), [Radiograph(size_px=64).identity()]) == Radiograph()
     assert Radiograph().holding(("64px", "224px"), []).folder == "224px"
-    assert Radiograph().holding(("224px",), ["64px", "512px", "256px", "40x80"]).size_px == 224
-    assert Radiograph().holding(("600px",), ["64px", "512px"]).size_px == 600
+    assert (
+        Radiograph().holding(("224px",), [Radiograph(size_px=size).identity() for size in (64, 512, 256)]).size_px
+        == 224
+    )
+    assert Radiograph().holding(("600px",), [Radiograph(size_px=512).identity()]).size_px == 600
     with pytest.raises(ValueError, match="--size-px 8"):
         Radiograph(size_px=8)
 
