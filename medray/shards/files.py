@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ ONE = "file"
 """Name of the file of an item that is one file."""
 
 Row = dict[str, Any]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _read(folder: Store, path: str) -> bytes:
         return stream.read()
 
 
-def by_files(rows: Sequence[Row], text: Callable[[Row], str]) -> Iterator[tuple[str, Sequence[Row]]]:
+def by_files(rows: Sequence[Row], key: Callable[[Row], Key]) -> Iterator[tuple[Key, Sequence[Row]]]:
     """Rows that follow each other and share exactly their files, which are then read and decoded once."""
-    for files, own in itertools.groupby(rows, text):
+    for files, own in itertools.groupby(rows, key):
         yield files, list(own)

@@ -29,7 +29,7 @@ class Inventory:
 
     table: pd.DataFrame
     """path, size_bytes, item_id, status, reason, …: one row a file or frame, in order of path. "item_id" is what the file is
-    part of; none where it is part of several."""
+    part of; none where it is part of several. Of several inputs, "source" says which, here and in ``rows``."""
     rows: pd.DataFrame
     """The items that go into the shards, with the columns of the shard schema that do not come from pixels. Items of one file
     are rows of ``table``, under its index; those of several have a column "files" (``medray.shards.files``).
@@ -41,8 +41,9 @@ class Inventory:
         if "files" not in self.rows:
             return pd.DataFrame({"place": self.rows.index, "item": self.rows[id_column].to_numpy()})
         paths = [[path for own in paths_of({"files": files}).values() for path in own] for files in self.rows["files"]]
-        items = pd.DataFrame({"item": self.rows[id_column].to_numpy(), "path": paths}).explode("path")
-        return items.merge(pd.DataFrame({"path": self.table["path"], "place": self.table.index}), on="path")
+        by = [name for name in ("source", "path") if name in self.table]  # two sources may have paths that are alike
+        items = self.rows[by[:-1]].assign(item=self.rows[id_column], path=paths).explode("path")
+        return items.merge(self.table[by].assign(place=self.table.index), on=by)
 
 
 def set_aside(table: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,7 @@ class Parts:
     """How parts are made: the same for all of a folder of shards."""
 
     source: Source
-    folder: Store  # of the input files
+    folders: Mapping[str, Store]  # of the input files, by the name of their input
     to: Store
     columns: Sequence[str]  # of the shard schema that rows have before their pixels
 
@@ -37,7 +37,7 @@ class Parts:
         """Write one part, whole or not at all.
 
         Args:
-            rows: "private_files" (``files.texts_of``), and ``columns``; rows of the same files follow each other.
+            rows: "input" (of ``folders``), "private_files" (``files.texts_of``), and ``columns``; rows of the same files follow each other.
             encode: ``encode_item``, or something that does the same elsewhere.
         Returns:
             id, note ("" where there is nothing to say), written (bool): one row for each of ``rows``. It is also kept in
@@ -81,8 +81,8 @@ class Parts:
         self, rows: Sequence[Row], encode: Encode, notes: dict[str, str], left_out: dict[str, str]
     ) -> Iterator[Row]:
         own = self.source.id_column
-        for files, own_rows in by_files(rows, lambda row: row["private_files"]):
-            results = deque(encode(self.source, self.folder, from_text(files), own_rows))
+        for (name, files), own_rows in by_files(rows, lambda row: (row["input"], row["private_files"])):
+            results = deque(encode(self.source, self.folders[name], from_text(files), own_rows))
             if len(results) != len(own_rows):
                 raise AssertionError(
                     f"{type(self.source).__name__}.encode: {len(results)} results of {len(own_rows)} rows"
@@ -93,7 +93,7 @@ class Parts:
                     continue
                 if results[0].note:
                     notes[row[own]] = results[0].note
-                yield {name: _plain(row[name]) for name in self.columns} | (results.popleft().columns or {})
+                yield {column: _plain(row[column]) for column in self.columns} | (results.popleft().columns or {})
 
 
 def _flush(writer: pq.ParquetWriter, group: list[Row]) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -79,7 +80,7 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepa
             Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
     files, out = Store(folder / "in"), Store(folder / "out")
     return prepare(
-        Canaries(), assemble, list(CLASSES), files, files.files(), out, out.sub("shards"), Pseudonyms(None), folder / "private",
+        Canaries(), [Input("", files, files.files(), assemble)], list(CLASSES), out, out.sub("shards"), Pseudonyms(None), folder / "private",
         folds=2, rows_per_shard=128, seed=0,
     )  # fmt: skip
 
@@ -120,7 +121,7 @@ def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_pa
     permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})
     dicom = Store(phantoms.folder / "dicom")
     prepared = prepare(
-        HeadCT(), lambda scan: assemble_head_ct(scan, permuted), list(CLASSES), dicom, dicom.files(), Store(tmp_path / "out"),
+        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble_head_ct(scan, permuted))], list(CLASSES), Store(tmp_path / "out"),
         Store(tmp_path / "shards"), Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
     )  # fmt: skip
     found = auc_any(prepared, tmp_path / "runs")

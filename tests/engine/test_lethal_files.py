@@ -10,6 +10,7 @@ from miniature.lethal import IN_HEADER, IN_PIXELS, Lethal, make_lethal
 from miniature.volumes import assemble, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import prepare
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
@@ -30,7 +31,7 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
 
     def run() -> dict[str, tuple[str, str | None]]:
         prepared = prepare(
-            Lethal(), assemble, ["lesion"], folder, folder.files(), out, out.sub("shards"), Pseudonyms(None),
+            Lethal(), [Input("", folder, folder.files(), assemble)], ["lesion"], out, out.sub("shards"), Pseudonyms(None),
             tmp_path / "private", 2, rows_per_shard=3, seed=0,
         )  # fmt: skip
         table = prepared.private

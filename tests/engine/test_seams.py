@@ -22,6 +22,7 @@ from miniature.patches import PatchTask
 from miniature.volumes import Volumes, assemble, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.data.samples import TrainingPlan
 from medray.engine.derive.predict import decoded_groups, outputs_of, scan_here
@@ -56,7 +57,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(volumes)
     return prepare(
-        Volumes(), assemble, ["lesion"], files, files.files(), Store(out), Store(out).sub("shards"), Pseudonyms(b"k" * 32),
+        Volumes(), [Input("", files, files.files(), assemble)], ["lesion"], Store(out), Store(out).sub("shards"), Pseudonyms(b"k" * 32),
         private, folds=2, rows_per_shard=4, seed=0,
     )  # fmt: skip
 

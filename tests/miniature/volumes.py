@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -37,6 +37,8 @@ class Volumes(Source):
             pa.field("voxels", pa.binary(), metadata={"axes": "channel, depth, height, width", "dtype": "float32"}),
             pa.field("mask", pa.binary(), metadata=_DHW | {"dtype": "uint8", "meaning": "null where nobody has drawn"}),
             pa.field("lesion", pa.int8(), metadata={"meaning": "whether the mask holds any"}),
+            pa.field("grade", pa.int8(), metadata={"meaning": "0 or 1, where a source tells it"}),
+            pa.field("source", pa.string(), metadata={"meaning": "name of the input, where there are several"}),
         ]
     )
 
@@ -71,8 +73,12 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
         return dict(held)
 
 
-def assemble(scan: pd.DataFrame, labels: None = None) -> Inventory:
-    """<patient>_<number>_<channel>.npz. The masks are files: there are no labels to join."""
+def assemble(scan: pd.DataFrame, labels: Mapping[str, int] | None = None) -> Inventory:
+    """<patient>_<number>_<channel>.npz.
+
+    Args:
+        labels: grades of volumes. Masks are files: there is nothing to join of them.
+    """
     table = scan.sort_values("path").reset_index(drop=True)
     ok = table["status"] == "ok"
     parts = table["item_id"].str.removesuffix(".npz").str.rsplit("_", n=1)
@@ -87,6 +93,8 @@ def assemble(scan: pd.DataFrame, labels: None = None) -> Inventory:
         "a channel of its case is missing",
     )
     rows = pd.DataFrame({"volume_id": list(whole), "files": list(whole.values())})
+    if labels is not None:
+        rows["grade"] = rows["volume_id"].map(labels)
     return Inventory(table, rows.assign(patient_id=rows["volume_id"].str.split("_").str[0]), ())
 
 

@@ -56,9 +56,9 @@ to = Store(folder / "to")
 if what == "write":
     table = pd.DataFrame({{"volume_id": [str(i) for i in range(count)], "path": str(folder / "item")}})
     table["path"] = [str(folder / f"item{{i % 2}}") for i in range(count)]
-    rows = table.assign(private_files=texts_of(table)).to_dict("records")
+    rows = table.assign(input="", private_files=texts_of(table)).to_dict("records")
     before = peak_mb()
-    Parts(Large(), Store(folder), to, ["volume_id"]).write("a.parquet", rows)
+    Parts(Large(), {{"": Store(folder)}}, to, ["volume_id"]).write("a.parquet", rows)
 else:
     rows, index = read_index(to, ["volume_id"])
     task = Reader(batch_size=4, crops=4)

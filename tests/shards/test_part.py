@@ -73,8 +73,8 @@ def test_what_dies_is_damaged_or_says_nothing_costs_itself_only(
     scan = pd.DataFrame([row for file in store.files() for row in scan_file(source, store, file)])
     rows = assemble(scan, None).rows
     assert len(rows) == 6
-    parts = Parts(source, store, Store(tmp_path / "to"), [c for c in source.shard_schema.names if c in rows])
-    found = parts.write("a.parquet", rows.assign(private_files=texts_of(rows)).to_dict("records"))
+    parts = Parts(source, {"": store}, Store(tmp_path / "to"), [c for c in source.shard_schema.names if c in rows])
+    found = parts.write("a.parquet", rows.assign(input="", private_files=texts_of(rows)).to_dict("records"))
     notes = dict(zip(changes, found["note"], strict=True))
     assert notes["deadly"] == "the decoder ended with SIGABRT"
     assert notes["cut"].startswith("damaged pixels: the stream is too short by ")
@@ -118,8 +118,8 @@ def zeros(folder: Path, sizes: list[int]) -> tuple[Parts, list[dict[str, Any]]]:
         Store(folder / "files").write_bytes(f"{number}", str(size).encode())
         rows.append({"item": f"{number}", "path": str(folder / "files" / f"{number}")})
     table = pd.DataFrame(rows)
-    return Parts(Zeros(), Store(folder / "files"), Store(folder / "to" / "zeros"), ["item"]), table.assign(
-        private_files=texts_of(table)
+    return Parts(Zeros(), {"": Store(folder / "files")}, Store(folder / "to" / "zeros"), ["item"]), table.assign(
+        input="", private_files=texts_of(table)
     ).to_dict("records")
 
 

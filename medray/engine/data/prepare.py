@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from medray.engine.data import shard
+from medray.engine.data.inputs import Input, joined
 from medray.engine.data.samples import Rows, read_index
 from medray.engine.job.progress import say, warn
 from medray.shards.files import texts_of
@@ -18,11 +19,9 @@ from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
-from medray.shards.store import File, Store
+from medray.shards.store import Store
 
 REASONS_SHOWN = 8
-
-Assemble = Callable[[pd.DataFrame], Inventory]
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,8 @@ class Prepared:
 
 def prepare(
     source: Source,
-    assemble: Assemble,
+    inputs: Sequence[Input],
     labels: list[str],
-    folder: Store,
-    files: list[File],
     out: Store,
     shards: Store,
     pseudonyms: Pseudonyms,
@@ -58,9 +55,9 @@ def prepare(
     """Scan, shard and fold; what an earlier start has finished is found and kept.
 
     Args:
-        assemble: the system's way from a table of headers to an Inventory.
+        inputs: folders of files with their labels; one index is made of all.
         labels: label columns of the shards; the folds are balanced on them.
-        folder: where the input files are. files: all of them. out: where inventory.parquet and folds.parquet go.
+        out: where inventory.parquet and folds.parquet go.
         shards: where the shards go.
         private: this user's folder with the key; header tables and the map of names stay there.
         folds: None for data that is only predicted.
@@ -70,18 +67,20 @@ def prepare(
             is there then, and the message names it.
     """
     try:
-        inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
+        inventory = joined(source, inputs, Store(private / "headers"))
     except Refused as refused:
         _write_inventory(source, refused.table, out, pseudonyms, private)
         raise ValueError(f"{refused}; {_where(out)} by its header; no pixels were read") from None
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
-    written = shard.write(source, folder, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, seed)
+    folders = {one.name: one.folder for one in inputs}
+    written = shard.write(source, folders, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, seed)
     table = _with_results(source, inventory, written, pseudonyms)
     shown = _write_inventory(source, table, out, pseudonyms, private)
 
-    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *labels])
+    known_columns = [name for name in (*kinds, "source") if name in source.shard_schema.names]
+    rows, index = read_index(shards, [*known_columns, *labels])
     index["fold"] = -1
     if folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
@@ -103,7 +102,7 @@ def _write_inventory(
     """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
     kinds = source.kinds()
     shown = renamed(table, pseudonyms, kinds)
-    shown = shown[[c for c in ("path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
+    shown = shown[[c for c in ("source", "path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
     shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     if pseudonyms.key is not None:
@@ -123,6 +122,7 @@ def _to_write(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> p
     alone, ids = source.stack_column is None, rows[source.id_column]
     stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
     table = renamed(rows, pseudonyms, source.kinds()).assign(private_files=texts_of(rows), stack_key=stack)
+    table["input"] = rows.get("source", "")
     table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
     return table.assign(index=0) if alone else table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,7 +106,7 @@ class _Scan:
 
 
 def write(
-    source: Source, folder: Store, table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
+    source: Source, folders: Mapping[str, Store], table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
 ) -> pd.DataFrame:
     """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows or
     ``BYTES_PER_SHARD`` each, whichever is less.
@@ -115,7 +115,8 @@ def write(
     search. The shuffle depends on ``stack_key`` and the seed only.
 
     Args:
-        table: "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
+        folders: of the input files, by the name of their input.
+        table: "input" (of ``folders``), "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
             in the stack), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.
@@ -140,7 +141,7 @@ def write(
     results = [known(to, names[i], p[source.id_column].tolist()) for i, p in enumerate(parts) if i not in set(todo)]
     if todo:
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
-        writer = _Writer(Parts(source, folder, to, kept), [names[i] for i in todo], rows)
+        writer = _Writer(Parts(source, folders, to, kept), [names[i] for i in todo], rows)
         for _, table in _each(len(todo), writer, "shards"):
             done = table.to_pandas()
             if len(failed := done["failed"].dropna()):

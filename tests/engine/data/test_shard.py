@@ -17,6 +17,7 @@ import pytest
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard as shards
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, _to_write, prepare
 from medray.engine.data.shard import scan
 from medray.imaging.phantom import PhantomSet
@@ -33,7 +34,7 @@ def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds:
     known, folder = read_labels(str(labels)), Store(dicom)
     out = to if isinstance(to, Store) else Store(to)
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, known), list(CLASSES), folder, folder.files(), out,
+        HeadCT(), [Input("", folder, folder.files(), lambda scan: assemble(scan, known))], list(CLASSES), out,
         out.sub("shards"), Pseudonyms(key), Path(out.root).parent / "private", folds, rows_per_shard=32, seed=0,
     )  # fmt: skip
 
