@@ -63,6 +63,7 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The phantoms' shards, inventory and three folds; read-only."""
+    from medray.engine.data.inputs import Input
     from medray.engine.data.prepare import prepare
     from medray.shards.pseudonym import Pseudonyms
     from medray.shards.store import Store
@@ -76,7 +77,7 @@ def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.Tem
     dicom = Store(phantoms.folder / "dicom")
     labels = read_labels(str(phantoms.folder / "labels.csv"))
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, labels), CLASSES, strata, dicom, dicom.files(), Store(out),
+        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble(scan, labels))], CLASSES, strata, Store(out),
         Store(out).sub("shards"), Pseudonyms(b"k" * 32), private, folds=3, rows_per_shard=32, seed=0,
     )  # fmt: skip
 

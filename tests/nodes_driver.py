@@ -30,6 +30,7 @@ from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes import notice
@@ -91,7 +92,7 @@ def prepared_in(folder: Path, dicom: Store, labels: str) -> Prepared:
     """Shards and folds of the phantoms."""
     known = read_labels(labels)
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, known), CLASSES, strata, dicom, dicom.files(), Store(folder),
+        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble(scan, known))], CLASSES, strata, Store(folder),
         Store(folder).sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=3, rows_per_shard=32, seed=0,
     )  # fmt: skip
 

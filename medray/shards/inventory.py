@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from medray.shards.files import paths_of
 from medray.shards.pseudonym import Pseudonyms
 
 
@@ -26,11 +27,23 @@ class Refused(ValueError):
 class Inventory:
     """Identifiers in it are the files' own; ``renamed`` gives them the names under which they leave the driver."""
 
-    table: pd.DataFrame  # path, size_bytes, item_id, status, reason, …: one row a file or frame, in order of path
+    table: pd.DataFrame
+    """path, size_bytes, item_id, status, reason, …: one row a file or frame, in order of path. "item_id" is what the file is
+    part of; none where it is part of several. Of several inputs, "source" says which, here and in ``rows``."""
     rows: pd.DataFrame
-    """Those of ``table`` that go into the shards, with the columns of the shard schema that do not come from pixels.
+    """The items that go into the shards, with the columns of the shard schema that do not come from pixels. Items of one file
+    are rows of ``table``, under its index; those of several have a column "files" (``medray.shards.files``).
     Where lists are given, "split" is train, val, test, or missing for rows of none."""
     warnings: tuple[str, ...]  # one line each, without identifiers
+
+    def links(self, id_column: str) -> pd.DataFrame:
+        """Which files are in which items: "place" (of ``table``'s index) and "item" (of ``rows[id_column]``)."""
+        if "files" not in self.rows:
+            return pd.DataFrame({"place": self.rows.index, "item": self.rows[id_column].to_numpy()})
+        paths = [[path for own in paths_of({"files": files}).values() for path in own] for files in self.rows["files"]]
+        by = [name for name in ("source", "path") if name in self.table]  # two sources may have paths that are alike
+        items = self.rows[by[:-1]].assign(item=self.rows[id_column], path=paths).explode("path")
+        return items.merge(self.table[by].assign(place=self.table.index), on=by)
 
 
 def set_aside(table: pd.DataFrame) -> pd.DataFrame:

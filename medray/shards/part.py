@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medray.shards.reading import encode_file
+from medray.shards.files import Row, by_files, from_text
+from medray.shards.reading import encode_item
 from medray.shards.source import Encoded, Source
 from medray.shards.store import Store
 
-Row = dict[str, Any]
-Encode = Callable[[Source, Store, str, Sequence[Row]], list[Encoded]]
+BYTES_PER_GROUP = 64 << 20
+"""Of pixels as they are read: a row group is full with the row that reaches this, if not before."""
+Encode = Callable[[Source, Store, Mapping[str, Sequence[str]], Sequence[Row]], list[Encoded]]
 
 
 @dataclass(frozen=True)
@@ -26,59 +29,113 @@ class Parts:
     """How parts are made: the same for all of a folder of shards."""
 
     source: Source
-    folder: Store  # of the input files
+    folders: Mapping[str, Store]  # of the input files, by the name of their input
     to: Store
     columns: Sequence[str]  # of the shard schema that rows have before their pixels
 
-    def write(self, name: str, rows: Sequence[Row], encode: Encode = encode_file) -> pd.DataFrame:
+    def write(self, name: str, rows: Sequence[Row], encode: Encode = encode_item) -> pd.DataFrame:
         """Write one part, whole or not at all.
 
         Args:
-            rows: "private_path", and ``columns``; rows of one file follow each other.
-            encode: ``encode_file``, or something that does the same elsewhere.
+            rows: "input" (of ``folders``), "private_files" (``files.texts_of``), and ``columns``; rows of the same files follow each other.
+            encode: ``encode_item``, or something that does the same elsewhere.
         Returns:
             id, note ("" where there is nothing to say), written (bool): one row for each of ``rows``. It is also kept in
             the file's metadata, for ``known``.
         Raises:
             ValueError: the file cannot be written.
         """
-        notes: dict[str, str] = {}
-        left_out: dict[str, str] = {}
-        schema, own = self.source.shard_schema, self.source.id_column
-        shared = [column for column in self.source.kinds() if column in schema.names and column != own]
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(
-            sink, schema, compression="zstd", compression_level=1, use_dictionary=shared,
-            write_statistics=["index"] if "index" in schema.names else False,
-        ) as writer:  # fmt: skip
-            for group in _groups(self._encoded(rows, encode, notes, left_out), self.source.rows_per_group):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            writer.add_key_value_metadata({"medray": json.dumps({"notes": notes, "left_out": left_out})})
+        own, notes, left_out = self.source.id_column, dict[str, str](), dict[str, str]()
         try:
-            self.to.write_bytes(name, sink.getvalue())
+            self.to.write_stream(name, lambda stream: self._write(stream, rows, encode, notes, left_out))
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else type(error).__name__
             raise ValueError(f"{self.to.uri}: cannot be written ({why}); make room and start again") from None
         return _result([row[own] for row in rows], notes, left_out)
 
+    def _write(
+        self, stream: BinaryIO, rows: Sequence[Row], encode: Encode, notes: dict[str, str], left_out: dict[str, str]
+    ) -> None:
+        """Row group by row group: memory holds one, and the item that is encoded."""
+        schema, own = self.source.shard_schema, self.source.id_column
+        shared = [column for column in self.source.kinds() if column in schema.names and column != own]
+        group: list[Row] = []
+        size = 0
+        with pq.ParquetWriter(
+            stream, schema, compression="zstd", compression_level=1, use_dictionary=shared,
+            write_statistics=["index"] if "index" in schema.names else False,
+        ) as writer:  # fmt: skip
+            for row in self._encoded(rows, encode, notes, left_out):
+                size += _bytes_of(row)
+                group.append(row)
+                del row  # what the group has written is to be gone before the next item is read
+                if len(group) == self.source.rows_per_group or size >= BYTES_PER_GROUP:
+                    _flush(writer, group)
+                    size = 0
+            if group:
+                _flush(writer, group)
+            about = {"source": self.source.identity(), "notes": notes, "left_out": left_out}
+            writer.add_key_value_metadata({"medray": json.dumps(about, default=str)})
+
     def _encoded(
         self, rows: Sequence[Row], encode: Encode, notes: dict[str, str], left_out: dict[str, str]
     ) -> Iterator[Row]:
         own = self.source.id_column
-        for path, of_file in _by_path(rows):
-            for row, result in zip(of_file, encode(self.source, self.folder, path, of_file), strict=True):
-                if result.columns is None:
-                    left_out[row[own]] = result.note or "no pixels"
+        for (name, files), own_rows in by_files(rows, lambda row: (row["input"], row["private_files"])):
+            results = deque(encode(self.source, self.folders[name], from_text(files), own_rows))
+            if len(results) != len(own_rows):
+                raise AssertionError(
+                    f"{type(self.source).__name__}.encode: {len(results)} results of {len(own_rows)} rows"
+                )
+            for row in own_rows:
+                if results[0].columns is None:
+                    left_out[row[own]] = results.popleft().note or "no pixels"
                     continue
-                if result.note:
-                    notes[row[own]] = result.note
-                yield {name: _plain(row[name]) for name in self.columns} | result.columns
+                if results[0].note:
+                    notes[row[own]] = results[0].note
+                yield {column: _plain(row[column]) for column in self.columns} | (results.popleft().columns or {})
+
+
+def _flush(writer: pq.ParquetWriter, group: list[Row]) -> None:
+    """Write the rows as one row group, and forget them."""
+    columns = [_column([row.get(field.name) for row in group], field.type) for field in writer.schema]
+    group.clear()
+    writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """As ``pa.array``; bytes are copied once, and not at all where there is one value: a volume."""
+    if kind != pa.binary() or any(value is None for value in values):
+        return pa.array(values, kind)
+    ends = np.cumsum([0, *(memoryview(value).nbytes for value in values)]).astype(np.int32)
+    joined = values[0] if len(values) == 1 else b"".join(values)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(joined)])
+
+
+def _bytes_of(row: Row) -> int:
+    """Of its binary columns: what is not pixels does not count."""
+    return sum(memoryview(value).nbytes for value in row.values() if isinstance(value, (bytes, bytearray, memoryview)))
+
+
+def held(shards: Store) -> list[dict[str, Any]]:
+    """What the folders of shards hold: ``Source.identity`` of what made each, as JSON has it. A folder of a version that
+    left none is not among them: it is used by who makes the same again, and by nobody else."""
+    found = []
+    for folder in map(shards.sub, shards.folders()):
+        for name in folder.names(".parquet")[:1]:
+            found.append(_about(folder, name).get("source"))
+    return [identity for identity in found if identity]
+
+
+def _about(to: Store, name: str) -> dict[str, Any]:
+    metadata = pq.read_metadata(to.path(name), filesystem=to.filesystem).metadata or {}
+    about: dict[str, Any] = json.loads(metadata.get(b"medray", b"{}"))
+    return about
 
 
 def known(to: Store, name: str, ids: Sequence[str]) -> pd.DataFrame:
     """What ``Parts.write`` gave for a part that is there, for its ids in their order."""
-    metadata = pq.read_metadata(to.path(name), filesystem=to.filesystem).metadata or {}
-    kept = json.loads(metadata[b"medray"])
+    kept = _about(to, name)
     return _result(ids, kept["notes"], kept["left_out"])
 
 
@@ -86,25 +143,6 @@ def _result(ids: Sequence[str], notes: dict[str, str], left_out: dict[str, str])
     note = np.array([left_out.get(i) or notes.get(i) or "" for i in ids], dtype=object)
     written = np.array([i not in left_out for i in ids], dtype=bool)
     return pd.DataFrame({"id": np.array(ids, dtype=object), "note": note, "written": written})
-
-
-def _by_path(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
-    start = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i]["private_path"] != rows[start]["private_path"]:
-            yield rows[start]["private_path"], rows[start:i]
-            start = i
-
-
-def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _plain(value: Any) -> Any:

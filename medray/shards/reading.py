@@ -1,10 +1,11 @@
-"""One input file at a time: its headers, its pixels, or the reason why there are none."""
+"""One file at a time its headers, one item at a time its pixels, or the reason why there are none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medray.shards.files import Row, read_files
 from medray.shards.source import Encoded, Source, named
 from medray.shards.store import File, Store, reason
 
@@ -27,10 +28,15 @@ def set_aside(file: File, why: str) -> dict[str, Any]:
     return {"path": file.path, "size_bytes": file.size_bytes, "status": "quarantined", "reason": why}
 
 
-def encode_file(source: Source, folder: Store, path: str, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-    """What the rows of one file become, in their order."""
+def encode_item(
+    source: Source, folder: Store, paths: Mapping[str, Sequence[str]], rows: Sequence[Row]
+) -> list[Encoded]:
+    """What the rows that share these files become, in their order.
+
+    Args:
+        paths: name → files, as ``files.paths_of``.
+    """
     try:
-        with folder.open_file(path) as stream:
-            return source.encode(stream.read(), rows)
+        return source.encode(read_files(folder, paths), rows)
     except (ValueError, OSError) as error:
         return [Encoded(None, reason(error))] * len(rows)

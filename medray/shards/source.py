@@ -1,14 +1,15 @@
-"""Source: what a system's input files are, and how one becomes rows of a shard."""
+"""Source: what a system's input files are, and how an item of one or several becomes rows of a shard."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import pyarrow as pa
 
+from medray.shards.files import Files
 from medray.shards.names import file_name
 
 SomeSource = TypeVar("SomeSource", bound="Source")
@@ -40,7 +41,10 @@ class Source(ABC):
     version: ClassVar[int] = 1
     """Of what ``scan``, ``encode`` and the system's ``assemble`` make of a file: a folder of another one is not gone on with."""
     rows_per_group: ClassVar[int] = 8
-    """Of a Parquet row group, which is what a training task reads at once: a few megabytes."""
+    """At most, of a Parquet row group, which is what a training task reads at once: a few megabytes. Rows that are large make
+    smaller ones (``part.BYTES_PER_GROUP``)."""
+    row_bytes: ClassVar[int | None] = None
+    """About what a row takes in the shards, where all are alike; else it is taken to be what its files take."""
     scan_schema: ClassVar[pa.Schema]  # what a header tells; "item_id" is unique
     shard_schema: ClassVar[pa.Schema]
 
@@ -64,8 +68,12 @@ class Source(ABC):
         """The fields that ``folder`` does not name: one --out holds one version of them."""
         return asdict(self)
 
-    def holding(self: SomeSource, needs: Sequence[str], folders: Sequence[str]) -> SomeSource:
-        """This source with all that tasks need (``Task.shard_needs``), by existing shard ``folders`` where one has it."""
+    def holding(self: SomeSource, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> SomeSource:
+        """This source with all that tasks need (``Task.shard_needs``); as existing shards have it where one does.
+
+        Args:
+            there: identities of the sources that made them, as ``part.held`` reads them.
+        """
         return self
 
     @abstractmethod
@@ -74,5 +82,11 @@ class Source(ABC):
         "item_id" of None: its name without suffix is taken. Raises ValueError with a one-line reason."""
 
     @abstractmethod
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        """Pixels of those rows of one file, in order. Raises ValueError where the whole file is unusable."""
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        """Pixels of the rows that share exactly these files, in order: one row of an item, the frames of one DICOM file.
+        Raises ValueError where nothing of them can be used.
+
+        Args:
+            files: ``files.only`` is the file of an item of one; ``files["mask"]`` one of those that the inventory's column
+                "files" names.
+        """

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -27,6 +29,10 @@ _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, er
 _FINAL_OF_S3 = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH")
 
 
+Make = Callable[[Any], object]
+"""What writes a file's content into the binary stream that it is given."""
+
+
 @dataclass(frozen=True)
 class File:
     """One input file: its path within a filesystem, for ``Store.open_file``, and its size."""
@@ -36,6 +42,7 @@ class File:
 
 
 _BUFFER_BYTES = 1 << 16
+_PIECE_BYTES = 4 << 20
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")  # as ``Store._write`` names it
 
 
@@ -146,19 +153,36 @@ class Store:
         Args:
             patience: seconds to wait before each further attempt.
         """
-        _patiently(lambda: self._write(name, data), patience)
+        _patiently(lambda: self._write(name, lambda stream: stream.write(data)), patience)
 
-    def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
+    def write_stream(self, name: str, make: Make, patience: Sequence[float] = PATIENCE) -> None:
+        """Write what ``make`` writes piece by piece, all or nothing; memory holds a piece.
+
+        A file on a disk is made in place, and made again where the disk refuses for a moment. An object is made on this
+        machine's disk (``TMPDIR``) and then sent: a stream that an error ends would leave a part of it as the object.
+        """
+        if self.local is not None:
+            return _patiently(lambda: self._write(name, make), patience)
+        with tempfile.TemporaryFile() as whole:
+            make(whole)
+
+            def send(stream: Any) -> None:
+                whole.seek(0)
+                shutil.copyfileobj(whole, stream, _PIECE_BYTES)
+
+            return _patiently(lambda: self._write(name, send), patience)
+
+    def _write(self, name: str, make: Make) -> None:
         path = self.path(name)
         if self.local is None:
             with self.filesystem.open_output_stream(path) as stream:
-                stream.write(data)
+                make(stream)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         unfinished = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex[:8]}")
         try:
             with open(unfinished, "wb") as stream:
-                stream.write(data)
+                make(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(unfinished, path)

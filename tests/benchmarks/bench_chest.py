@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from medray.imaging.radiograph import read_film
+from medray.shards.files import Files
 from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.explain import explain, overlay
 from medray.systems.chest.inventory import assemble
@@ -41,7 +42,7 @@ def film() -> None:
     for path in sorted((DATA / "nih_1024px").glob("*.png"))[:8]:
         start = time.perf_counter()
         data = path.read_bytes()
-        (encoded,) = Radiograph().encode(data, [{}])
+        (encoded,) = Radiograph().encode(Files.of(data), [{}])
         assert encoded.columns is not None
         grey = read_film(data).grey
         row = {"image_id": "i", "patient_id": "p", "view": "PA", **dict.fromkeys(FINDINGS)} | encoded.columns

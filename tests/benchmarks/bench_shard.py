@@ -28,6 +28,7 @@ import tyro
 
 from medray.engine.data import shard
 from medray.engine.nodes.cluster import connect
+from medray.shards.files import texts_of
 from medray.shards.part import Parts
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES
@@ -91,7 +92,7 @@ def table_of(source: HeadCT, folder: Path, count: int, links: Path) -> pd.DataFr
         rows[-1]["item_id"] = f"{number:06d}"
     slices = assemble(pd.DataFrame(rows), None).rows
     slices[list(CLASSES)] = 0.0
-    return slices.assign(private_path=slices["path"], stack_key=slices["item_id"])
+    return slices.assign(input="", private_files=texts_of(slices), about_bytes=150_000, stack_key=slices["item_id"])
 
 
 def _part(parts: Parts, name: str, rows: list[dict]) -> int:
@@ -102,7 +103,7 @@ def _part(parts: Parts, name: str, rows: list[dict]) -> int:
 def by_pool(pool: ProcessPoolExecutor, source: HeadCT, slices: pd.DataFrame, to: Store) -> float:
     """Seconds of a warm pool of as many processes as there are cores."""
     kept = [c for c in source.shard_schema.names if c in slices]
-    parts = Parts(source, Store("/"), to, kept)
+    parts = Parts(source, {"": Store("/")}, to, kept)
     chunks = [slices.iloc[i : i + ROWS_PER_SHARD] for i in range(0, len(slices), ROWS_PER_SHARD)]
     started = time.perf_counter()
     jobs = [pool.submit(_part, parts, f"{i}.parquet", chunk.to_dict("records")) for i, chunk in enumerate(chunks)]
@@ -113,7 +114,7 @@ def by_pool(pool: ProcessPoolExecutor, source: HeadCT, slices: pd.DataFrame, to:
 def by_ray(source: HeadCT, slices: pd.DataFrame, to: Store) -> tuple[float, float]:
     """Seconds in all, and from the first file to the last."""
     started = time.perf_counter()
-    written = shard.write(source, Store("/"), slices, to, ROWS_PER_SHARD, 0)
+    written = shard.write(source, {"": Store("/")}, slices, to, ROWS_PER_SHARD, 0)
     seconds = time.perf_counter() - started
     assert written["written"].sum() == len(slices)
     times = sorted(path.stat().st_mtime for path in Path(to.root).iterdir())

@@ -36,6 +36,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation
 
 from medray.imaging.phantom import PhantomSpec, write_phantoms
+from medray.shards.files import Files
 from medray.systems.chest.source import Radiograph
 from medray.systems.ich.source import HeadCT
 
@@ -367,7 +368,7 @@ def _whole(kind: Kind, chest: bool, value: str, known: dict[bytes, object]) -> o
     if kind.content not in known:
         source = Radiograph() if chest else HeadCT()
         try:
-            (encoded,) = source.encode(kind.content, [{"frame": 0}])
+            (encoded,) = source.encode(Files.of(kind.content), [{"frame": 0}])
             known[kind.content] = None if encoded.columns is None else encoded.columns[value]
         except ValueError:
             known[kind.content] = None

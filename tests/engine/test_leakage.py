@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -19,6 +20,7 @@ from medray.engine.train.fit import fit
 from medray.engine.train.sweep import CrossValidation, out_of_fold
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.metrics.intervals import Figure, auc, intervals
+from medray.shards.files import Files
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.source import Encoded, Source
@@ -49,8 +51,8 @@ class Canaries(Source):
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         return [{"item_id": stream.read().decode(), "frame": 0}]
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        patient, index = map(int, data.decode().split("-"))
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        patient, index = map(int, files.only.decode().split("-"))
         texture = np.random.default_rng((7, patient))
         noise = np.random.default_rng((8, patient, index))
         waves = texture.normal(size=(3, 2)) * 1.5
@@ -79,7 +81,7 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepa
             Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
     files, out = Store(folder / "in"), Store(folder / "out")
     return prepare(
-        Canaries(), assemble, CLASSES, strata, files, files.files(), out, out.sub("shards"), Pseudonyms(None), folder / "private",
+        Canaries(), [Input("", files, files.files(), assemble)], CLASSES, strata, out, out.sub("shards"), Pseudonyms(None), folder / "private",
         folds=2, rows_per_shard=128, seed=0,
     )  # fmt: skip
 
@@ -118,7 +120,7 @@ def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_pa
     permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})
     dicom = Store(phantoms.folder / "dicom")
     prepared = prepare(
-        HeadCT(), lambda scan: assemble_head_ct(scan, permuted), CLASSES, strata, dicom, dicom.files(), Store(tmp_path / "out"),
+        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble_head_ct(scan, permuted))], CLASSES, strata, Store(tmp_path / "out"),
         Store(tmp_path / "shards"), Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
     )  # fmt: skip
     found = auc_any(prepared, tmp_path / "runs")

@@ -10,6 +10,7 @@ from miniature.lethal import IN_HEADER, IN_PIXELS, Lethal, make_lethal
 from miniature.volumes import assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import prepare
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
@@ -24,13 +25,13 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
     for module in (lethal, volumes):  # for the workers, which do not import tests
         register_pickle_by_value(module)
     write_volumes(tmp_path / "volumes", patients=8)
-    make_lethal(tmp_path / "volumes" / "patient2_0.npz", IN_HEADER)
-    make_lethal(tmp_path / "volumes" / "patient5_0.npz", IN_PIXELS)
+    make_lethal(tmp_path / "volumes" / "patient2_0_t1.npz", IN_HEADER)
+    make_lethal(tmp_path / "volumes" / "patient5_0_t2.npz", IN_PIXELS)
     folder, out = Store(tmp_path / "volumes"), Store(tmp_path / "out")
 
     def run() -> dict[str, tuple[str, str | None]]:
         prepared = prepare(
-            Lethal(), assemble, ["lesion"], with_lesion, folder, folder.files(), out, out.sub("shards"), Pseudonyms(None),
+            Lethal(), [Input("", folder, folder.files(), assemble)], ["lesion"], with_lesion, out, out.sub("shards"), Pseudonyms(None),
             tmp_path / "private", 2, rows_per_shard=3, seed=0,
         )  # fmt: skip
         table = prepared.private
@@ -39,10 +40,11 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
         return dict(zip(names, zip(table["status"], table["reason"], strict=True), strict=True))
 
     found = run()
-    assert found["patient2_0.npz"] == ("quarantined", TWICE)
-    assert found["patient5_0.npz"] == ("quarantined", TWICE)
+    assert found["patient2_0_t1.npz"] == ("quarantined", TWICE)
+    assert found["patient2_0_t2.npz"] == ("quarantined", "a channel of its case is missing")
+    assert {found[f"patient5_0_{name}.npz"] for name in ("t1", "t2", "mask")} == {("quarantined", TWICE)}
     assert found["broken.npz"] == ("quarantined", "not a .npz file")
-    assert [status for status, _ in found.values()].count("ok") == 6
+    assert [status for status, _ in found.values()].count("ok") == 6 * 3
     said = capsys.readouterr().err
     assert "headers: 1 of 1 tasks failed; their files are read one by one" in said
     assert "shards: 1 of 3 tasks failed; their files are read one by one" in said

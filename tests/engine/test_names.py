@@ -14,6 +14,7 @@ from chest_films import dicom, noise
 
 from medray.engine.derive.predict import decoded_groups, scan_here
 from medray.imaging.phantom import PhantomSet
+from medray.shards.files import texts_of
 from medray.shards.part import Parts
 from medray.shards.reading import scan_file
 from medray.shards.source import Source
@@ -63,8 +64,8 @@ def scanned_by_a_task(source: Source, store: Store) -> list[dict[str, Any]]:
 
 def written_by_a_task(source: Source, store: Store, rows: pd.DataFrame, to: Path) -> list[dict[str, Any]]:
     columns = [name for name in source.shard_schema.names if name in rows]
-    table = rows.assign(private_path=rows["path"]).to_dict("records")
-    assert Parts(source, store, Store(to), columns).write("a.parquet", table)["written"].all()
+    table = rows.assign(input="", private_files=texts_of(rows)).to_dict("records")
+    assert Parts(source, {"": store}, Store(to), columns).write("a.parquet", table)["written"].all()
     return pq.read_table(to / "a.parquet").to_pylist()
 
 

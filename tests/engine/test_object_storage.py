@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import boto3
 import pandas as pd
@@ -36,6 +37,20 @@ def test_a_store(bucket: str) -> None:
     assert "k:s" not in store.sub("b").uri
     with pytest.raises(ValueError, match="no files"):
         Store(bucket.format("empty")).files()
+
+
+def test_what_is_written_piece_by_piece_is_there_whole_or_not_at_all(bucket: str) -> None:
+    store = Store(bucket.format("pieces"))
+
+    def broken(stream: BinaryIO) -> None:
+        stream.write(bytes(12 << 20))
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        store.write_stream("large", broken)
+    assert not store.exists("large")
+    store.write_stream("large", lambda stream: [stream.write(bytes([i]) * (6 << 20)) for i in range(3)])
+    assert store.read_bytes("large") == b"".join(bytes([i]) * (6 << 20) for i in range(3))
 
 
 @pytest.mark.slow

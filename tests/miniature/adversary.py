@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medray.tasks.task import At
-from miniature.patches import PatchTask, entropy_of_known
+from miniature.patches import CHANNELS, PatchTask, entropy_of_known
 
 
 class WithCritic(nn.Module):
@@ -17,7 +17,7 @@ class WithCritic(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         self.critic = nn.Sequential(
-            nn.Conv3d(2, hidden, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+            nn.Conv3d(CHANNELS + 1, hidden, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
             nn.Linear(hidden, 1),
         )  # fmt: skip
 

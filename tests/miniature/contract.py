@@ -6,7 +6,7 @@ import numpy as np
 from contract_case import Case, Row
 
 from miniature.adversary import AdversaryTask
-from miniature.patches import PatchTask
+from miniature.patches import CHANNELS, PatchTask
 from miniature.refine import RefinerTask
 
 
@@ -15,7 +15,7 @@ def volume_row(number: int) -> Row:
     rng = np.random.default_rng(number)
     mask = np.zeros(shape, np.uint8)
     mask[2:8, 3:9, 2:8] = 1
-    voxels = (mask + rng.normal(0, 0.2, shape)).astype(np.float32)
+    voxels = (mask + rng.normal(0, 0.2, (CHANNELS, *shape))).astype(np.float32)
     ids: Row = {"volume_id": f"volume{number}", "patient_id": f"patient{number}"}
     spacing_mm = [1.0, 1.0, 1.0 + number % 2]
     return ids | {

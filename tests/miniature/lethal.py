@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from medray.shards.files import Files
 from medray.shards.source import Encoded
 from miniature.volumes import Volumes
 
@@ -20,10 +21,10 @@ class Lethal(Volumes):
         stream.seek(0)
         return super().scan(stream)
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        if IN_PIXELS in data:
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        if any(IN_PIXELS in data for own in files.named.values() for data in own):
             os.abort()
-        return super().encode(data, rows)
+        return super().encode(files, rows)
 
 
 def make_lethal(file: Path, where: bytes) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from medray.tasks.task import At, Example, Task
 
+CHANNELS = 2
 UNKNOWN = 255
 """In a mask: nobody has drawn here."""
 
@@ -83,7 +84,7 @@ class PatchTask(Task):
         shape = tuple(row["shape_DHW"])
         known = row["mask"] is not None
         own = np.frombuffer(row["mask"], np.uint8).reshape(shape) if known else np.full(shape, UNKNOWN, np.uint8)
-        voxels = np.frombuffer(row["voxels"], np.float32).reshape(shape)
+        voxels = np.frombuffer(row["voxels"], np.float32).reshape(CHANNELS, *shape)
         size = tuple(
             max(p, round(n * s / self.spacing_mm))
             for n, s, p in zip(shape, row["spacing_mm"], self.patch_DHW, strict=True)
@@ -91,13 +92,13 @@ class PatchTask(Task):
         return {
             "volume_id": row["volume_id"],
             "patient_id": row["patient_id"],
-            "voxels": _resampled(voxels, size)[None],
-            "mask": np.where(known, _resampled(own.astype(np.float32), size) > 0.5, np.nan).astype(np.float32)[None],
+            "voxels": _resampled(voxels, size),
+            "mask": np.where(known, _resampled(own[None].astype(np.float32), size) > 0.5, np.nan).astype(np.float32),
             "own_mask": own,
         }
 
     def network(self) -> nn.Module:
-        return segmenter(1, self.hidden)
+        return segmenter(CHANNELS, self.hidden)
 
     def losses(self, network: nn.Module, batch: dict[str, Tensor], at: At) -> dict[str, Tensor]:
         return {"loss": entropy_of_known(network(batch["voxels"]), batch["mask"], ~batch["mask"].isnan(), at)}
@@ -128,5 +129,6 @@ class PatchTask(Task):
 
 
 def _resampled(volume: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    tensor = torch.from_numpy(volume.copy())[None, None]
-    return functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0].numpy()
+    """(channels, depth, height, width) with another depth, height and width."""
+    tensor = torch.from_numpy(volume.copy())[None]
+    return functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0].numpy()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import imagecodecs
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ct_files import ct, encode
@@ -16,8 +18,11 @@ from pydicom.encaps import encapsulate
 
 from medray.imaging import stored
 from medray.imaging.decoding import codec, guard
-from medray.shards.part import Parts, known
+from medray.shards import part
+from medray.shards.files import Files, texts_of
+from medray.shards.part import Parts, held, known
 from medray.shards.reading import scan_file
+from medray.shards.source import Encoded, Source
 from medray.shards.store import Store
 from medray.systems.ich.inventory import assemble
 from medray.systems.ich.source import HeadCT
@@ -68,8 +73,8 @@ def test_what_dies_is_damaged_or_says_nothing_costs_itself_only(
     scan = pd.DataFrame([row for file in store.files() for row in scan_file(source, store, file)])
     rows = assemble(scan, None).rows
     assert len(rows) == 6
-    parts = Parts(source, store, Store(tmp_path / "to"), [c for c in source.shard_schema.names if c in rows])
-    found = parts.write("a.parquet", rows.assign(private_path=rows["path"]).to_dict("records"))
+    parts = Parts(source, {"": store}, Store(tmp_path / "to"), [c for c in source.shard_schema.names if c in rows])
+    found = parts.write("a.parquet", rows.assign(input="", private_files=texts_of(rows)).to_dict("records"))
     notes = dict(zip(changes, found["note"], strict=True))
     assert notes["deadly"] == "the decoder ended with SIGABRT"
     assert notes["cut"].startswith("damaged pixels: the stream is too short by ")
@@ -80,3 +85,63 @@ def test_what_dies_is_damaged_or_says_nothing_costs_itself_only(
     pd.testing.assert_frame_equal(known(Store(tmp_path / "to"), "a.parquet", found["id"].tolist()), found)
     assert capfd.readouterr() == ("", "")  # neither the library's words nor a dump
     guard._drop()
+
+
+# ---- items that are large, and what the shards say of themselves ----------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zeros(Source):
+    """A file says how many bytes its row has."""
+
+    fill: int = 0
+
+    id_column: ClassVar[str] = "item"
+    shard_schema: ClassVar[pa.Schema] = pa.schema(
+        [pa.field("item", pa.string(), metadata={"identifier": "item"}), pa.field("voxels", pa.binary())]
+    )
+
+    @property
+    def folder(self) -> str:
+        return "zeros"
+
+    def scan(self, stream: Any) -> list[dict[str, Any]]:
+        return [{}]
+
+    def encode(self, files: Files, rows: Any) -> list[Encoded]:
+        return [Encoded({"voxels": bytes([self.fill]) * int(files.only)})] * len(rows)
+
+
+def zeros(folder: Path, sizes: list[int]) -> tuple[Parts, list[dict[str, Any]]]:
+    rows = []
+    for number, size in enumerate(sizes):
+        Store(folder / "files").write_bytes(f"{number}", str(size).encode())
+        rows.append({"item": f"{number}", "path": str(folder / "files" / f"{number}")})
+    table = pd.DataFrame(rows)
+    return Parts(Zeros(), {"": Store(folder / "files")}, Store(folder / "to" / "zeros"), ["item"]), table.assign(
+        input="", private_files=texts_of(table)
+    ).to_dict("records")
+
+
+def test_a_row_group_is_full_by_rows_or_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part, "BYTES_PER_GROUP", 100)
+    parts, rows = zeros(tmp_path, [5] * 9 + [60, 30, 20, 500, 99, 1])
+    parts.write("a.parquet", rows)
+    metadata = pq.read_metadata(tmp_path / "to" / "zeros" / "a.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [8, 4, 1, 2]
+
+
+def test_shards_say_what_they_hold_and_those_of_an_earlier_version_do_not(tmp_path: Path) -> None:
+    parts, rows = zeros(tmp_path, [5])
+    assert held(Store(tmp_path / "to")) == []
+    parts.write("a.parquet", rows)
+    assert held(Store(tmp_path / "to")) == [{"source": "Zeros", "version": 1, "fill": 0}]
+    old = pq.read_table(tmp_path / "to" / "zeros" / "a.parquet").replace_schema_metadata(
+        {"medray": '{"notes": {}, "left_out": {}}'}
+    )
+    Store(tmp_path / "to" / "old").write_table("a.parquet", old)
+    Store(tmp_path / "to" / "other").write_table("a.parquet", pa.table({"n": [1]}))
+    assert len(held(Store(tmp_path / "to"))) == 1
+    assert known(Store(tmp_path / "to" / "old"), "a.parquet", ["0"])[
+        "written"
+    ].all()  # it is gone on with, all the same

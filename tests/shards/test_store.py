@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from medray.shards.store import Store, reason
+from medray.shards.store import Make, Store, reason
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +160,66 @@ def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path:
     store.remove_unfinished()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.0123abcd", "model.pt"]
     Store(tmp_path / "absent").remove_unfinished()
+
+
+def test_a_stream_that_an_error_ends_leaves_nothing_and_one_that_is_refused_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.write_bytes("a.bin", b"old")
+
+    def broken(stream: BinaryIO) -> None:
+        stream.write(b"half")
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        store.write_stream("a.bin", broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert store.read_bytes("a.bin") == b"old"
+
+    refusals = [errno.EIO, errno.EIO]
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    def refused(stream: BinaryIO) -> None:
+        stream.write(b"new")
+        if refusals:
+            raise OSError(refusals.pop(), "refused")
+
+    store.write_stream("a.bin", refused)
+    assert store.read_bytes("a.bin") == b"new"
+
+
+def test_an_object_is_sent_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filesystem that is no disk's: what an error ends in the middle is never sent, what is refused is sent again."""
+    (tmp_path / "bucket").mkdir()
+    store = Store(tmp_path)
+    store.filesystem = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    store.root = "bucket"
+    assert store.local is None
+    made: list[int] = []
+
+    def broken(stream: BinaryIO) -> None:
+        stream.write(b"half")
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        store.write_stream("a.bin", broken)
+    assert list((tmp_path / "bucket").iterdir()) == []
+
+    def whole(stream: BinaryIO) -> None:
+        made.append(1)
+        for _ in range(3):
+            stream.write(bytes(5 << 20))
+
+    refusals, send = [errno.EIO], Store._write
+
+    def refused(store: Store, name: str, make: Make) -> None:
+        if refusals:
+            raise OSError(refusals.pop(), "refused")
+        send(store, name, make)
+
+    monkeypatch.setattr(Store, "_write", refused)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    store.write_stream("a.bin", whole)
+    assert (tmp_path / "bucket" / "a.bin").read_bytes() == bytes(15 << 20)
+    assert made == [1]

@@ -11,17 +11,18 @@ import pandas as pd
 import pyarrow as pa
 
 from medray.engine.data import shard
+from medray.engine.data.inputs import Input, joined
 from medray.engine.data.samples import Shards, read_index
 from medray.engine.job.progress import say, warn
+from medray.shards.files import texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
 from medray.shards.source import Source
-from medray.shards.store import File, Store
+from medray.shards.store import Store
 
 REASONS_SHOWN = 8
 
-Assemble = Callable[[pd.DataFrame], Inventory]
 Strata = Callable[[pd.DataFrame], np.ndarray]
 
 
@@ -35,11 +36,9 @@ class Prepared(Shards):
 
 def prepare(
     source: Source,
-    assemble: Assemble,
+    inputs: Sequence[Input],
     columns: Sequence[str],
     strata: Strata,
-    folder: Store,
-    files: list[File],
     out: Store,
     shards: Store,
     pseudonyms: Pseudonyms,
@@ -52,9 +51,9 @@ def prepare(
     """Scan, shard and fold; what an earlier start has finished is found and kept.
 
     Args:
-        assemble: the system's way from a table of headers to an Inventory.
+        inputs: folders of files with their labels; one index is made of all.
         columns: small columns of the shards, for the index. strata: of the system; the folds are balanced on them.
-        folder: where the input files are. files: all of them. out: where inventory.parquet and folds.parquet go.
+        out: where inventory.parquet and folds.parquet go.
         shards: where the shards go.
         private: this user's folder with the key; header tables and the map of names stay there.
         folds: None for data that is only predicted.
@@ -64,18 +63,20 @@ def prepare(
             is there then, and the message names it.
     """
     try:
-        inventory = assemble(shard.scan(source, folder, files, Store(private / "headers")))
+        inventory = joined(source, inputs, Store(private / "headers"))
     except Refused as refused:
         _write_inventory(source, refused.table, out, pseudonyms, private)
         raise ValueError(f"{refused}; {_where(out)} by its header; no pixels were read") from None
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
-    written = shard.write(source, folder, _to_write(source, inventory.rows, pseudonyms), shards, rows_per_shard, seed)
-    table = _with_results(inventory, written, kinds["item_id"], pseudonyms)
+    folders = {one.name: one.folder for one in inputs}
+    written = shard.write(source, folders, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, seed)
+    table = _with_results(source, inventory, written, pseudonyms)
     shown = _write_inventory(source, table, out, pseudonyms, private)
 
-    rows, index = read_index(shards, [*(name for name in kinds if name in source.shard_schema.names), *columns])
+    own_columns = [name for name in (*kinds, "source") if name in source.shard_schema.names]
+    rows, index = read_index(shards, [*own_columns, *columns])
     index["fold"] = -1
     if folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
@@ -96,7 +97,7 @@ def _write_inventory(
     """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
     kinds = source.kinds()
     shown = renamed(table, pseudonyms, kinds)
-    shown = shown[[c for c in ("path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
+    shown = shown[[c for c in ("source", "path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
     shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     if pseudonyms.key is not None:
@@ -110,26 +111,39 @@ def _where(out: Store) -> str:
     return f"{out.uri}/inventory.parquet says what became of each file"
 
 
-def _to_write(source: Source, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+def _to_write(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> pd.DataFrame:
     """The inventory's rows as ``shard.write`` wants them."""
-    alone = source.stack_column is None
-    stack = rows["item_id"] if alone else rows.groupby(source.stack_column)["item_id"].transform("min")
-    table = renamed(rows, pseudonyms, source.kinds()).assign(private_path=rows["path"], stack_key=stack)
+    rows = inventory.rows
+    alone, ids = source.stack_column is None, rows[source.id_column]
+    stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
+    table = renamed(rows, pseudonyms, source.kinds()).assign(private_files=texts_of(rows), stack_key=stack)
+    table["input"] = rows.get("source", "")
+    table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
     return table.assign(index=0) if alone else table
 
 
-def _with_results(inventory: Inventory, written: pd.DataFrame, kind: str, pseudonyms: Pseudonyms) -> pd.DataFrame:
-    """The inventory's table after decoding: more may be quarantined, some were repaired."""
-    table = inventory.table.copy()
-    used = table.index.isin(inventory.rows.index)
-    names = [pseudonyms.of(kind, item) if use else "" for item, use in zip(table["item_id"], used, strict=True)]
-    result = written.set_index("id").reindex(names)
-    note = result["note"].fillna("").to_numpy(dtype=object)
-    lost = used & (result["written"].fillna(True).to_numpy() == 0)
-    mended = used & ~lost & (note != "") & table["status"].eq("ok").to_numpy()
-    for rows, status in ((lost, "quarantined"), (mended, "repaired")):
-        table.loc[rows, "status"] = status
-        table.loc[rows, "reason"] = note[rows]
+def _bytes_of_files(source: Source, inventory: Inventory, texts: pd.Series) -> np.ndarray:
+    """(rows,) the size of the files of each; rows of the same files have equal shares of it."""
+    links = inventory.links(source.id_column)
+    sizes = inventory.table.loc[links["place"], "size_bytes"].groupby(links["item"].to_numpy()).sum()
+    return (sizes.loc[inventory.rows[source.id_column]].to_numpy() / texts.groupby(texts).transform("size")).to_numpy()
+
+
+def _with_results(source: Source, inventory: Inventory, written: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+    """The inventory's table after decoding: a file of which no item could be encoded is quarantined, and others were
+    repaired."""
+    table, links = inventory.table.copy(), inventory.links(source.id_column)
+    names = pseudonyms.all(source.kinds()["item_id"], links["item"])
+    links[["note", "written"]] = written.set_index("id").loc[names, ["note", "written"]].to_numpy(dtype=object)
+    links["written"] = links["written"].astype(bool)
+    used = links.groupby("place")["written"].any()
+    lost = ~links["place"].map(used)
+    noted = links[links["note"].fillna("").ne("") & (lost | links["written"])]
+    reasons = noted.groupby("place")["note"].first()
+    mended = reasons.index[used.loc[reasons.index] & table.loc[reasons.index, "status"].eq("ok")]
+    for places, status in ((used.index[~used], "quarantined"), (mended, "repaired")):
+        table.loc[places, "status"] = status
+        table.loc[places, "reason"] = reasons.reindex(places)
     return table
 
 

@@ -20,23 +20,33 @@ Batch = dict[str, Any]
 
 def read_unit(task: Task, plan: TrainingPlan | EvaluationPlan, unit: tuple[int, int]) -> Iterator[Batch]:
     """The batches of one unit, in this process; of training by the task as it is in the unit's epoch."""
-    examples = []
+    examples: list[Example] = []
     for example in _training(task, plan, unit) if isinstance(plan, TrainingPlan) else _evaluation(task, plan, unit):
         examples.append(example)
+        del example  # as everywhere here: of a volume that has been used, nothing is kept while the next one is read
         if len(examples) == plan.local_batch:
-            yield task.collate(examples)
-            examples = []
+            yield _collated(task, examples)
     if examples:
-        yield task.collate(examples)
+        yield _collated(task, examples)
+
+
+def _collated(task: Task, examples: list[Example]) -> Batch:
+    """The batch of these examples, which are forgotten."""
+    batch = task.collate(examples)
+    examples.clear()
+    return batch
 
 
 def _evaluation(task: Task, plan: EvaluationPlan, unit: tuple[int, int]) -> Iterator[Example]:
-    for row in read_rows(plan.rows, plan.samples(*unit)[0], list(task.columns), task.context, task.stack_column):
-        yield task.example(row)
+    return map(
+        task.example,
+        read_rows(plan.rows, plan.samples(*unit)[0], list(task.columns), task.context, task.stack_column),
+    )
 
 
 def _training(task: Task, plan: TrainingPlan, unit: tuple[int, int]) -> Iterator[Example]:
-    """Each row is read once, when its first example is due; those that come later in the unit wait."""
+    """Each row is read once, when its first example is due; those that come later in the unit wait: of a volume its crops,
+    if they are copies (a view keeps the whole volume)."""
     task = task.in_epoch(unit[0])
     places, numbers = plan.samples(*unit)
     rows = plan.rows
@@ -46,13 +56,14 @@ def _training(task: Task, plan: TrainingPlan, unit: tuple[int, int]) -> Iterator
         spots.setdefault(row, []).append(spot)
     first = places[[own[0] for own in spots.values()]]
     found = read_rows(rows, first, list(task.columns), task.context, task.stack_column)
-    read = zip(spots.values(), found, strict=True)
+    own_spots = iter(spots.values())
     made: dict[int, Example] = {}
     for spot in range(len(places)):
         if spot not in made:
-            own, content = next(read)
+            own, content = next(own_spots), next(found)
             rngs = [np.random.default_rng((plan.seed, unit[0], int(numbers[i]))) for i in own]
             made.update(zip(own, task.train_examples(content, rngs), strict=True))
+            del content
         yield made.pop(spot)
 
 
@@ -75,17 +86,33 @@ def read_rows(
         file, group, row = spot
         if (file, group) not in tables:
             tables[file, group] = _opened(rows.store, rows.files[file]).read_row_group(group, columns=columns)
-        return {name: tables[file, group].column(name)[row].as_py() for name in columns}
+        return {name: _value(tables[file, group].column(name), row) for name in columns}
 
     for i, (spot, around) in enumerate(zip(wanted, needed, strict=True)):
         found = read(spot)
         if context:
             near = [found if s == spot else read(s) for s in around]
             found["context"] = in_stack(near, around.index(spot), context, stack_column)
-        yield found
         for place in {(file, group) for file, group, _ in around}:
             if last_use[place] == i:
                 tables.pop(place, None)
+        yield found
+        del found
+
+
+def _value(column: pa.ChunkedArray, row: int) -> Any:
+    """As ``as_py``; bytes are copied once, not twice."""
+    if column.type != pa.binary():
+        return column[row].as_py()
+    for chunk in column.chunks:
+        if row < len(chunk):
+            break
+        row -= len(chunk)
+    if not chunk[row].is_valid:
+        return None
+    _, offsets, data = chunk.buffers()
+    start, stop = np.frombuffer(offsets, np.int32)[chunk.offset + row : chunk.offset + row + 2].tolist()
+    return data.slice(start, stop - start).to_pybytes()
 
 
 def in_stack(rows: list[dict[str, Any]], middle: int, context: int, stack_column: str) -> list[dict[str, Any]]:

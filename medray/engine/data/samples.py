@@ -19,7 +19,9 @@ WINDOW_BATCHES = 8
 FILES_TOGETHER = 16
 """Shards whose row groups are shuffled with each other: a window opens few files, and mixes the series of all of them."""
 EVALUATION_ROWS = 128
-"""Rows that one task of an evaluation reads."""
+"""Rows that one task of an evaluation reads, at most."""
+EVALUATION_BYTES = 512 << 20
+"""About, of what it reads in them: a task has one or two volumes of hundreds of megabytes, not ``EVALUATION_ROWS`` of them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Rows:
     row: np.ndarray  # (rows,) int32 row within the row group
     together: int = 1  # this many copies of a row are examples of one reading, and stay together
     share: np.ndarray | None = None  # (rows,) part of the epochs that see the row, above 0; None: every epoch sees all
+    size: np.ndarray | None = (
+        None  # (rows,) float32 bytes of the row as it is read; None: nothing is known, or all are small
+    )
 
     def __len__(self) -> int:
         return len(self.file)
@@ -47,7 +52,10 @@ class Rows:
 
     def take(self, places: np.ndarray) -> Rows:
         share = None if self.share is None else self.share[places]
-        return replace(self, file=self.file[places], group=self.group[places], row=self.row[places], share=share)
+        size = None if self.size is None else self.size[places]
+        return replace(
+            self, file=self.file[places], group=self.group[places], row=self.row[places], share=share, size=size
+        )
 
 
 @dataclass(frozen=True)
@@ -87,19 +95,22 @@ def read_index(store: Store, columns: list[str], names: Sequence[str] | None = N
         names: of the files; all in the folder where not given.
     """
     names = store.names(".parquet") if names is None else list(names)
-    file, group, row, tables = [], [], [], []
+    file, group, row, size, tables = [], [], [], [], []
     for number, name in enumerate(names):
         metadata = pq.read_metadata(store.path(name), filesystem=store.filesystem)
         for index in range(metadata.num_row_groups):
-            count = metadata.row_group(index).num_rows
+            about = metadata.row_group(index)
+            count = about.num_rows
             file.append(np.full(count, number))
             group.append(np.full(count, index))
             row.append(np.arange(count))
+            size.append(np.full(count, about.total_byte_size / max(1, count), np.float32))
         tables.append(store.read_table(name, columns=columns))
     if not tables:
         raise ValueError(f"{store.uri}: there are no shards")
     parts = [np.concatenate(part).astype(np.int32) if part else np.zeros(0, np.int32) for part in (file, group, row)]
-    return Rows(store, tuple(names), parts[0], parts[1], parts[2]), pa.concat_tables(tables).to_pandas()
+    sizes = np.concatenate(size) if size else np.zeros(0, np.float32)
+    return Rows(store, tuple(names), parts[0], parts[1], parts[2], size=sizes), pa.concat_tables(tables).to_pandas()
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +206,21 @@ class EvaluationPlan:
     rank: int = 0
 
     def units(self) -> list[tuple[int, int]]:
-        share = np.array_split(np.arange(len(self.rows)), self.world)[self.rank]
-        size = max(1, EVALUATION_ROWS // self.local_batch) * self.local_batch
-        return [(int(share[i]), int(share[min(i + size, len(share)) - 1]) + 1) for i in range(0, len(share), size)]
+        """(first, stop) of the rows of each task: whole batches, of ``EVALUATION_ROWS`` or ``EVALUATION_BYTES``."""
+        share = np.array_split(np.arange(len(self.rows)), self.world)[self.rank].tolist()
+        most = max(1, EVALUATION_ROWS // self.local_batch) * self.local_batch
+        units: list[tuple[int, int]] = []
+        held = 0.0
+        for i in range(0, len(share), self.local_batch):
+            batch = share[i : i + self.local_batch]
+            size = 0.0 if self.rows.size is None else float(self.rows.size[batch].sum())
+            if units and units[-1][1] - units[-1][0] < most and held + size <= EVALUATION_BYTES:
+                units[-1] = (units[-1][0], batch[-1] + 1)
+                held += size
+            else:
+                units.append((batch[0], batch[-1] + 1))
+                held = size
+        return units
 
     def samples(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(start, stop), np.arange(start, stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,13 +21,16 @@ from medray.engine.job.progress import Progress, warn
 from medray.engine.nodes.cluster import what_happened
 from medray.shards.alone import Alone
 from medray.shards.digest import digest
+from medray.shards.files import ONE, from_text
 from medray.shards.part import Parts, known
-from medray.shards.reading import encode_file, scan_file, set_aside
+from medray.shards.reading import encode_item, scan_file, set_aside
 from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store, reason
 
 FILES_PER_SCAN = 64  # a Ray Data row: small enough to spread a laptop's folder over its cores
 SCANS_PER_CACHE_FILE = 64
+BYTES_PER_SHARD = 1 << 30
+"""About, of a file: what a task that died does again, and what lies on its machine's disk on the way to object storage."""
 CPUS_PER_TASK = 0.66
 """Three tasks on two cores: while one waits for a disk, a decoder or the next task, another works."""
 RETRIES = 2
@@ -103,16 +106,18 @@ class _Scan:
 
 
 def write(
-    source: Source, folder: Store, table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
+    source: Source, folders: Mapping[str, Store], table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
 ) -> pd.DataFrame:
-    """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows each.
+    """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows or
+    ``BYTES_PER_SHARD`` each, whichever is less.
 
     Stacks are shuffled once and stay whole, in their order, within one file: later stages read a stack without a
     search. The shuffle depends on ``stack_key`` and the seed only.
 
     Args:
-        table: "private_path", "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
-            in the stack), and the columns of ``source.shard_schema`` that do not come from pixels.
+        folders: of the input files, by the name of their input.
+        table: "input" (of ``folders``), "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
+            in the stack), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.
     Returns:
@@ -120,15 +125,12 @@ def write(
         left out is kept in its own metadata, so that a restart knows it too.
     """
     shuffled = _shuffle(table, seed)
-    first = np.append(np.flatnonzero(~shuffled["stack_key"].duplicated().to_numpy()), len(shuffled))
-    starts = np.unique(
-        first[
-            np.searchsorted(first, np.arange(0, len(shuffled) + rows_per_shard, rows_per_shard).clip(max=len(shuffled)))
-        ]
-    )
+    starts = _starts(shuffled["stack_key"].to_numpy(), shuffled["about_bytes"].to_numpy(), rows_per_shard)
     parts = [shuffled.iloc[a:b] for a, b in itertools.pairwise(starts)]
     kept = [c for c in source.shard_schema.names if c in shuffled]
-    names = [f"part-{i:05d}-{digest(source.identity(), p[kept].to_json())}.parquet" for i, p in enumerate(parts)]
+    names = [
+        f"part-{i:05d}-{digest(source.identity(), p[kept].to_json(), *_named(p))}.parquet" for i, p in enumerate(parts)
+    ]
     to.remove_unfinished()
     finished = set(to.names(".parquet"))
     for stale in finished - set(names):
@@ -139,7 +141,7 @@ def write(
     results = [known(to, names[i], p[source.id_column].tolist()) for i, p in enumerate(parts) if i not in set(todo)]
     if todo:
         rows = [ray.put(pa.Table.from_pandas(parts[i], preserve_index=False)) for i in todo]
-        writer = _Writer(Parts(source, folder, to, kept), [names[i] for i in todo], rows)
+        writer = _Writer(Parts(source, folders, to, kept), [names[i] for i in todo], rows)
         for _, table in _each(len(todo), writer, "shards"):
             done = table.to_pandas()
             if len(failed := done["failed"].dropna()):
@@ -148,6 +150,30 @@ def write(
             progress.add(len(done))
     progress.close()
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=["id", "note", "written"])
+
+
+def _starts(stack_key: np.ndarray, about_bytes: np.ndarray, rows_per_shard: int) -> list[int]:
+    """Where parts begin, and the end: at the first stack from each ``rows_per_shard``-th row on, and within such a part at
+    each stack with which it would be larger than ``BYTES_PER_SHARD``."""
+    count = len(stack_key)
+    stacks = np.append(np.flatnonzero(~pd.Series(stack_key).duplicated().to_numpy()), count)
+    wanted = np.arange(0, count + rows_per_shard, rows_per_shard).clip(max=count)
+    by_rows = set(stacks[np.searchsorted(stacks, wanted)].tolist())
+    starts: list[int] = []
+    held = 0.0
+    for start, stop in itertools.pairwise(stacks.tolist()):
+        size = float(about_bytes[start:stop].sum())
+        if start in by_rows or held + size > BYTES_PER_SHARD:
+            starts.append(start)
+            held = 0.0
+        held += size
+    return [*starts, count]
+
+
+def _named(part: pd.DataFrame) -> list[list[dict[str, int]]]:
+    """How many files each item has of each name: a mask that was added makes the part anew. Nothing for items of one file."""
+    counts = [{name: len(paths) for name, paths in from_text(text).items()} for text in part["private_files"]]
+    return [counts] if any(count != {ONE: 1} for count in counts) else []
 
 
 def _shuffle(table: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -164,14 +190,14 @@ class _Writer:
         self.parts, self.names, self.rows = parts, names, rows
 
     def __call__(self, number: int) -> pa.Table:
-        return self._write(number, encode_file)
+        return self._write(number, encode_item)
 
     def one_by_one(self, number: int) -> pa.Table:
         with Alone() as alone:
 
-            def encode(source: Source, folder: Store, path: str, rows: Any) -> list[Encoded]:
+            def encode(source: Source, folder: Store, paths: Any, rows: Any) -> list[Encoded]:
                 try:
-                    return alone.run(encode_file, source, folder, path, rows)
+                    return alone.run(encode_item, source, folder, paths, rows)
                 except ValueError as error:
                     return [Encoded(None, reason(error))] * len(rows)
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from medray.engine.data.rows import in_stack
 from medray.engine.train.outputs import Outputs, evaluate
+from medray.shards.files import from_text, texts_of
 from medray.shards.inventory import Refused, set_aside
-from medray.shards.reading import encode_file, scan_file
+from medray.shards.reading import encode_item, scan_file
 from medray.shards.source import Encoded, Source
 from medray.shards.store import File, Store
 from medray.tasks.task import Task
@@ -84,8 +85,8 @@ def outputs_of(
 
 def _encode_group(source: Source, folder: Store, id_column: str, group: pd.DataFrame) -> dict[str, Encoded]:
     out: dict[str, Encoded] = {}
-    for path, of_file in group.groupby("path", sort=False):
-        rows = of_file.to_dict("records")
-        encoded = encode_file(source, folder, path, rows)
+    for text, of_item in group.groupby(pd.Series(texts_of(group), group.index), sort=False):
+        rows = of_item.to_dict("records")
+        encoded = encode_item(source, folder, from_text(str(text)), rows)
         out |= {row[id_column]: result for row, result in zip(rows, encoded, strict=True)}
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.claim import any_begun, claim
 from medray.engine.job.folders import shards_store
@@ -32,6 +33,8 @@ class Dataset:
     labels_uri: str | None
     phantoms: Phantoms | None = None
     held_out: str = "test"  # which of the given lists is held out, where the labels come with lists
+    name: str = ""  # of these images and labels as a source, where there are others
+    others: tuple[Input, ...] = ()  # further folders of images with their labels; one index is made of all
     phantom: bool = field(init=False)
     files: list[File] = field(init=False, default_factory=list)
 
@@ -64,6 +67,8 @@ class Dataset:
         out.check_writable()
         out.remove_unfinished()
         settings = self.source.settings() | {"data_version": self.source.version}
+        if self.others:
+            settings["sources"] = {one.name: one.folder.uri for one in self.others}
         claim(out, inputs | settings | more | self.options.identity(), any_begun(out))
 
     def find(self) -> None:
@@ -124,13 +129,17 @@ class Dataset:
         assert self.files_uri is not None, "find comes first"
         return Store(self.files_uri)
 
+    @property
+    def _first(self) -> Input:
+        return Input(self.name, self.folder, self.files, lambda scan: self.system.assemble(scan, self._labels))
+
     def prepare(self) -> Prepared:
         """Shards and folds; what is there is kept."""
         options = self.options
         options.warn_of_key()
         prepared = prepare(
-            self.source, lambda scan: self.system.assemble(scan, self._labels), self.system.columns, self.system.strata,
-            self.folder, self.files, Store(options.out), self.shards, options.pseudonyms(), options.private, options.folds,
+            self.source, (self._first, *self.others), self.system.columns, self.system.strata, Store(options.out),
+            self.shards, options.pseudonyms(), options.private, options.folds,
             options.rows_per_shard, options.split_seed, self.held_out,
         )  # fmt: skip
         for line in self.system.fold_notes(prepared.index):

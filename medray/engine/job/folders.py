@@ -14,6 +14,9 @@ variants/<name>/             results of another version of the method
 
 from __future__ import annotations
 
+from typing import Any
+
+from medray.shards.part import held
 from medray.shards.store import Store
 
 RUNS, SHARDS, FEATURES, SEARCHES = "runs", "shards", "features", "searches"
@@ -45,6 +48,6 @@ def search_store(out: Store, *name: str) -> Store:
     return out.sub(SEARCHES, *name)
 
 
-def held_shards(out: str) -> list[str]:
-    """Names of the folders of shards that a job's --out has already, for ``Source.holding``."""
-    return shards_store(Store(out)).folders()
+def held_shards(out: str) -> list[dict[str, Any]]:
+    """What the shards hold that a job's --out has already, for ``Source.holding``."""
+    return held(shards_store(Store(out)))

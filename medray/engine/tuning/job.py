@@ -10,7 +10,7 @@ import tyro
 
 from medray.engine.data.samples import Shards
 from medray.engine.job.dataset import Dataset
-from medray.engine.job.folders import shards_store
+from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.progress import say
 from medray.engine.train.checkpoint import write_initial
@@ -76,7 +76,7 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, pl
     search, out = job.search, Store(job.options.out)
     job.options.fold_list()
     space = parse_space(search.search, tasks)
-    source = job.source.holding(_needs(tasks, space), shards_store(out).folders())
+    source = job.source.holding(_needs(tasks, space), held_shards(job.options.out))
     bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
     for task in bases.values():
         task.without_weights().network()  # a backbone that timm does not know ends it here

@@ -16,6 +16,7 @@ import pyarrow as pa
 from medray.imaging.radiograph import read_film
 from medray.nn.backbone import Backbone
 from medray.report import page
+from medray.shards.files import Files
 from medray.shards.inventory import set_aside
 from medray.shards.store import File, Store, reason
 from medray.systems.chest.explain import NO_HEAT, explain, overlay
@@ -81,7 +82,7 @@ def ask_film(
     try:
         with row["folder"].open_file(row["path"]) as stream:
             data = stream.read()
-        (encoded,) = source.encode(data, [row])
+        (encoded,) = source.encode(Files.of(data), [row])
         film = read_film(data).grey
     except (ValueError, OSError) as error:
         return answer | {"reason": reason(error)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, ClassVar
 
@@ -13,6 +13,7 @@ import tyro
 
 from medray.imaging.radiograph import read_film, read_film_header
 from medray.imaging.resize import resize
+from medray.shards.files import Files
 from medray.shards.source import Encoded, Source
 from medray.systems.chest.classes import FINDINGS
 
@@ -35,6 +36,7 @@ class Radiograph(Source):
     stack_column: ClassVar[str | None] = None  # a film stands alone
     version: ClassVar[int] = 2
     rows_per_group: ClassVar[int] = 32  # of 64 KB each: two megabytes
+    row_bytes: ClassVar[int | None] = 64_000
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
             pa.field("item_id", pa.string(), metadata={"meaning": "SOPInstanceUID; a picture has none"}),
@@ -70,7 +72,7 @@ class Radiograph(Source):
         """What ``folder`` does not name: nothing."""
         return {name: value for name, value in asdict(self).items() if name != "size_px"}
 
-    def holding(self, needs: Sequence[str], folders: Sequence[str]) -> Radiograph:
+    def holding(self, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> Radiograph:
         """This source with the size that is needed ("256px"), the largest where there are several. Not with a larger one
         that happens to be there: results must not depend on that."""
         return replace(self, size_px=max(map(_size, needs))) if needs else self
@@ -91,8 +93,8 @@ class Radiograph(Source):
             }
         ]
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
-        film = read_film(data)
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        film = read_film(files.only)
         image = shrunk(film.grey, self.size_px)
         columns = {
             "rows": image.shape[0],

@@ -122,14 +122,14 @@ def plan(
     tasks: Mapping[str, SliceTask],
     sequence: SequenceTask,
     source: HeadCT,
-    folders: Sequence[str],
+    there: Sequence[Mapping[str, Any]],
     all_folds: bool,
 ) -> Planned:
     """Fit backbones, windows and later stages together.
 
     Args:
         tasks: backbone → its task.
-        folders: of shards that exist.
+        there: what shards that exist hold (``part.held``).
         all_folds: whether every fold is trained.
     Raises:
         ValueError: what cannot go together, or a backbone that timm does not know.
@@ -139,7 +139,7 @@ def plan(
     every = dict(tasks)
     if pipeline.ladder:
         every |= recipes.ladder(next(iter(tasks.values())))
-    source = source.holding([window for task in every.values() for window in task.windows], folders)
+    source = source.holding([window for task in every.values() for window in task.windows], there)
     every = {name: task.reading(source) for name, task in every.items()}
     counts: dict[str, int] = {name: task.feature_count() for name, task in every.items()}
     sequences = {}

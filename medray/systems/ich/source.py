@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, BinaryIO, ClassVar
 
@@ -16,6 +16,7 @@ from medray.imaging.dicom import read_headers, read_slices
 from medray.imaging.headmask import head_mask, remove_hardware
 from medray.imaging.types import Header
 from medray.imaging.window import WINDOWS, apply_windows, parse_window
+from medray.shards.files import Files
 from medray.shards.source import Encoded, Source
 from medray.systems.ich.classes import CLASSES
 
@@ -40,6 +41,7 @@ class HeadCT(Source):
     # as many neighbouring slices as a training window has batches: each batch gets about one of them. 512x512x3 slices:
     # 6 MB decoded, about 1 MB stored, one ranged read from object storage
     rows_per_group: ClassVar[int] = 8
+    row_bytes: ClassVar[int | None] = 150_000
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
             pa.field("item_id", pa.string()),
@@ -100,25 +102,23 @@ class HeadCT(Source):
     def settings(self) -> dict[str, Any]:
         return {"remove_hardware": self.remove_hardware}
 
-    def holding(self, needs: Sequence[str], folders: Sequence[str]) -> HeadCT:
-        """This source with the windows of one of the existing shard ``folders`` that holds all that are needed, else
-        with just the needed ones. Folders that are not named by windows are somebody else's."""
+    def holding(self, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> HeadCT:
+        """This source with the windows of existing shards that hold all that are needed and differ in nothing else, else
+        with just the needed ones."""
         distinct = list(dict.fromkeys(map(_name, needs)))
-        for folder in folders:
-            try:
-                windows = [_name(name.replace("x", "/")) for name in folder.split("_")]
-            except ValueError:
-                continue
-            if set(distinct) <= set(windows):
-                return replace(self, windows=tuple(windows))
+        for identity in there:
+            if identity == self.identity() | {"windows": identity.get("windows")}:
+                windows = tuple(map(_name, identity["windows"]))
+                if set(distinct) <= set(windows):
+                    return replace(self, windows=windows)
         return replace(self, windows=tuple(distinct))
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         return [row_of(header) for header in read_headers(stream)]
 
-    def encode(self, data: bytes, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         windows = tuple(parse_window(window) for window in self.windows)
-        by_frame = {s.header.frame: s for s in read_slices(data)}
+        by_frame = {s.header.frame: s for s in read_slices(files.only)}
         encoded = []
         for row in rows:
             image = by_frame.get(row["frame"])

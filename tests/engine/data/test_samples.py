@@ -8,9 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from medray.engine.data.samples import FILES_TOGETHER, WINDOW_BATCHES, EvaluationPlan, Rows, TrainingPlan
+from medray.engine.data.samples import (
+    EVALUATION_ROWS,
+    FILES_TOGETHER,
+    WINDOW_BATCHES,
+    EvaluationPlan,
+    Rows,
+    TrainingPlan,
+    read_index,
+)
 from medray.shards.store import Store
 
 
@@ -94,6 +104,34 @@ def test_an_evaluation_holds_every_row_exactly_once(count: int, world: int, batc
         plan = EvaluationPlan(rows(count), batch, world, rank)
         seen += [int(i) for unit in plan.units() for i in plan.samples(*unit)[0]]
     assert seen == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("count", "world", "batch"), [(1003, 4, 7), (3, 4, 8), (0, 1, 8), (1000, 3, 32), (300, 1, 200)]
+)
+def test_the_units_of_small_rows_are_by_their_number_alone(count: int, world: int, batch: int) -> None:
+    """As they were before rows had sizes."""
+    for size in (None, np.full(count, 3e6, np.float32)):
+        for rank in range(world):
+            share = np.array_split(np.arange(count), world)[rank]
+            most = max(1, EVALUATION_ROWS // batch) * batch
+            wanted = [(int(share[i]), int(share[i : i + most][-1]) + 1) for i in range(0, len(share), most)]
+            assert EvaluationPlan(replace(rows(count), size=size), batch, world, rank).units() == wanted
+
+
+def test_a_unit_of_large_rows_has_as_many_bytes_as_it_may() -> None:
+    volumes = replace(rows(5), size=np.array([4e8, 1e8, 1e8, 6e8, 1.0], np.float32))
+    assert EvaluationPlan(volumes, 1).units() == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert EvaluationPlan(volumes, 2).units() == [(0, 2), (2, 4), (4, 5)]  # batches stay whole
+    assert EvaluationPlan(volumes.take(np.array([1, 2, 4])), 1).units() == [(0, 3)]
+
+
+def test_the_size_of_a_row_is_read_from_the_footers(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b", "c"], "voxels": [bytes(10_000), bytes(50_000), bytes(1_000_000)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2, use_dictionary=False, write_statistics=False)
+    found, _ = read_index(Store(tmp_path), ["id"])
+    assert found.size is not None
+    assert found.size == pytest.approx([30_000, 30_000, 1_000_000], rel=0.1)
 
 
 def test_where_rows_come_from(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -15,11 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cloudpickle import register_pickle_by_value
 
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data import shard as shards
+from medray.engine.data.inputs import Input
+from medray.engine.data.prepare import Prepared, _to_write, prepare
 from medray.engine.data.shard import scan
 from medray.imaging.phantom import PhantomSet
+from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
-from medray.shards.store import Store
+from medray.shards.store import Make, Store
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble
 from medray.systems.ich.labels import read_labels
@@ -31,7 +35,7 @@ def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds:
     known, folder = read_labels(str(labels)), Store(dicom)
     out = to if isinstance(to, Store) else Store(to)
     return prepare(
-        HeadCT(), lambda scan: assemble(scan, known), CLASSES, strata, folder, folder.files(), out,
+        HeadCT(), [Input("", folder, folder.files(), lambda scan: assemble(scan, known))], CLASSES, strata, out,
         out.sub("shards"), Pseudonyms(key), Path(out.root).parent / "private", folds, rows_per_shard=32, seed=0,
     )  # fmt: skip
 
@@ -130,12 +134,23 @@ def test_the_real_series_passes_through(head_ct_dir: Path, local_ray: None, tmp_
 class SmallDisk(Store):
     """A folder on a disk of half a megabyte."""
 
-    def _write(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
-        folder = Path(self.root)
-        taken = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if taken + len(memoryview(data)) > 500_000:
+    def _write(self, name: str, make: Make) -> None:
+        taken = sum(path.stat().st_size for path in Path(self.root).rglob("*") if path.is_file())
+        super()._write(name, lambda stream: make(Limited(stream, 500_000 - taken)))
+
+
+class Limited(io.BufferedIOBase):
+    def __init__(self, stream: BinaryIO, left: int) -> None:
+        self.stream, self.left = stream, left
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.left -= memoryview(data).nbytes
+        if self.left < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super()._write(name, data)
+        return self.stream.write(data)
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_done(phantoms: PhantomSet, local_ray: None, tmp_path: Path) -> None:
@@ -155,3 +170,32 @@ def test_a_class_that_a_fold_lacks_is_said(phantoms: PhantomSet, local_ray: None
     labels.write_text("\n".join(kept) + "\n")
     index = shard(phantoms.dicom, labels, tmp_path / "out", None, folds=2).index
     assert "no epidural in fold 0, 1: its AUC there is undefined" in HEAD_CT.fold_notes(index)
+
+
+def test_parts_begin_at_stacks_and_are_full_by_rows_or_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks = np.repeat(list("abcdefg"), [3, 3, 1, 5, 2, 2, 1])
+    small = np.ones(len(stacks))
+    assert shards._starts(stacks, small, 4) == [0, 6, 12, 16, 17]  # the first stack from every fourth row on
+    assert shards._starts(stacks, small, 100) == [0, 17]
+    monkeypatch.setattr(shards, "BYTES_PER_SHARD", 700)
+    assert shards._starts(stacks, 100 * small, 100) == [0, 7, 14, 17]
+    assert shards._starts(stacks, 100 * small, 4) == [0, 6, 12, 16, 17]
+    assert shards._starts(stacks, 1000 * small, 100) == [0, 3, 6, 7, 12, 14, 16, 17]  # a stack is never cut
+
+
+def test_a_row_is_as_large_as_its_files_or_as_its_source_says() -> None:
+    table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": [100, 20, 3], "status": "ok", "reason": None})
+    rows = pd.DataFrame({"slice_id": ["x", "y"], "patient_id": "p", "stack_id": ["x", "y"], "index": 0})
+    rows["files"] = [{"t1": "a", "mask": "c"}, {"t1": "b", "mask": "c"}]
+
+    class AsItsFiles(HeadCT):
+        row_bytes = None
+
+    def sizes(source: HeadCT, inventory: Inventory) -> list[float]:
+        return _to_write(source, inventory, Pseudonyms(None))["about_bytes"].tolist()
+
+    assert sizes(AsItsFiles(), Inventory(table, rows, ())) == [103, 23]
+    assert sizes(HeadCT(), Inventory(table, rows, ())) == [150_000, 150_000]
+    frames = table.iloc[[0, 0]].reset_index(drop=True)
+    two = rows.drop(columns="files").assign(path=frames["path"])
+    assert sizes(AsItsFiles(), Inventory(frames, two, ())) == [50, 50]  # of one file

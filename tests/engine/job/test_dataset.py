@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from medray.engine.data.inputs import Input
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options
+from medray.shards.inventory import Inventory
+from medray.shards.store import Store
 from medray.systems.chest.system import FILMS
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.system import HEAD_CT
@@ -43,3 +47,24 @@ def test_a_class_of_which_only_positives_are_known_is_said(tmp_path: Path, capsy
 def test_where_all_is_known_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["a,1,0,0,0,0,1", "b,0,1,1,1,1,1", "c,0,0,0,0,0,0"]
     assert warnings_of(HEAD_CT, tmp_path, "\n".join([f"slice_id,{','.join(CLASSES)}", *rows]), capsys) == []
+
+
+def test_another_source_beside_the_first_is_another_configuration(tmp_path: Path) -> None:
+    for name in ("images", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_text("")
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,1\nb.png,2,0\n")
+    options = replace(Options(out=str(tmp_path / "out")), public_ids=True)
+    folder = Store(tmp_path / "others")
+    other = Input("others", folder, folder.files(), lambda scan: Inventory(scan, scan, ()))
+
+    def dataset(**more: Any) -> Dataset:
+        images, labels = str(tmp_path / "images"), str(tmp_path / "labels.csv")
+        return Dataset(FILMS, FILMS.source, options, images, labels, **more)
+
+    both = dataset(name="images", others=(other,))
+    both.claim()
+    Store(options.out).sub("runs", "r", "fold0").write_json("history.json", [])
+    both.claim()
+    with pytest.raises(ValueError, match=r"holds a run with sources = .*others"):
+        dataset().claim()

@@ -15,6 +15,7 @@ from miniature.refine import RefinerTask
 from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
+from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.data.samples import Shards
 from medray.engine.job.options import Options
@@ -44,7 +45,7 @@ def shards(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepare
     write_volumes(folder)
     out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(folder)
     return prepare(
-        Volumes(), assemble, ["lesion"], with_lesion, files, files.files(), Store(out), Store(out).sub("shards"),
+        Volumes(), [Input("", files, files.files(), assemble)], ["lesion"], with_lesion, Store(out), Store(out).sub("shards"),
         Pseudonyms(b"k" * 32), private, folds=2, rows_per_shard=4, seed=0,
     )  # fmt: skip
 

@@ -174,7 +174,7 @@ def test_optuna_and_mlflow_know_every_trial(searched: tuple[Sweep, dict[str, flo
     (study,) = optuna.get_all_study_summaries(database)
     assert study.n_trials == 5
 
-    folder = Path(sweep.options.out)
+    folder = Path(sweep.validation.options.out)
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("medray").experiment_id])
     by_name = {run.info.run_name: run for run in runs}
@@ -216,7 +216,7 @@ def test_a_finished_search_trains_nothing_again_and_goes_on_where_more_are_asked
     searched: tuple[Sweep, dict[str, float], dict[str, float]], search: Search
 ) -> None:
     sweep, _, _ = searched
-    tracker = tracker_in(Path(sweep.options.out))
+    tracker = tracker_in(Path(sweep.validation.options.out))
     known = {p: p.stat().st_mtime_ns for p in sweep.store.local.glob("runs/**/history.json")}
     assert len(run_search(search, sweep, tracker)) == 5
     assert {p: p.stat().st_mtime_ns for p in sweep.store.local.glob("runs/**/history.json")} == known
@@ -233,7 +233,7 @@ def test_a_rung_goes_on_from_the_one_before_as_if_it_had_not_stopped(
     sweep, _, _ = searched
     (trial, *_) = (t for t in read_trials(sweep.store, sweep.rungs) if t["state"] == "complete")
     (by_rungs,) = sweep.runs(trial["name"], trial["values"], 3)
-    options = replace(sweep.options, monitor="none")
+    options = replace(sweep.validation.options, monitor="none")
     task = sweep.task(trial["values"])
     (straight,) = CrossValidation(Store(tmp_path), (0,), options, LOCAL, strata).runs("m", task, sweep.data)
     fit([straight])

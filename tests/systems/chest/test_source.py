@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from chest_films import dicom, noise, write_png
 
+from medray.shards.files import Files
 from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.source import Radiograph, pixels_hash, shrunk
 
@@ -36,7 +37,7 @@ def test_a_picture_becomes_a_row_of_the_shards(tmp_path: Path) -> None:
     (header,) = source.scan(io.BytesIO(data))
     assert set(header) == set(source.scan_schema.names)
     assert (header["item_id"], header["film_rows"], header["film_columns"], header["mode"]) == (None, 90, 60, "L")
-    (encoded,) = source.encode(data, [header])
+    (encoded,) = source.encode(Files.of(data), [header])
     assert encoded.columns is not None
     assert encoded.note is None
     image = np.frombuffer(encoded.columns["image"], np.uint8).reshape(72, 48)
@@ -52,9 +53,9 @@ def test_a_dicom_file_names_itself_and_equals_the_same_picture(tmp_path: Path) -
     source = Radiograph()
     (header,) = source.scan(io.BytesIO(data))
     assert (header["item_id"], header["patient_id"], header["view"]) == ("1.2.3", "p", "AP")
-    (of_dicom,) = source.encode(data, [header])
+    (of_dicom,) = source.encode(Files.of(data), [header])
     picture = write_png(tmp_path / "a.png", pixels).read_bytes()
-    (of_picture,) = source.encode(picture, [{}])
+    (of_picture,) = source.encode(Files.of(picture), [{}])
     assert of_dicom == of_picture
 
 
@@ -63,7 +64,7 @@ def test_what_is_no_film_raises_and_an_empty_one_too(tmp_path: Path) -> None:
         Radiograph().scan(io.BytesIO(b"text"))
     black = write_png(tmp_path / "a.png", np.zeros((64, 64), np.uint8)).read_bytes()
     with pytest.raises(ValueError, match="an empty film: every pixel is 0"):
-        Radiograph().encode(black, [{}])
+        Radiograph().encode(Files.of(black), [{}])
 
 
 def test_equal_films_have_equal_hashes() -> None:
@@ -77,10 +78,13 @@ def test_equal_films_have_equal_hashes() -> None:
 
 
 def test_shards_hold_the_largest_size_that_is_needed_whatever_is_there() -> None:
-    assert Radiograph().holding((), ["64px"]) == Radiograph()
+    assert Radiograph().holding((), [Radiograph(size_px=64).identity()]) == Radiograph()
     assert Radiograph().holding(("64px", "224px"), []).folder == "224px"
-    assert Radiograph().holding(("224px",), ["64px", "512px", "256px", "40x80"]).size_px == 224
-    assert Radiograph().holding(("600px",), ["64px", "512px"]).size_px == 600
+    assert (
+        Radiograph().holding(("224px",), [Radiograph(size_px=size).identity() for size in (64, 512, 256)]).size_px
+        == 224
+    )
+    assert Radiograph().holding(("600px",), [Radiograph(size_px=512).identity()]).size_px == 600
     with pytest.raises(ValueError, match="--size-px 8"):
         Radiograph(size_px=8)
 

@@ -23,20 +23,24 @@ SEQUENCE = SequenceTask(hidden=8)
 DEFAULT = "40x80_75x215_600x2800"  # brain, subdural, bone
 
 
+def of(folder: str) -> HeadCT:
+    return HeadCT(windows=tuple(name.replace("x", "/") for name in folder.split("_")))
+
+
 def slice_task(backbone: str = "test_resnet", **fields: Any) -> SliceTask:
     return replace(SliceTask(backbone=backbone, pretrained=False, size_px=32), **fields)
 
 
 def planned(
     *tasks: SliceTask,
-    folders: tuple[str, ...] = (),
+    there: tuple[HeadCT, ...] = (),
     source: HeadCT | None = None,
     all_folds: bool = True,
     **fields: Any,
 ) -> Planned:
     by_name = {task.backbone: task for task in tasks or (slice_task(),)}
     pipeline = Pipeline(backbones=tuple(by_name), **fields)
-    return plan(pipeline, by_name, SEQUENCE, source or HeadCT(), folders, all_folds)
+    return plan(pipeline, by_name, SEQUENCE, source or HeadCT(), [other.identity() for other in there], all_folds)
 
 
 def notices(name: str, **fields: Any) -> list[str]:
@@ -88,25 +92,25 @@ def test_the_shards_hold_the_windows_of_all_backbones_and_each_backbone_knows_wh
 
 
 def test_shards_with_more_windows_are_used_again() -> None:
-    found = planned(slice_task(windows=("brain", "80/200")), folders=("40x80_75x215", "40x80_80x200_40x380", DEFAULT))
+    found = planned(
+        slice_task(windows=("brain", "80/200")), there=tuple(map(of, ("40x80_75x215", "40x80_80x200_40x380", DEFAULT)))
+    )
     assert found.source.folder == "40x80_80x200_40x380"
     assert found.backbones["test_resnet"].stored == found.source.windows
     assert len(found.source.windows) == 3
 
 
 def test_shards_that_lack_a_window_are_not_used() -> None:
-    found = planned(slice_task(windows=("brain", "80/200")), folders=("40x80_75x215", "80x200"))
+    found = planned(slice_task(windows=("brain", "80/200")), there=(of("40x80_75x215"), of("80x200")))
     assert found.source.folder == "40x80_80x200"
 
 
 @pytest.mark.parametrize("windows", [("brain", "subdural", "bone"), ("40/80", "80/200", "40/380"), ("40.0/80", "soft")])
 @pytest.mark.parametrize("ladder", [False, True])
-def test_a_restart_plans_the_same_shards_although_it_knows_only_their_folder(
-    windows: tuple[str, ...], ladder: bool
-) -> None:
+def test_a_restart_plans_the_same_shards(windows: tuple[str, ...], ladder: bool) -> None:
     task = slice_task(windows=windows, repeat_epidural=2)
     first = planned(task, ladder=ladder, source=HeadCT(remove_hardware=False))
-    again = planned(task, ladder=ladder, source=HeadCT(remove_hardware=False), folders=(first.source.folder,))
+    again = planned(task, ladder=ladder, source=HeadCT(remove_hardware=False), there=(first.source,))
     assert again == first
     assert again.source.identity() == first.source.identity()  # which the names of the shards are made from
     assert not first.source.remove_hardware
@@ -195,7 +199,7 @@ def test_other_views_or_another_embedding_are_another_sequence_stage_and_the_sam
 
 def test_shards_with_more_windows_leave_a_backbones_claim_as_it_is() -> None:
     pipeline = Pipeline(backbones=("test_resnet",))
-    wider = planned(folders=(DEFAULT + "_40x375",))
+    wider = planned(there=(of(DEFAULT + "_40x375"),))
     assert len(wider.source.windows) == 4
     assert wider.claims(pipeline) == planned().claims(pipeline)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +21,12 @@ TEXTS = st.one_of(
 
 def of(*windows: str) -> HeadCT:
     return HeadCT(windows=windows)
+
+
+def held(folder: str, **fields: Any) -> dict[str, Any]:
+    """Identity of the source of such a folder, as the shards in it have it."""
+    windows = tuple(name.replace("x", "/") for name in folder.split("_"))
+    return json.loads(json.dumps(HeadCT(windows=windows, **fields).identity()))
 
 
 def windows_of(source: HeadCT) -> list[Window]:
@@ -44,9 +53,9 @@ def test_a_name_and_its_numbers_are_the_same_folder_and_another_order_is_not() -
 
 
 @given(windows=st.lists(TEXTS, min_size=1, max_size=4))
-def test_windows_survive_the_round_trip_through_a_folders_name(windows: list[str]) -> None:
+def test_windows_survive_the_round_trip_through_the_shards(windows: list[str]) -> None:
     source = of(*windows)
-    back = HeadCT().holding(windows, [source.folder])
+    back = HeadCT().holding(windows, [json.loads(json.dumps(source.identity()))])
     assert windows_of(back) == windows_of(source)
     assert back.folder == source.folder
     assert "/" not in source.folder
@@ -69,14 +78,17 @@ def test_windows_that_differ_little_have_folders_of_their_own() -> None:
 def test_a_folder_that_holds_all_wanted_windows_is_used_again(
     wanted: tuple[str, ...], folders: list[str], windows: list[tuple[float, float]]
 ) -> None:
-    source = HeadCT().holding(wanted, folders)
+    source = HeadCT().holding(wanted, [held(folder) for folder in folders])
     assert windows_of(source) == [Window(*numbers) for numbers in windows]
     assert source.folder in folders
 
 
 @pytest.mark.parametrize("folders", [[], ["75x215"], ["40x80", "600x2800"], ["40x81_600x2800"], ["-40x80_600x2800"]])
 def test_without_such_a_folder_the_wanted_windows_are_made(folders: list[str]) -> None:
-    assert set(windows_of(of("soft").holding(("brain", "bone"), folders))) == {Window(40, 80), Window(600, 2800)}
+    assert set(windows_of(of("soft").holding(("brain", "bone"), [held(folder) for folder in folders]))) == {
+        Window(40, 80),
+        Window(600, 2800),
+    }
 
 
 def test_what_several_models_want_is_made_once() -> None:
@@ -93,8 +105,21 @@ def test_wanted_windows_keep_their_order() -> None:
 
 
 def test_the_rest_of_the_source_stays_as_it_is() -> None:
-    for folders in ((), ("40x80",)):
-        assert not HeadCT(remove_hardware=False).holding(("brain",), folders).remove_hardware
+    for there in ([], [held("40x80", remove_hardware=False)]):
+        assert not HeadCT(remove_hardware=False).holding(("brain",), there).remove_hardware
+
+
+def test_shards_that_differ_in_anything_else_are_not_used() -> None:
+    wide = held("40x80_75x215")
+    assert HeadCT().holding(("brain",), [wide]).folder == "40x80_75x215"
+    for other in (
+        wide | {"version": 1},
+        wide | {"source": "Radiograph"},
+        wide | {"more": 1},
+        held("40x80_75x215", remove_hardware=False),
+        {},
+    ):
+        assert HeadCT().holding(("brain",), [other]).folder == "40x80"
 
 
 @pytest.mark.parametrize(("windows", "message"), [((), "--windows: at least one"), (("brian",), "did you mean brain")])

@@ -11,6 +11,7 @@ import pandas as pd
 
 from medray.imaging.radiograph import read_film
 from medray.nn.backbone import Backbone
+from medray.shards.files import Files
 from medray.shards.store import Store, reason
 from medray.systems.chest.explain import NO_HEAT, explain, overlay
 from medray.systems.chest.source import Radiograph
@@ -76,7 +77,7 @@ def collect(
         try:
             with folder.open_file(row["path"]) as stream:
                 data = stream.read()
-            (encoded,) = source.encode(data, [row])
+            (encoded,) = source.encode(Files.of(data), [row])
             film = _at_least(read_film(data).grey, SIDE_PX)
             assert encoded.columns is not None
             found = explain(task, [networks[int(held["fold"])]], film, row | encoded.columns, [target])

@@ -1,0 +1,34 @@
+"""What becomes of files: the inventory's table after decoding."""
+
+from __future__ import annotations
+
+import pandas as pd
+from miniature.volumes import Volumes
+
+from medray.engine.data.prepare import _with_results
+from medray.shards.inventory import Inventory
+from medray.shards.pseudonym import Pseudonyms
+
+
+def test_a_file_of_several_items_is_set_aside_only_with_all_of_them() -> None:
+    paths = ["atlas", "shared", "w", "x", "y", "z"]
+    table = pd.DataFrame({"path": paths, "status": ["ok"] * 4 + ["unlabelled"] * 2, "reason": None})
+    files = {
+        "a": {"film": "w", "atlas": "atlas"},
+        "b": {"film": "x", "atlas": "atlas", "mask": "shared"},
+        "c": {"film": "y", "atlas": "atlas", "mask": "shared"},
+        "d": {"film": "z", "atlas": "atlas"},
+    }
+    rows = pd.DataFrame({"volume_id": list(files), "files": list(files.values())})
+    key = Pseudonyms(b"k" * 32)
+    written = pd.DataFrame({"id": key.all("volume", files), "note": ["turned", "torn", "torn too", None]})
+    written["written"] = [True, False, False, True]
+    found = _with_results(Volumes(), Inventory(table, rows, ()), written.sample(frac=1, random_state=0), key)
+    assert list(zip(found["status"], found["reason"].fillna(""), strict=True)) == [
+        ("repaired", "turned"),
+        ("quarantined", "torn"),
+        ("repaired", "turned"),
+        ("quarantined", "torn"),
+        ("quarantined", "torn too"),
+        ("unlabelled", ""),
+    ]
