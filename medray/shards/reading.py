@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from medray.shards.source import Encoded, Source, named
@@ -34,3 +36,31 @@ def encode_file(source: Source, folder: Store, path: str, rows: Sequence[dict[st
             return source.encode(stream.read(), rows)
     except (ValueError, OSError) as error:
         return [Encoded(None, reason(error))] * len(rows)
+
+
+def encode_rows(
+    source: Source, folder: Store, rows: Sequence[dict[str, Any]], each: Callable[..., Any] = map
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of an inventory with their pixels.
+
+    Args:
+        each: ``map``, or one that works in several threads: a file is a piece of its work.
+    Returns:
+        The rows that could be decoded, in order, with the columns of ``Source.encode``; id → reason of those that could not.
+    """
+    of_path: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_path.setdefault(row["path"], []).append(row)
+    found = list(each(functools.partial(encode_file, source, folder), of_path, of_path.values()))
+    encoded = {
+        row[source.id_column]: result
+        for row, result in zip(itertools.chain(*of_path.values()), itertools.chain(*found), strict=True)
+    }
+    good, lost = [], {}
+    for row in rows:
+        result = encoded[row[source.id_column]]
+        if result.columns is None:
+            lost[row[source.id_column]] = result.note or "no pixels"
+        else:
+            good.append(row | result.columns)
+    return good, lost
