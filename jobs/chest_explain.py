@@ -11,19 +11,19 @@ the files' own names: they are for whoever owns the films. Run again after a kil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import tyro
 
-from medray.engine.derive.predict import reasons_kept, scan_here
+from medray.engine.derive.files import NewFiles, derive_files
+from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim
 from medray.engine.job.options import run_job
-from medray.engine.job.progress import Progress, say, warn
-from medray.engine.train.checkpoint import finished_job, finished_run, only_folder
-from medray.nn.backbone import Backbone
+from medray.engine.job.progress import say, warn
+from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
 from medray.shards.digest import digest
 from medray.shards.store import Store
-from medray.systems.chest.answers import Films, ask_film, read_parts, trained_on, write_answers, write_part
+from medray.systems.chest.answers import Chunk, Films, NewFilms, training_films, write_answers
 from medray.systems.chest.explain import check_targets
 from medray.systems.chest.localise import read_boxes
 from medray.systems.chest.source import Radiograph
@@ -63,14 +63,13 @@ def main(job: ChestExplain) -> None:
     name = job.name or only_folder(out, "models", "--name")
     results = out.sub("models", name)
     _, method = finished_job(out, results, "method.json")
-    members = [finished_run(out, method["runs"], fold, FilmTask) for fold in method["folds"]]
-    task, networks = members[0][0], [cast(Backbone, network) for _, network in members]
+    tasks = [finished_task(out, method["runs"], fold, FilmTask) for fold in method["folds"]]
+    task = tasks[0]
     check_targets(task, job.target)
     boxes = None if job.boxes is None else read_boxes(job.boxes)
     source = Radiograph().holding(task.shard_needs, ())
     files = {folder: folder.files() for folder in map(Store, job.images)}
     to.check_writable()
-    parts = to.sub("parts")
     settings = {
         "method": digest(method),
         "files": digest([(f.path, f.size_bytes) for own in files.values() for f in own]),
@@ -78,30 +77,21 @@ def main(job: ChestExplain) -> None:
         "top": job.top,
         "boxes": job.boxes,
     }
-    claim(to, settings | {"pictures": job.pictures, "data_version": source.version}, bool(parts.names()))
+    claim(to, settings | {"pictures": job.pictures, "data_version": source.version}, bool(to.sub("parts").names()))
     with reasons_kept(to):
-        films = Films.found(files, source, scan_here)
-    say(
-        f"{len(films.rows):,} film{'s' * (len(films.rows) != 1)}, {name}: {len(networks)} network{'s' * (len(networks) != 1)}"
-    )
+        films = Films.found(files, source, scan_new)
+    count = len(films.rows)
+    say(f"{count:,} film{'s' * (count != 1)}, {name}: {len(tasks)} network{'s' * (len(tasks) != 1)}")
 
-    chunks = [films.rows[i : i + FILMS_PER_PART] for i in range(0, len(films.rows), FILMS_PER_PART)]
-    waiting = [i for i in range(len(chunks)) if f"part-{i:05d}.parquet" not in parts.names(".parquet")]
-    done = sum(len(chunk) for i, chunk in enumerate(chunks) if i not in waiting)
-    progress = Progress("films", len(films.rows), "films", done=done)
-    for i in waiting:
-        answers = []
-        for number, row in enumerate(chunks[i], start=i * FILMS_PER_PART + 1):
-            draws = number <= job.pictures
-            answers.append(
-                ask_film(films, source, task, networks, row, number, job.target, job.top, boxes, to if draws else None)
-            )
-            progress.add(1)
-        write_part(parts, f"part-{i:05d}.parquet", answers)
-    progress.close()
+    chunks = [Chunk(i + 1, films.rows[i : i + FILMS_PER_PART]) for i in range(0, count, FILMS_PER_PART)]
+    pieces = {f"part-{i:05d}": chunk for i, chunk in enumerate(chunks)}
+    new = NewFilms(source, method["runs"], method["folds"], job.target, job.top, job.pictures, boxes)
+    sizes = [len(chunk.rows) for chunk in chunks]
+    here = little([file for own in files.values() for file in own])
+    parts = derive_files(NewFiles(new, out, to, pieces, sizes, "films"), here)
 
-    trained = trained_on(out.sub("shards", source.folder), results, len(members))
-    for line in write_answers(to, read_parts(parts, len(chunks)), films, task, trained, boxes):
+    trained = training_films(out.sub("shards", source.folder), results, len(tasks))
+    for line in write_answers(to, parts, films, task, trained, boxes):
         (warn if line.startswith("!") else say)(line.removeprefix("! "))
     say(f"  {to.uri}/explain.html")
 

@@ -12,32 +12,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
-
-from medray.engine.derive.predict import SET_ASIDE, decoded_groups, outputs_of, reasons_kept, scan_here
+from medray.engine.derive.files import NewFiles, derive_files
+from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim
 from medray.engine.job.options import run_job
-from medray.engine.job.progress import Progress, say, warn
-from medray.engine.train.checkpoint import finished_job, finished_run
+from medray.engine.job.progress import say, warn
+from medray.engine.train.checkpoint import finished_job, finished_task
 from medray.shards.digest import digest
-from medray.shards.inventory import set_aside
-from medray.shards.names import file_name
 from medray.shards.store import Store
-from medray.systems.ich.external import bleeding_slices, counted, read_truth, score_external, summary
+from medray.systems.ich.answers import TRAINED_ON_PHANTOMS, Asked, training_slices, write_answers
+from medray.systems.ich.external import counted, read_truth
 from medray.systems.ich.inventory import assemble
-from medray.systems.ich.montage import draw_study
-from medray.systems.ich.new_studies import (
-    TRAINED_ON_PHANTOMS,
-    Members,
-    images_of,
-    read_hashes,
-    read_parts,
-    seen_in_training,
-    submission,
-    write_part,
-)
-from medray.systems.ich.sequence import SequenceTask
-from medray.systems.ich.study import study_table
+from medray.systems.ich.new_studies import NewStudies, backbone_runs, sequence_runs, source_for
 from medray.systems.ich.task import SliceTask
 
 
@@ -62,83 +48,31 @@ def main(job: IchPredict) -> None:
     out, dicom, to = Store(job.run), Store(job.dicom), Store(job.to)
     results = out.sub("variants", job.variant) if job.variant else out
     configuration, method = finished_job(out, results, "method.json")
-    models = method["models"]
-    members = Members(
-        method,
-        backbone=lambda name, fold: finished_run(out, models[name]["runs"], fold, SliceTask),
-        sequence=lambda name, fold: finished_run(out, models[name]["sequence"], fold, SequenceTask),
-    )
+    tasks = [finished_task(out, name, fold, SliceTask) for name, fold, _ in backbone_runs(method)]
+    for run in sequence_runs(method):  # one that is missing is named before anything is read
+        finished_task(out, *run)
     caution = TRAINED_ON_PHANTOMS if configuration["dicom"] is None else ""
     if caution:
         warn(caution)
-    source = members.source(configuration["remove_hardware"])
+    source = source_for(tasks, configuration["remove_hardware"])
     truth = None if job.labels is None else read_truth(job.labels)
     to.check_writable()
     files = dicom.files()
-    parts = to.sub("parts")  # one a study, so that a restart goes on; not by a tag of the file, which no path may hold
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
-    claim(to, identity | {"data_version": source.version}, bool(parts.names()))
+    claim(to, identity | {"data_version": source.version}, bool(to.sub("parts").names()))
     with reasons_kept(to):
-        inventory = assemble(scan_here(source, dicom, files), None)
-    for line in inventory.warnings:
+        asked = Asked(assemble(scan_new(source, dicom, files), None), truth, dicom.uri)
+    for line in asked.inventory.warnings:
         warn(line)
-    slices = inventory.rows.sort_values(["study_id", "stack_id", "index"])
-    numbers = {study: f"study{i + 1:05d}" for i, study in enumerate(sorted(slices["study_id"].unique()))}
-    say(f"{counted(len(files), 'file')}, {counted(len(numbers), 'study')}, {members}")
+    studies = asked.studies()
+    new = NewStudies(method, source, dicom, len(studies), job.montages, caution, asked.bleeding())
+    say(f"{counted(len(files), 'file')}, {counted(len(studies), 'study')}, {new}")
 
-    paths = slices.set_index("slice_id")["path"]
-    stems = {slice_id: file_name(path) for slice_id, path in paths.items()}
-    bleeding = None if truth is None else bleeding_slices(truth, stems)
-    waiting = slices[~slices["study_id"].map(numbers).add(".parquet").isin(parts.names(".parquet"))]
-    progress = Progress("studies", len(numbers), "studies", done=len(numbers) - waiting["study_id"].nunique())
-    for study_id, rows, lost in decoded_groups(source, dicom, "slice_id", waiting, "study_id"):
-        name = numbers[study_id]
-        answered = members.ask(rows, outputs_of) if rows else None
-        if answered is not None and int(name.removeprefix("study")) <= job.montages:
-            title = f"study {int(name.removeprefix('study'))} of {len(numbers)}" + (caution and f": {caution}")
-            to.write_bytes(f"{name}.png", draw_study(answered, rows, len(source.windows), title, bleeding))
-        write_part(parts, name, answered, rows, lost)
-        progress.add(1)
-    progress.close()
-
-    found, lost_slices = read_parts(parts, sorted(numbers.values()))
-    aside = set_aside(inventory.table)
-    lost_files = lost_slices.assign(path=lost_slices["slice_id"].map(paths), status="quarantined")[aside.columns]
-    _write_csv(to, SET_ASIDE, pd.concat([aside, lost_files]))
-    if found.empty:
-        first = lost_slices["reason"].iloc[0]
-        raise ValueError(f"{dicom.uri}: no slice could be decoded; first reason: {first}; {to.uri}/{SET_ASIDE} has all")
-    found["leaked"] = seen_in_training(found, read_hashes(out))
-    if found["leaked"].any():
-        studies = found.loc[found["leaked"], "study_id"].nunique()
-        warn(
-            f"leakage: {int(found['leaked'].sum())} slices of {studies} studies are pixel by pixel in the training data"
-        )
-    series = found["slice_id"].map(slices.set_index("slice_id")["series_id"])
-    _write_csv(to, "slices.csv", found.assign(series_id=series).drop(columns=["pixels_hash"]))
-    _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
-    ids, no_images = images_of(inventory.table)
+    pieces = {study.name: study for study in studies}
+    parts = derive_files(NewFiles(new, out, to, pieces, [1] * len(studies), "studies"), here=little(files))
     rates = results.read_json("metrics.json")["counts"]["observed_rate"]
-    if unlearned := [name for name, rate in rates.items() if rate is None]:
-        warn(f"this run had no label of {', '.join(unlearned)}: its probabilities of it say nothing")
-    text, guessed = submission(ids, found, rates)
-    to.write_bytes("submission.csv", text.encode())
-    if guessed:
-        warn(f"submission.csv: {counted(guessed, 'image')} that were set aside got the training data's rates")
-    if no_images:
-        warn(f"submission.csv: left out as not DICOM: {counted(no_images, 'file')}")
-    say(
-        f"  {len(found)} slices → {to.uri}: slices.csv, studies.csv, submission.csv, montages; {len(aside) + len(lost_files)} set aside"
-    )
-    if truth is not None:
-        scores = score_external(found, truth, stems)
-        scores["notes"] = [*([caution] if caution else []), *scores["notes"]]
-        to.write_json("scores.json", scores)
-        say("\n".join(f"  {line}" for line in summary(scores)))
-
-
-def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
-    to.write_bytes(name, table.to_csv(index=False).encode())
+    for line in write_answers(to, parts, asked, training_slices(out), rates, caution):
+        (warn if line.startswith("!") else say)(line.removeprefix("! "))
 
 
 def start() -> None:

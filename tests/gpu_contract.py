@@ -14,7 +14,7 @@ import pytest
 import torch
 from fake_gpu import CPU, GPU, fake_gpu, moved
 
-from medray.engine.derive.predict import outputs_of
+from medray.engine.derive.outputs import outputs_of
 from medray.engine.train.device import to_device
 from medray.engine.train.outputs import evaluate
 from medray.engine.train.step import Trainer

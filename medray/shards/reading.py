@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medray.shards.files import Row, read_files
+from medray.shards.files import Row, from_text, paths_of, read_files
 from medray.shards.source import Encoded, Source, named
 from medray.shards.store import File, Store, reason
 
@@ -40,3 +43,32 @@ def encode_item(
         return source.encode(read_files(folder, paths), rows)
     except (ValueError, OSError) as error:
         return [Encoded(None, reason(error))] * len(rows)
+
+
+def encode_rows(
+    source: Source, folder: Store, rows: Sequence[dict[str, Any]], each: Callable[..., Any] = map
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of an inventory with their pixels.
+
+    Args:
+        each: ``map``, or one that works in several threads: the files of an item are a piece of its work.
+    Returns:
+        The rows that could be decoded, in order, with the columns of ``Source.encode``; id → reason of those that could not.
+    """
+    of_files: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_files.setdefault(json.dumps(paths_of(row)), []).append(row)
+    paths = map(from_text, of_files)
+    found = list(each(functools.partial(encode_item, source, folder), paths, of_files.values()))
+    encoded = {
+        row[source.id_column]: result
+        for row, result in zip(itertools.chain(*of_files.values()), itertools.chain(*found), strict=True)
+    }
+    good, lost = [], {}
+    for row in rows:
+        result = encoded[row[source.id_column]]
+        if result.columns is None:
+            lost[row[source.id_column]] = result.note or "no pixels"
+        else:
+            good.append(row | result.columns)
+    return good, lost

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from chest_films import dicom, noise
 
-from medray.engine.derive.predict import decoded_groups, scan_here
+from medray.engine.derive.scan import scan_here
 from medray.imaging.phantom import PhantomSet
 from medray.shards.files import texts_of
 from medray.shards.part import Parts
-from medray.shards.reading import scan_file
+from medray.shards.reading import encode_rows, scan_file
 from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.systems.chest.answers import Films
@@ -76,7 +76,7 @@ def test_slices(odd: Path, phantoms: PhantomSet, tmp_path: Path) -> None:
     assert statuses(scan.replace({np.nan: None}).to_dict("records")) == EXPECTED
     assert statuses(scanned_by_a_task(source, store)) == EXPECTED
     rows = assemble(scan, None).rows
-    ((_, here, lost),) = decoded_groups(source, store, "slice_id", rows, "study_id")
+    here, lost = encode_rows(source, store, rows.to_dict("records"))
     assert not lost
     (there,) = written_by_a_task(source, store, rows, tmp_path / "shards")
     assert here[0]["image"] == there["image"]

@@ -25,7 +25,8 @@ from ray.cloudpickle import register_pickle_by_value
 from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.data.samples import TrainingPlan
-from medray.engine.derive.predict import decoded_groups, outputs_of, scan_here
+from medray.engine.derive.outputs import outputs_of
+from medray.engine.derive.scan import scan_here
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train import checkpoint
@@ -35,6 +36,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.step import gradients_for
 from medray.engine.train.sweep import CrossValidation
 from medray.shards.pseudonym import Pseudonyms
+from medray.shards.reading import encode_rows
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -152,12 +154,11 @@ def test_a_finished_network_predicts_new_files(undisturbed: Run, shards: Prepare
     folder = Store(volumes)
     table = assemble(scan_here(Volumes(), folder, folder.files())).rows
     answers = {}
-    for _, rows, lost in decoded_groups(Volumes(), folder, "volume_id", table, "volume_id"):
-        if lost:
-            assert list(lost) == ["patient9_0"]
-            assert lost["patient9_0"].startswith("mask of ")
-            continue
-        (answer,) = outputs_of(task, network.cpu(), rows).to_dict("records")
+    rows, lost = encode_rows(Volumes(), folder, table.to_dict("records"))
+    assert list(lost) == ["patient9_0"]
+    assert lost["patient9_0"].startswith("mask of ")
+    for row in rows:
+        (answer,) = outputs_of(task, network.cpu(), [row]).to_dict("records")
         answers[Pseudonyms(b"k" * 32).of("volume", answer["volume_id"])] = answer["mask"]
     for row in undisturbed.predictions().to_dict("records"):
         assert answers[row["volume_id"]] == row["mask"]

@@ -16,8 +16,8 @@ from ct_files import CORONAL, SCOUT, ct, dose_report, write
 
 from medray.imaging.phantom import PhantomSet
 from medray.shards.store import Store
+from medray.systems.ich.answers import TRAINED_ON_PHANTOMS
 from medray.systems.ich.classes import CLASSES
-from medray.systems.ich.new_studies import TRAINED_ON_PHANTOMS
 from medray.systems.ich.source import HeadCT
 
 Run = Callable[..., tuple[int, str]]
@@ -79,7 +79,7 @@ def test_a_run_that_was_trained_on_phantoms_says_so(
         drawn.append(given)
         return b""
 
-    monkeypatch.setattr("medray.systems.ich.montage.draw_study", draw)
+    monkeypatch.setattr("medray.systems.ich.new_studies.draw_study", draw)
     text, _ = predict(run_in_process, finished(None), tmp_path, "--labels", tmp_path / "any.csv")
     assert text.count(f"! {TRAINED_ON_PHANTOMS}") == 1
     assert TRAINED_ON_PHANTOMS in json.loads((tmp_path / "to" / "scores.json").read_text())["notes"]

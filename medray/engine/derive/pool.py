@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import ray
@@ -34,7 +34,9 @@ def placed(actor_class: type, cpus: float, gpu: bool) -> Any:
     )
 
 
-def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[tuple[int, Any]]:
+def done_by_actors(
+    work: Kind, groups: Sequence[str], died: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, Any]]:
     """Do every piece of work, and yield its number and what it gave as it is done.
 
     Actors come as the cluster has room for them, also when it grows meanwhile, at most one for each piece that has not
@@ -42,6 +44,8 @@ def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[tuple[int, Any
 
     Args:
         groups: group of each piece, such as the network that it takes.
+        died: what to do with a piece of which an actor has died each time that it was tried; the work then goes on. An
+            exception where not given.
     Raises:
         Exception: of the first piece that failed; all actors are ended first.
     """
@@ -58,7 +62,16 @@ def done_by_actors(work: Kind, groups: Sequence[str]) -> Iterator[tuple[int, Any
                 ray.kill(starting.popitem()[1])
             (ready,), _ = ray.wait([*busy, *starting])
             actor, last = busy[ready] if ready in busy else (starting[ready], None)
-            result = ray.get(ready)
+            try:
+                result = ray.get(ready)
+            except ray.exceptions.RayActorError:
+                if died is None or last is None:
+                    raise
+                died(last)
+                busy.pop(ready)
+                ray.kill(actor)
+                yield last, None
+                continue
             busy.pop(ready, None)
             starting.pop(ready, None)
             if left:

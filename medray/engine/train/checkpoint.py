@@ -12,7 +12,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -71,9 +71,15 @@ def write_weights(store: Store, name: str, state: dict[str, Any]) -> str:
     return hashlib.sha256(write(store, name, state)).hexdigest()[:16]
 
 
-def read_weights(store: Store, name: str) -> dict[str, Any]:
-    """Tensors and plain values only: nothing in the file is executed."""
-    state = torch.load(io.BytesIO(store.read_bytes(name)), map_location="cpu", weights_only=True)
+def read_weights(store: Store, name: str, lazily: bool = False) -> dict[str, Any]:
+    """Tensors and plain values only: nothing in the file is executed.
+
+    Args:
+        lazily: tensors of a file on a disk are read when they are used.
+    """
+    mapped = lazily and store.local is not None
+    file: Any = store.path(name) if mapped else io.BytesIO(store.read_bytes(name))
+    state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     assert isinstance(state, dict)
     return state
 
@@ -158,8 +164,42 @@ def only_folder(out: Store, parent: str, flag: str) -> str:
     return found[0]
 
 
+def finished_task(out: Store, name: str, fold: int, kind: type[SomeTask]) -> SomeTask:
+    """The task of a finished run.
+
+    Raises:
+        ValueError: the run is missing or not finished, or it is of another kind of task.
+    """
+    return _finished(out, name, fold, kind, lazily=True)[0]
+
+
+def weights_bytes(out: Store, runs: Iterable[tuple[str, int, type[Task]]]) -> int:
+    """Bytes of the networks of finished runs: name, fold and kind of each."""
+    paths = [out.sub("runs", name, f"fold{fold}").path("model.pt") for name, fold, _ in runs]
+    return sum(info.size or 0 for info in out.filesystem.get_file_info(paths))
+
+
 def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tuple[SomeTask, nn.Module]:
-    """The task of a finished run and its network, on the GPU where there is one.
+    """The task of a finished run and its network, on this process's GPU where there is one.
+
+    Raises:
+        ValueError: as ``finished_task``, or the network is another version's.
+    """
+    task, weights = _finished(out, name, fold, kind)
+    network = task.network()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:  # its text has a line for each tensor
+        raise ValueError(
+            f"--run {out.uri}: runs/{name}/fold{fold} was trained by another version of this program; train it again"
+        ) from None
+    return task, network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _finished(
+    out: Store, name: str, fold: int, kind: type[SomeTask], lazily: bool = False
+) -> tuple[SomeTask, dict[str, Any]]:
+    """The task of a finished run and its weights.
 
     Raises:
         ValueError: the run is missing or not finished, or it is of another kind of task.
@@ -167,18 +207,10 @@ def finished_run(out: Store, name: str, fold: int, kind: type[SomeTask]) -> tupl
     store = run_store(out, name, fold)
     if not store.exists(MODEL):
         raise ValueError(f"--run {out.uri}: runs/{name}/fold{fold} has no model.pt; run the job again to its end")
-    saved = read_weights(store, MODEL)
+    saved = read_weights(store, MODEL, lazily)
     identity = json.loads(saved["task"])
     if identity["task"] != kind.__name__:
         raise ValueError(f"--run {out.uri}: runs/{name} is a {identity['task']}, expected {kind.__name__}")
     known = {f.name for f in fields(kind) if f.init}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
-    task = kind(**values).without_weights()
-    network = task.network()
-    try:
-        network.load_state_dict(saved["weights"])
-    except RuntimeError:  # its text has a line for each tensor
-        raise ValueError(
-            f"--run {out.uri}: runs/{name}/fold{fold} was trained by another version of this program; train it again"
-        ) from None
-    return task, network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return kind(**values).without_weights(), saved["weights"]

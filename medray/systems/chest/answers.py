@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -18,15 +18,19 @@ from medray.nn.backbone import Backbone
 from medray.report import page
 from medray.shards.files import Files
 from medray.shards.inventory import set_aside
+from medray.shards.leakage import PIXELS_HASH, seen_in_training, trained_on
 from medray.shards.store import File, Store, reason
 from medray.systems.chest.explain import NO_HEAT, explain, overlay
 from medray.systems.chest.inventory import assemble
 from medray.systems.chest.localise import Boxes, by_finding, compare, with_boxes
 from medray.systems.chest.source import Radiograph
 from medray.systems.chest.task import FilmTask
+from medray.tasks.derivation import Networks, OutputsOf
+from medray.tasks.task import Task
 
 _SHOWN = 60  # films on the page
 _TILE_PX = 240  # three side by side
+_KNOWN_BY = (PIXELS_HASH, "image_id")  # an id finds a film in another size, where ids are no pseudonyms
 Answer = dict[str, Any]
 
 
@@ -53,17 +57,50 @@ class Films:
         return cls([row | {"folder": of_path[row["path"]]} for row in rows], set_aside(inventory.table))
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of work: some films that follow each other."""
+
+    first: int  # number of its first film, from 1
+    rows: list[dict[str, Any]]  # of ``Films.rows``
+
+
+@dataclass(frozen=True)
+class NewFilms:
+    """New films through every network of a finished run: an ``OfFiles``."""
+
+    source: Radiograph
+    name: str  # of the runs
+    folds: Sequence[int]
+    targets: Sequence[str]
+    top: int
+    pictures: int  # of the first so many films heatmaps are drawn
+    boxes: Boxes | None
+
+    @property
+    def runs(self) -> list[tuple[str, int, type[Task]]]:
+        return [(self.name, fold, FilmTask) for fold in self.folds]
+
+    def read(self, piece: Chunk, each: Callable[..., Any]) -> None:
+        """Films are read when it is their turn: a chunk of them decoded would be hundreds of megabytes."""
+
+    def answer(self, networks: Networks, piece: Chunk, read: None, outputs_of: OutputsOf, to: Store) -> pa.Table:
+        own = [networks[self.name, fold] for fold in self.folds]
+        task, members = own[0][0], [cast(Backbone, network) for _, network in own]
+        numbered = enumerate(piece.rows, start=piece.first)
+        return _table(
+            [
+                ask_film(self, task, members, row, number, to if number <= self.pictures else None)
+                for number, row in numbered
+            ]
+        )
+
+    def refused(self, piece: Chunk, why: str) -> pa.Table:
+        return _table([_unanswered(row, n) | {"reason": why} for n, row in enumerate(piece.rows, start=piece.first)])
+
+
 def ask_film(
-    films: Films,
-    source: Radiograph,
-    task: FilmTask,
-    networks: Sequence[Backbone],
-    row: dict[str, Any],
-    number: int,
-    targets: Sequence[str],
-    top: int,
-    boxes: Boxes | None,
-    to: Store | None,
+    new: NewFilms, task: FilmTask, networks: Sequence[Backbone], row: dict[str, Any], number: int, to: Store | None
 ) -> Answer:
     """One film's answer; its pictures go to ``to`` where that is given.
 
@@ -71,26 +108,19 @@ def ask_film(
         number, path, image_id, pixels_hash, reason (None, or why there is no answer), probabilities and drawn (as JSON),
         and boxes: a list of finding, iou, iobb, pointing.
     """
-    answer: Answer = {
-        "number": number,
-        "path": row["path"],
-        "image_id": row["image_id"],
-        "pixels_hash": "",
-        "reason": None,
-    }
-    answer |= {"probabilities": "{}", "drawn": "[]", "boxes": "[]"}
+    answer = _unanswered(row, number)
     try:
         with row["folder"].open_file(row["path"]) as stream:
             data = stream.read()
-        (encoded,) = source.encode(Files.of(data), [row])
+        (encoded,) = new.source.encode(Files.of(data), [row])
         film = read_film(data).grey
     except (ValueError, OSError) as error:
         return answer | {"reason": reason(error)}
     assert encoded.columns is not None
-    own = boxes.table[boxes.table["image"] == row["image_id"]] if boxes is not None else None
+    own = new.boxes.table[new.boxes.table["image"] == row["image_id"]] if new.boxes is not None else None
     boxed = [] if own is None else [f for f in own["finding"].unique() if f in task.names]
-    found = explain(task, networks, film, row | encoded.columns, targets, top, boxed)
-    wanted = list(dict.fromkeys([*(targets or found.top(top)), *boxed]))
+    found = explain(task, networks, film, row | encoded.columns, new.targets, new.top, boxed)
+    wanted = list(dict.fromkeys([*(new.targets or found.top(new.top)), *boxed]))
     places = [] if own is None else [(b["finding"], (b["x"], b["y"], b["w"], b["h"])) for b in own.to_dict("records")]
     drawn = []
     if to is not None:
@@ -108,8 +138,19 @@ def ask_film(
     }
 
 
-def write_part(parts: Store, name: str, answers: Sequence[Answer]) -> None:
-    parts.write_table(name, pa.Table.from_pylist([dict(answer) for answer in answers], schema=_SCHEMA))
+def _unanswered(row: dict[str, Any], number: int) -> Answer:
+    answer: Answer = {
+        "number": number,
+        "path": row["path"],
+        "image_id": row["image_id"],
+        "pixels_hash": "",
+        "reason": None,
+    }
+    return answer | {"probabilities": "{}", "drawn": "[]", "boxes": "[]"}
+
+
+def _table(answers: Sequence[Answer]) -> pa.Table:
+    return pa.Table.from_pylist([dict(answer) for answer in answers], schema=_SCHEMA)
 
 
 _SCHEMA = pa.schema(
@@ -117,13 +158,9 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def read_parts(parts: Store, count: int) -> list[Answer]:
-    return [row for i in range(count) for row in parts.read_table(f"part-{i:05d}.parquet").to_pylist()]
-
-
 def write_answers(
     to: Store,
-    answers: Sequence[Answer],
+    parts: Sequence[pa.Table],
     films: Films,
     task: FilmTask,
     trained: set[str],
@@ -132,8 +169,9 @@ def write_answers(
     """predictions.csv, set_aside.csv, explain.html and, with boxes, localisation.json; lines for a terminal.
 
     Args:
-        trained: as ``trained_on``.
+        trained: as ``training_films``.
     """
+    answers = [answer for part in parts for answer in part.to_pylist()]
     lost = [{"path": a["path"], "status": "quarantined", "reason": a["reason"]} for a in answers if a["reason"]]
     aside = pd.concat([films.aside, pd.DataFrame(lost, columns=films.aside.columns)])
     to.write_bytes("set_aside.csv", aside.to_csv(index=False).encode())
@@ -166,25 +204,19 @@ def write_answers(
     return lines
 
 
-def trained_on(shards: Store, results: Store, folds: int) -> set[str]:
+def training_films(shards: Store, results: Store, folds: int) -> set[str]:
     """Hashes and ids of the films that some network of a model has learned from, or was chosen on: all of them where there are
-    several folds, those that were not held out where there is one. The id finds a film in another size, where ids are no pseudonyms.
+    several folds, those that were not held out where there is one.
 
     Args:
         shards: that the model was made from. results: where its oof.parquet is.
     """
-    held_out = (
-        set(results.read_table("oof.parquet", columns=["image_id"])["image_id"].to_pylist()) if folds == 1 else set()
-    )
-    found: set[str] = set()
-    for name in shards.names(".parquet"):
-        rows = shards.read_table(name, columns=["image_id", "pixels_hash"]).to_pylist()
-        found |= {row[key] for row in rows if row["image_id"] not in held_out for key in ("pixels_hash", "image_id")}
-    return found
+    held_out = results.read_table("oof.parquet", columns=["image_id"])["image_id"].to_pylist() if folds == 1 else []
+    return trained_on(shards, _KNOWN_BY, "image_id", held_out)
 
 
 def _seen(answer: Answer, trained: set[str]) -> bool:
-    return answer["pixels_hash"] in trained or answer["image_id"] in trained
+    return bool(seen_in_training(pd.DataFrame([answer]), trained, _KNOWN_BY).iloc[0])
 
 
 def _localised(good: Sequence[Answer], trained: set[str], boxes: Boxes) -> dict[str, Any]:

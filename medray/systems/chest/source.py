@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, ClassVar
@@ -14,6 +13,7 @@ import tyro
 from medray.imaging.radiograph import read_film, read_film_header
 from medray.imaging.resize import resize
 from medray.shards.files import Files
+from medray.shards.leakage import pixels_hash
 from medray.shards.source import Encoded, Source
 from medray.systems.chest.classes import FINDINGS
 
@@ -116,9 +116,3 @@ def shrunk(grey: np.ndarray, size_px: int) -> np.ndarray:
     if factor >= 1:
         return grey
     return resize(grey, max(size_px, round(rows * factor)), max(size_px, round(columns * factor)))
-
-
-def pixels_hash(grey: np.ndarray) -> str:
-    """Equal for equal films, whatever their names and formats: a copy under another name is found by it."""
-    content = np.ascontiguousarray(grey)
-    return hashlib.blake2b(repr(content.shape).encode() + content.tobytes(), digest_size=16).hexdigest()

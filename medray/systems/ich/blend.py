@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import optuna
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from medray.metrics import blend
 from medray.metrics.binary import CLIP as SCORE_CLIP
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
 
@@ -42,7 +42,7 @@ def average(probabilities: np.ndarray, weights: np.ndarray | None = None, space:
     Returns:
         (n, 6) float64.
     """
-    shares = _shares(np.ones(len(probabilities)) if weights is None else weights, len(probabilities))
+    shares = blend.shares(np.ones(len(probabilities)) if weights is None else weights, len(probabilities))
     total = np.zeros(probabilities.shape[1:])
     for share, one in zip(shares, probabilities, strict=True):  # model by model: no second array of all of them
         total += share * (logits(one) if space == "logit" else one)
@@ -155,7 +155,7 @@ def find_weights(
     loss = _Loss(probabilities[:, known], labels[known], space)
     if method == "scipy":
         return _descend(loss, models)
-    return _search(loss, models, trials, seed)
+    return blend.search(loss, models, trials, seed)
 
 
 def nested(
@@ -176,15 +176,12 @@ def nested(
     Returns:
         (n, 6), and fold → (models,) weights.
     """
-    blended = np.empty(probabilities.shape[1:])
-    weights: dict[int, np.ndarray] = {}
-    for fold in np.unique(folds):
-        own = folds == fold
-        # without another fold no row is left, and find_weights answers with equal weights
-        found = find_weights(probabilities[:, ~own], labels[~own], space, method, trials, seed)
-        blended[own] = average(probabilities[:, own], found, space)
-        weights[int(fold)] = found
-    return blended, weights
+    # without another fold no row is left, and find_weights answers with equal weights
+    return blend.nested(
+        probabilities, labels, folds,
+        find=lambda others, known: find_weights(others, known, space, method, trials, seed),
+        mean=lambda own, weights: average(own, weights, space),
+    )  # fmt: skip
 
 
 class _Loss:
@@ -219,15 +216,15 @@ class _Loss:
 
     def __call__(self, weights: np.ndarray) -> float:
         """(models,) summing to 1 → mean over slices, in nats."""
-        return self._mean(self._blend(weights))
+        return self._mean(self._blended(weights))
 
     def with_gradient(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        blend = self._blend(weights)
-        slope = -expit(-blend) if self.space == "logit" else -1 / np.maximum(blend, np.float32(SCORE_CLIP))
+        blended = self._blended(weights)
+        slope = -expit(-blended) if self.space == "logit" else -1 / np.maximum(blended, np.float32(SCORE_CLIP))
         by_class = self._counted(slope) * self.share[:, None].astype(np.float32)
-        return self._mean(blend), (self.toward @ by_class.ravel()).astype(np.float64)
+        return self._mean(blended), (self.toward @ by_class.ravel()).astype(np.float64)
 
-    def _blend(self, weights: np.ndarray) -> np.ndarray:
+    def _blended(self, weights: np.ndarray) -> np.ndarray:
         return weights.astype(np.float32) @ self.toward
 
     def _mean(self, blend: np.ndarray) -> float:
@@ -243,24 +240,6 @@ class _Loss:
         return by_class if self.counts is None else by_class * self.counts
 
 
-def _search(loss: _Loss, models: int, trials: int, seed: int) -> np.ndarray:
-    names = [f"w{i}" for i in range(models)]
-
-    def objective(trial: optuna.Trial) -> float:
-        return loss(_shares([trial.suggest_float(name, 0, 1) for name in names], models, zero_is_equal=True))
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line a trial otherwise; there is no setting of one study
-    try:
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-        for start in (*np.eye(models), np.ones(models)):
-            study.enqueue_trial(dict(zip(names, start.tolist(), strict=True)))
-        study.optimize(objective, n_trials=max(trials, models + 1))
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    return _shares([study.best_params[name] for name in names], models, zero_is_equal=True)
-
-
 def _descend(loss: _Loss, models: int) -> np.ndarray:
     equal = np.full(models, 1 / models)
     with warnings.catch_warnings():
@@ -270,19 +249,5 @@ def _descend(loss: _Loss, models: int) -> np.ndarray:
             constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}, options={"ftol": 1e-9},
         )  # fmt: skip
     # a descent that failed is no better than where it began, and a single model may be as good
-    reached = [_shares(np.maximum(found.x, 0), models, zero_is_equal=True)] if np.isfinite(found.x).all() else []
+    reached = [blend.shares(np.maximum(found.x, 0), models, zero_is_equal=True)] if np.isfinite(found.x).all() else []
     return min([*reached, equal, *np.eye(models)], key=loss)
-
-
-def _shares(weights: Any, models: int, zero_is_equal: bool = False) -> np.ndarray:
-    """Scaled to sum 1; all 0 are equal shares where a search may draw them, and a mistake elsewhere."""
-    given = np.asarray(weights, dtype=np.float64)
-    if given.shape != (models,):
-        raise ValueError(f"{given.size} weights for {models} models")
-    if not np.isfinite(given).all() or (given < 0).any():
-        raise ValueError(f"weights must be 0 or more: {given.tolist()}")
-    if not given.any():
-        if not zero_is_equal:
-            raise ValueError("all weights are 0")
-        return np.full(models, 1 / models)
-    return given / given.sum()

@@ -2,86 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from medray.shards.names import file_name
+from medray.shards.reading import encode_rows
 from medray.shards.store import Store
 from medray.systems.ich.blend import Blend, average
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.features import pack_stacks
 from medray.systems.ich.method import SEQUENCE, probabilities_of, with_probabilities
+from medray.systems.ich.montage import draw_study
 from medray.systems.ich.recalibrate import Recalibration
+from medray.systems.ich.sequence import SequenceTask
 from medray.systems.ich.source import HeadCT
+from medray.systems.ich.task import SliceTask
 from medray.systems.ich.views import Views
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from medray.systems.ich.sequence import SequenceTask
-    from medray.systems.ich.task import SliceTask
+from medray.tasks.derivation import Networks, OutputsOf
+from medray.tasks.task import Task
 
 NOT_DICOM = "not a DICOM file"
 """How the reason begins for which such a file is set aside."""
 
-TRAINED_ON_PHANTOMS = "this run was trained on phantoms: its probabilities say nothing about patients"
-
-Load = Callable[[str, int], tuple[Any, "nn.Module"]]
-OutputsOf = Callable[..., pd.DataFrame]
 ByFold = Mapping[int, pd.DataFrame]
+Finished = tuple[str, int, type[Task]]
 
 
-class Members:
-    """Every network of a finished run.
+@dataclass(frozen=True)
+class Study:
+    """A piece of work. Its name and its pictures' are of its number: an identifier may be one that no path may hold."""
 
-    Args:
-        method: method.json.
-        backbone, sequence: model and fold → the task and the network of a finished run.
-    Raises:
-        ValueError: the run of a model or a fold is missing.
-    """
+    number: int  # from 1
+    slices: list[dict[str, Any]]  # rows of an inventory, whole stacks in order
 
-    def __init__(self, method: dict[str, Any], backbone: Load, sequence: Load) -> None:
-        self.method = method
-        self.views = Views(views=tuple(method["views"]["views"]), view_mean=method["views"]["view_mean"])
-        pairs = [(name, fold) for name, model in method["models"].items() for fold in model["folds"]]
-        self.backbones: dict[tuple[str, int], tuple[SliceTask, nn.Module]] = {p: backbone(*p) for p in pairs}
-        staged = [p for p in pairs if method["models"][p[0]]["sequence"]]
-        self.sequences: dict[tuple[str, int], tuple[SequenceTask, nn.Module]] = {p: sequence(*p) for p in staged}
+    @property
+    def name(self) -> str:
+        return f"study{self.number:05d}"
+
+
+def backbone_runs(method: dict[str, Any]) -> list[Finished]:
+    """The runs of all backbones and folds of a method.json."""
+    return [(model["runs"], fold, SliceTask) for model in method["models"].values() for fold in model["folds"]]
+
+
+def sequence_runs(method: dict[str, Any]) -> list[Finished]:
+    """The runs of the sequence stage of each backbone that has one."""
+    staged = [model for model in method["models"].values() if model["sequence"]]
+    return [(model["sequence"], fold, SequenceTask) for model in staged for fold in model["folds"]]
+
+
+def source_for(tasks: Sequence[SliceTask], remove_hardware: bool) -> HeadCT:
+    """How files become rows that every backbone can read."""
+    windows = [window for task in tasks for window in task.windows]
+    return HeadCT(remove_hardware=remove_hardware).holding(windows, ())
+
+
+@dataclass(frozen=True)
+class NewStudies:
+    """New studies through every network of a finished run: an ``OfFiles``."""
+
+    method: dict[str, Any]  # method.json
+    source: HeadCT
+    folder: Store  # where the files are
+    studies: int  # how many there are
+    montages: int = 0  # of the first so many a picture is drawn
+    caution: str = ""  # in a picture's title
+    bleeding: pd.Series | None = None  # slice id → whether it bleeds, for the pictures
+
+    @property
+    def runs(self) -> list[Finished]:
+        return backbone_runs(self.method) + sequence_runs(self.method)
+
+    @property
+    def views(self) -> Views:
+        return Views(views=tuple(self.method["views"]["views"]), view_mean=self.method["views"]["view_mean"])
 
     def __str__(self) -> str:
-        networks = len(self.backbones) + len(self.sequences)
-        return f"{networks} networks ({', '.join(self.method['models'])}), {len(self.views.views)} views"
+        return f"{len(self.runs)} networks ({', '.join(self.method['models'])}), {len(self.views.views)} views"
 
-    def source(self, remove_hardware: bool) -> HeadCT:
-        """How files become rows that every backbone can read; the backbones are told what the rows hold."""
-        windows = [window for task, _ in self.backbones.values() for window in task.windows]
-        source = HeadCT(remove_hardware=remove_hardware).holding(windows, ())
-        self.backbones = {p: (task.reading(source), network) for p, (task, network) in self.backbones.items()}
-        return source
+    def read(self, piece: Study, each: Callable[..., Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        return encode_rows(self.source, self.folder, piece.slices, each)
 
-    def ask(self, rows: Sequence[dict[str, Any]], outputs_of: OutputsOf) -> pd.DataFrame:
+    def answer(self, networks: Networks, piece: Study, read: Any, outputs_of: OutputsOf, to: Store) -> pa.Table:
+        rows, lost = read
+        answered = self.ask(networks, rows, outputs_of) if rows else None
+        if answered is not None and piece.number <= self.montages:
+            title = f"study {piece.number} of {self.studies}" + (self.caution and f": {self.caution}")
+            picture = draw_study(answered, rows, len(self.source.windows), title, self.bleeding)
+            to.write_bytes(f"{piece.name}.png", picture)
+        return _kept(piece.name, answered, rows, lost)
+
+    def refused(self, piece: Study, why: str) -> pa.Table:
+        return _kept(piece.name, None, [], {row["slice_id"]: why for row in piece.slices})
+
+    def ask(self, networks: Networks, rows: Sequence[dict[str, Any]], outputs_of: OutputsOf) -> pd.DataFrame:
         """The run's answer for whole stacks, one row a slice.
 
         Args:
             rows: of the shards' schema, in stack order.
-            outputs_of: task, network, rows and, where they are not the task's own, outputs → a table.
         """
         views: dict[str, dict[int, pd.DataFrame]] = {}
         sequences: dict[str, dict[int, pd.DataFrame]] = {}
-        for (name, fold), (task, network) in self.backbones.items():
-            table = outputs_of(task, network, rows, lambda net, batch, task=task: self.views.outputs(task, net, batch))
-            views.setdefault(name, {})[fold] = table.drop(columns="feature")
-            if (name, fold) in self.sequences:
-                stacks = pack_stacks(table).to_pylist()
-                found = outputs_of(*self.sequences[name, fold], stacks)
-                in_order = found.set_index("slice_id").loc[table["slice_id"]].reset_index()
-                sequences.setdefault(name, {})[fold] = in_order
+        for name, model in self.method["models"].items():
+            for fold in model["folds"]:
+                task, network = networks[model["runs"], fold]
+                task = task.reading(self.source)
+                table = outputs_of(
+                    task, network, rows, lambda net, batch, task=task: self.views.outputs(task, net, batch)
+                )
+                views.setdefault(name, {})[fold] = table.drop(columns="feature")
+                if model["sequence"]:
+                    found = outputs_of(*networks[model["sequence"], fold], pack_stacks(table).to_pylist())
+                    in_order = found.set_index("slice_id").loc[table["slice_id"]].reset_index()
+                    sequences.setdefault(name, {})[fold] = in_order
         return answer(self.method, views, sequences)
+
+
+def _kept(
+    name: str, answered: pd.DataFrame | None, rows: Sequence[dict[str, Any]], lost: Mapping[str, str]
+) -> pa.Table:
+    """The part of one study: its slices with their pixels' hash, and those that could not be decoded."""
+    kept = pd.DataFrame({"slice_id": list(lost), "reason": list(lost.values())}, dtype=object)
+    if answered is not None:
+        hashes = {row["slice_id"]: row["pixels_hash"] for row in rows}
+        own = answered.drop(columns=list(CLASSES))
+        kept = pd.concat(
+            [own.assign(pixels_hash=own["slice_id"].map(hashes), montage=f"{name}.png", reason=None), kept]
+        )
+    return pa.Table.from_pandas(kept, preserve_index=False)
+
+
+def read_answers(parts: Sequence[pa.Table]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All studies: the slices with their answers, and slice_id and reason of those that could not be decoded."""
+    table = pd.concat([part.to_pandas() for part in parts], ignore_index=True)
+    lost = table["reason"].notna()
+    found = table[~lost].drop(columns="reason").reset_index(drop=True)
+    return found.astype({"index": np.int64} if len(found) else {}), table.loc[lost, ["slice_id", "reason"]]
 
 
 def answer(method: dict[str, Any], views: Mapping[str, ByFold], sequences: Mapping[str, ByFold]) -> pd.DataFrame:
@@ -150,46 +211,3 @@ def submission(ids: Sequence[str], answered: pd.DataFrame, rates: Mapping[str, f
         values = known.get(slice_id, guess)
         lines += [f"{slice_id}_{name},{value:.9g}" for name, value in zip(CLASSES, values, strict=True)]
     return "\n".join(lines) + "\n", sum(slice_id not in known for slice_id in distinct)
-
-
-def seen_in_training(slices: pd.DataFrame, trained: Collection[str]) -> pd.Series[bool]:
-    """Which slices a network was trained on: (slices,), with the index of ``slices``.
-
-    Args:
-        slices: with the column pixels_hash; it is empty for an image of one value, which says nothing.
-        trained: pixels_hash of every training slice.
-    """
-    hashes = slices["pixels_hash"]
-    return (hashes.notna() & hashes.ne("") & hashes.isin(set(trained))).astype(bool)
-
-
-def write_part(
-    parts: Store, name: str, answered: pd.DataFrame | None, rows: Sequence[dict[str, Any]], lost: Mapping[str, str]
-) -> None:
-    """Keep the answer for one study: its slices with their pixels' hash, and those that could not be decoded."""
-    kept = pd.DataFrame({"slice_id": list(lost), "reason": list(lost.values())}, dtype=object)
-    if answered is not None:
-        hashes = {row["slice_id"]: row["pixels_hash"] for row in rows}
-        own = answered.drop(columns=list(CLASSES))
-        kept = pd.concat(
-            [own.assign(pixels_hash=own["slice_id"].map(hashes), montage=f"{name}.png", reason=None), kept]
-        )
-    parts.write_table(f"{name}.parquet", pa.Table.from_pandas(kept, preserve_index=False))
-
-
-def read_parts(parts: Store, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All studies: the slices with their answers, and slice_id and reason of those that could not be decoded."""
-    table = pd.concat([parts.read_table(f"{name}.parquet").to_pandas() for name in names], ignore_index=True)
-    lost = table["reason"].notna()
-    found = table[~lost].drop(columns="reason").reset_index(drop=True)
-    return found.astype({"index": np.int64} if len(found) else {}), table.loc[lost, ["slice_id", "reason"]]
-
-
-def read_hashes(out: Store) -> set[str]:
-    """Hashes of the pixels of every slice in the shards of a job."""
-    found: set[str] = set()
-    for folder in out.sub("shards").folders()[:1]:  # all of them hold the same slices
-        store = out.sub("shards", folder)
-        for name in store.names(".parquet"):
-            found |= set(store.read_table(name, columns=["pixels_hash"])["pixels_hash"].to_pylist())
-    return found - {None, ""}

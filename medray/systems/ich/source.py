@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, BinaryIO, ClassVar
@@ -17,6 +16,7 @@ from medray.imaging.headmask import head_mask, remove_hardware
 from medray.imaging.types import Header
 from medray.imaging.window import WINDOWS, apply_windows, parse_window
 from medray.shards.files import Files
+from medray.shards.leakage import pixels_hash_unless_flat
 from medray.shards.source import Encoded, Source
 from medray.systems.ich.classes import CLASSES
 
@@ -133,7 +133,7 @@ class HeadCT(Source):
                 "rows": windowed.shape[0],
                 "columns": windowed.shape[1],
                 "image": windowed.tobytes(),
-                "pixels_hash": pixels_hash(image.pixels_hu),
+                "pixels_hash": pixels_hash_unless_flat(image.pixels_hu),
             }
             encoded.append(Encoded(columns, image.repaired))
         return encoded
@@ -186,14 +186,3 @@ def _name(window: str) -> str:
 def _number(value: float) -> str:
     """The shortest text that reads back as the same number."""
     return repr(float(value)).removesuffix(".0")
-
-
-def pixels_hash(pixels_hu: np.ndarray) -> str:
-    """Equal for equal images, whatever their headers say: a test study that was trained on is found by it.
-
-    Empty for an image of one value: many scans begin with one.
-    """
-    if pixels_hu.min() == pixels_hu.max():
-        return ""
-    content = np.ascontiguousarray(pixels_hu)
-    return hashlib.blake2b(repr(content.shape).encode() + content.tobytes(), digest_size=16).hexdigest()

@@ -125,7 +125,9 @@ def test_an_end_that_only_the_study_knows_is_heard_again(tmp_path: Path) -> None
 def bare_sweep(folder: Path) -> Any:
     """What a searcher asks of a sweep: one field from 0 to 1."""
     dimension = SimpleNamespace(field="rate", distribution=lambda: optuna.distributions.FloatDistribution(0, 1))
-    return SimpleNamespace(store=Store(folder), options=None, objectives={"loss": "min"}, space=(dimension,))
+    return SimpleNamespace(
+        store=Store(folder), validation=SimpleNamespace(options=None), objectives={"loss": "min"}, space=(dimension,)
+    )
 
 
 def drawn(search: Search, folder: Path, parts: tuple[int, ...]) -> list[float]:

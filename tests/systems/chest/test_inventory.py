@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from chest_films import dicom, noise, write_png
 
-from medray.engine.derive.predict import scan_here
+from medray.engine.derive.scan import scan_here
 from medray.shards.inventory import Inventory
 from medray.shards.store import Store
 from medray.systems.chest.classes import FINDINGS

@@ -10,7 +10,7 @@ import pytest
 from chest_films import write_png
 from sklearn import metrics as sk
 
-from medray.engine.derive.predict import scan_here
+from medray.engine.derive.scan import scan_here
 from medray.report import page
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store

@@ -11,7 +11,7 @@ from chest_films import dicom, noise, write_png
 
 from medray.shards.files import Files
 from medray.systems.chest.classes import FINDINGS
-from medray.systems.chest.source import Radiograph, pixels_hash, shrunk
+from medray.systems.chest.source import Radiograph, shrunk
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,6 @@ def test_what_is_no_film_raises_and_an_empty_one_too(tmp_path: Path) -> None:
     black = write_png(tmp_path / "a.png", np.zeros((64, 64), np.uint8)).read_bytes()
     with pytest.raises(ValueError, match="an empty film: every pixel is 0"):
         Radiograph().encode(Files.of(black), [{}])
-
-
-def test_equal_films_have_equal_hashes() -> None:
-    pixels = noise(1)
-    assert pixels_hash(pixels) == pixels_hash(np.asfortranarray(pixels))
-    other = pixels.copy()
-    other[3, 4] += 1
-    assert (
-        len({pixels_hash(pixels), pixels_hash(other), pixels_hash(pixels.reshape(40, 48)), pixels_hash(pixels.T)}) == 4
-    )
 
 
 def test_shards_hold_the_largest_size_that_is_needed_whatever_is_there() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from medray.metrics.binary import CLIP
+from medray.shards.leakage import seen_in_training
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.external import Truth, bleeding_slices, read_truth, score_external, summary
-from medray.systems.ich.new_studies import seen_in_training
 from medray.systems.ich.scores import score
 from medray.systems.ich.study import study_table
 

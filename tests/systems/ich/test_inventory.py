@@ -11,7 +11,7 @@ import pytest
 from ct_files import CORONAL, REFORMAT, SAGITTAL, SCOUT, ct, dose_report, encode, enhanced, write
 from pydicom.dataset import Dataset
 
-from medray.engine.derive.predict import scan_here
+from medray.engine.derive.scan import scan_here
 from medray.imaging.dicom import read_headers
 from medray.imaging.phantom import PhantomSet
 from medray.shards.inventory import Inventory, Refused

@@ -3,13 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medray.imaging.window import Window, parse_window
-from medray.systems.ich.source import HeadCT, pixels_hash
+from medray.systems.ich.source import HeadCT
 
 LEVELS = st.one_of(st.integers(-2000, 4000), st.floats(-2000, 4000, allow_nan=False))
 WIDTHS = st.one_of(st.integers(1, 6000), st.floats(1e-3, 6000, allow_nan=False))
@@ -126,40 +125,3 @@ def test_shards_that_differ_in_anything_else_are_not_used() -> None:
 def test_windows_that_there_are_not(windows: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HeadCT(windows=windows)
-
-
-def image(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(-1000, 2000, (6, 8)).astype(np.int16)
-
-
-def test_equal_pixels_have_equal_hashes_however_they_lie_in_memory() -> None:
-    pixels = image()
-    assert pixels_hash(pixels) == pixels_hash(pixels.copy())
-    assert pixels_hash(pixels) == pixels_hash(np.asfortranarray(pixels))
-    assert pixels_hash(pixels) == pixels_hash(np.repeat(pixels, 2, axis=1)[:, ::2])
-    assert len(pixels_hash(pixels)) == 32
-
-
-def test_one_pixel_more_or_less_is_another_image() -> None:
-    pixels = image()
-    hashes = {pixels_hash(pixels)}
-    for place in np.ndindex(pixels.shape):
-        other = pixels.copy()
-        other[place] += 1
-        hashes.add(pixels_hash(other))
-    assert len(hashes) == 1 + pixels.size
-
-
-def test_another_shape_or_type_is_another_image() -> None:
-    pixels = image()
-    others = [pixels.reshape(8, 6), pixels.T, pixels[:-1], pixels[:, ::-1], pixels.astype(np.int32),
-              pixels.astype(np.float32)]  # fmt: skip
-    assert len({pixels_hash(pixels), *map(pixels_hash, others)}) == 1 + len(others)
-
-
-@pytest.mark.parametrize("value", [-1024, 0, 7])
-def test_an_image_of_one_value_has_no_hash(value: int) -> None:
-    pixels = np.full((6, 8), value, np.int16)
-    assert pixels_hash(pixels) == ""
-    pixels[3, 3] += 1
-    assert pixels_hash(pixels)
