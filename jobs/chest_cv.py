@@ -14,13 +14,13 @@ from typing import Literal, cast
 
 import tyro
 
-from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.checkpoint import finished_run
 from medray.engine.train.sweep import inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
+from medray.shards.folders import held_shards
 from medray.systems.chest import recipes
 from medray.systems.chest.readers import on_films, read_reader
 from medray.systems.chest.report import write_report

@@ -13,11 +13,11 @@ from typing import Literal
 import tyro
 
 from medray.engine.derive.derive import derive
-from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Embedding, Outcome, Stage, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import inner_by_fold, out_of_fold
+from medray.shards.folders import held_shards
 from medray.systems.ich import features, method, phantoms, pipeline, recipes, report, results
 from medray.systems.ich.pipeline import Pipeline, sequence_of
 from medray.systems.ich.sequence import SequenceTask

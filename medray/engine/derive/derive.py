@@ -23,6 +23,7 @@ from medray.engine.nodes.cluster import what_happened
 from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
 from medray.shards.digest import digest
+from medray.shards.folders import fold_folder
 from medray.shards.store import Store
 from medray.tasks.derivation import ByFunction, ByNetwork
 
@@ -103,7 +104,7 @@ def derive(
     counts = inputs.counts()
     each: list[Run | None] = [*runs] or [None]
     for run in each:
-        folder, prefix = (to, "") if run is None else (to.sub(f"fold{run.fold}"), f"fold{run.fold}/")
+        folder, prefix = (to, "") if run is None else (to.sub(fold_folder(run.fold)), f"{fold_folder(run.fold)}/")
         wanted = _pieces(derivation, inputs, counts, run, folder, None if run is None else fold_of_row)
         folder.remove_unfinished()
         found = set(folder.names(".parquet"))

@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import Request, urlopen
 
+from medray.shards.folders import INITIAL, runs_store, shards_store
 from medray.shards.store import Store, place
 
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 300.0  # S3 refuses a request that is signed 15 minutes off
@@ -184,7 +185,7 @@ def check_skew(name: str, seconds: float, what: str, way_out: str) -> Check:
 def check_shard_times(out: Store, now_s: float) -> Check | None:
     """Shards that are newer than now; None where there are no shards yet."""
     times: dict[str, float] = {}
-    shards = out.sub("shards")
+    shards = shards_store(out)
     for folder in shards.folders():
         names = shards.sub(folder).names(".parquet")
         infos = out.filesystem.get_file_info([shards.sub(folder).path(name) for name in names])
@@ -315,7 +316,7 @@ def check_weights(
         return Check(name, "ok", f"{backbone}: {place(uri)}, {size / 1e6:.0f} MB")
     if not pretrained:
         return Check(name, "ok", f"{backbone}: random ones (--no-pretrained)")
-    if out.sub("runs", backbone).exists("initial.pt"):
+    if runs_store(out, backbone).exists(INITIAL):
         return Check(name, "ok", f"{backbone}: fetched before, in {out.uri}/runs")
     return _check_hub(backbone, timeout_s, hub)
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from medray.engine.job.folders import runs_store, search_store
 from medray.engine.train import checkpoint
+from medray.shards.folders import runs_store, search_store
 from medray.shards.store import Store
 
 _NAME = "config.json"

@@ -8,11 +8,11 @@ from typing import Any
 from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Prepared, prepare
 from medray.engine.job.claim import any_begun, claim
-from medray.engine.job.folders import shards_store
 from medray.engine.job.options import Options
 from medray.engine.job.phantoms import phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
+from medray.shards.folders import shards_store
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
 from medray.tasks.system import Phantoms, System

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from medray.engine.job.folders import features_store, fold_folder, run_store, shards_store
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.run import Run
+from medray.shards.folders import features_store, fold_folder, run_store, shards_store
 from medray.shards.store import File, Store
 from medray.tasks.task import Task
 

@@ -11,7 +11,6 @@ from medray.engine.data.prepare import Prepared
 from medray.engine.data.samples import Shards
 from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
-from medray.engine.job.folders import features_store, runs_store
 from medray.engine.job.options import Options
 from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent
 from medray.engine.job.progress import say
@@ -22,6 +21,7 @@ from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
+from medray.shards.folders import features_store, runs_store
 from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.tasks.system import Phantoms, System

@@ -19,13 +19,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from medray.engine.job.folders import run_store
 from medray.engine.job.progress import warn
+from medray.shards.folders import INITIAL, MODEL, run_store
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
-INITIAL = "initial.pt"
-MODEL = "model.pt"
 KEEP = 2
 _NAME = re.compile(r"epoch(\d{4})-step(\d{8})\.pt")
 _BEST = re.compile(r"best-epoch\d{4}\.pt")
@@ -175,7 +173,7 @@ def finished_task(out: Store, name: str, fold: int, kind: type[SomeTask]) -> Som
 
 def weights_bytes(out: Store, runs: Iterable[tuple[str, int, type[Task]]]) -> int:
     """Bytes of the networks of finished runs: name, fold and kind of each."""
-    paths = [out.sub("runs", name, f"fold{fold}").path("model.pt") for name, fold, _ in runs]
+    paths = [run_store(out, name, fold).path(MODEL) for name, fold, _ in runs]
     return sum(info.size or 0 for info in out.filesystem.get_file_info(paths))
 
 

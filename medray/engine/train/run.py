@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from medray.engine.data.samples import Rows
-from medray.engine.job.folders import fold_folder
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.layout import Layout
+from medray.shards.folders import fold_folder
 from medray.shards.store import Store
 from medray.tasks.task import Task
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from medray.engine.data.samples import Shards
-from medray.engine.job.folders import run_store, runs_store
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.checkpoint import write_initial
 from medray.engine.train.run import Run, Start
 from medray.shards.digest import digest
+from medray.shards.folders import run_store, runs_store
 from medray.shards.folds import assign_folds
 from medray.shards.store import Store
 from medray.tasks.task import Task

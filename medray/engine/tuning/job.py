@@ -10,7 +10,6 @@ import tyro
 
 from medray.engine.data.samples import Shards
 from medray.engine.job.dataset import Dataset
-from medray.engine.job.folders import held_shards
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.progress import say
 from medray.engine.train.checkpoint import write_initial
@@ -20,6 +19,7 @@ from medray.engine.tuning.search import Search, claim_search, show_search
 from medray.engine.tuning.space import Dimension, parse_space
 from medray.engine.tuning.trial import Sweep
 from medray.engine.tuning.tuner import run_search
+from medray.shards.folders import held_shards
 from medray.shards.store import Store
 from medray.tasks.system import Searched, System
 from medray.tasks.task import Task

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medray.engine.job.claim import claim
-from medray.engine.job.folders import search_store
 from medray.engine.job.options import Options
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import Resources
 from medray.engine.tuning.space import Dimension
+from medray.shards.folders import search_store
 from medray.shards.store import Store
 from medray.tasks.system import Direction
 from medray.tasks.task import Task

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from medray.engine.job.folders import run_store
 from medray.engine.job.progress import say, warn
 from medray.engine.job.tracking import Tracker
 from medray.engine.tuning.trial import Sweep, read_trials
+from medray.shards.folders import run_store
 from medray.shards.store import reason
 
 _POLL_SECONDS = 2.0

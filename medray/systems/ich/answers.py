@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
+from medray.shards.folders import shards_store
 from medray.shards.inventory import Inventory, set_aside
 from medray.shards.leakage import seen_in_training, trained_on
 from medray.shards.names import file_name
@@ -108,8 +109,8 @@ def write_answers(
 
 def training_slices(out: Store) -> set[str]:
     """Hashes of the pixels of every slice in the shards of a job; all folders of shards hold the same slices."""
-    folders = out.sub("shards").folders()
-    return trained_on(out.sub("shards", folders[0])) if folders else set()
+    folders = shards_store(out).folders()
+    return trained_on(shards_store(out, folders[0])) if folders else set()
 
 
 def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:

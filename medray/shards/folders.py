@@ -20,6 +20,8 @@ from medray.shards.part import held
 from medray.shards.store import Store
 
 RUNS, SHARDS, FEATURES, SEARCHES = "runs", "shards", "features", "searches"
+INITIAL = "initial.pt"  # of a run: weights that training starts from
+MODEL = "model.pt"  # of a finished run: its weights
 
 
 def fold_folder(fold: int) -> str:
