@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,8 @@ class Lengths:
         if piece == "lethal" or (self.once and not os.path.exists(self.once)):
             Path(self.once or os.devnull).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if piece == "slow":
+            time.sleep(2)
         to.write_bytes(f"{piece}.png", b"picture")
         return pa.table({"text": [piece], "length": [read], "reason": pa.array([None], pa.string())})
 
@@ -97,3 +102,34 @@ def test_processes_share_a_node_by_its_memory(monkeypatch: pytest.MonkeyPatch) -
     assert each(16, 64, 1 << 20) == 1
     assert each(16, 64, 7 << 30) == 4  # 15 GB a process: four of them
     assert each(2, 8, 7 << 30) == 2  # one, if it fits at all
+
+
+SLOW = """
+import sys
+sys.path.insert(0, sys.argv[2])
+
+from pathlib import Path
+from test_files import asked
+from medray.engine.derive.files import derive_files
+
+derive_files(asked(Path(sys.argv[1]), *["slow"] * 8), True)
+"""
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_its_process_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW, str(tmp_path / "to"), str(Path(__file__).parent)]
+    driver = subprocess.Popen(command, start_new_session=True)
+    parts = tmp_path / "to" / "parts"
+    began = time.monotonic()
+    while len(list(parts.glob("piece*"))) < 2:
+        assert time.monotonic() - began < 200
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+    before = {path: path.stat().st_mtime_ns for path in parts.glob("piece*")}
+    assert 2 <= len(before) < 8
+    subprocess.run(command, check=True, timeout=250)
+    assert len(list(parts.glob("piece*"))) == 8
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
