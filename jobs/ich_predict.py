@@ -20,7 +20,7 @@ from medray.engine.job.progress import say, warn
 from medray.engine.train.checkpoint import finished_job, finished_task
 from medray.shards.digest import digest
 from medray.shards.store import Store
-from medray.systems.ich.answers import TRAINED_ON_PHANTOMS, Asked, training_slices, write_answers
+from medray.systems.ich.answers import TRAINED_ON_PHANTOMS, StudySet, training_slices, write_answers
 from medray.systems.ich.external import counted, read_truth
 from medray.systems.ich.inventory import assemble
 from medray.systems.ich.new_studies import NewStudies, backbone_runs, sequence_runs, source_for
@@ -61,7 +61,7 @@ def main(job: IchPredict) -> None:
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
     claim(to, identity | {"data_version": source.version}, bool(to.sub("parts").names()))
     with reasons_kept(to):
-        asked = Asked(assemble(scan_new(source, dicom, files), None), truth, dicom.uri)
+        asked = StudySet(assemble(scan_new(source, dicom, files), None), truth, dicom.uri)
     for line in asked.inventory.warnings:
         warn(line)
     studies = asked.studies()

@@ -15,7 +15,7 @@ import medray.engine  # noqa: F401  # before any test: it sets what Ray reads wh
 from medray.imaging.phantom import PhantomSet, PhantomSpec, write_phantoms
 
 if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
-    from medray.engine.data.prepare import Prepared
+    from medray.engine.data.prepare import Ingest
     from medray.systems.ich.task import SliceTask
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -61,7 +61,7 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     """The phantoms' shards, inventory and three folds; read-only."""
     from medray.engine.data.inputs import Input
     from medray.engine.data.prepare import prepare

@@ -31,7 +31,7 @@ from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.prepare import Ingest, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes import notice
 from medray.engine.nodes.cluster import Resources, connect
@@ -88,7 +88,7 @@ def main(settings: dict[str, Any]) -> None:
     os._exit(0)  # the nodes end by the ids of their processes
 
 
-def prepared_in(folder: Path, dicom: Store, labels: str) -> Prepared:
+def prepared_in(folder: Path, dicom: Store, labels: str) -> Ingest:
     """Shards and folds of the phantoms."""
     known = read_labels(labels)
     return prepare(

@@ -63,7 +63,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchSetup:
     """What a search tries: one for data that is given, perhaps another one for phantoms."""
 
     job: tuple[str, ...]  # the cross-validation that trains the best values: its script and flags

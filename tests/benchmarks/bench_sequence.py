@@ -15,7 +15,7 @@ import pyarrow as pa
 import tyro
 from bench_shard import Peak
 
-from medray.engine.derive.derive import Derived
+from medray.engine.derive.derive import DerivedShards
 from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources, connect
@@ -74,7 +74,7 @@ def main(flags: Flags) -> None:
             with Peak() as peak:
                 started = time.perf_counter()
                 folds = {str(i): i % 5 for i in range(count)}
-                rows, table = Derived(Store(name), names).index(INDEX_COLUMNS, folds)
+                rows, table = DerivedShards(Store(name), names).index(INDEX_COLUMNS, folds)
                 index = stack_index(table, table["slice_id"].explode(), name)
                 options = Options(out=name, monitor="none")
                 runs = cross_validation_on_features(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.prepare import Ingest, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
@@ -74,7 +74,7 @@ def assemble(scan: pd.DataFrame) -> Inventory:
 
 
 @pytest.fixture(scope="module")
-def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     folder = tmp_path_factory.mktemp("canaries")
     for patient in range(PATIENTS):
         for index in range(SLICES):
@@ -86,7 +86,7 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepa
     )  # fmt: skip
 
 
-def auc_any(prepared: Prepared, folder: Path) -> Figure:
+def auc_any(prepared: Ingest, folder: Path) -> Figure:
     task = SliceTask(
         backbone="test_resnet", pretrained=False, size_px=SIDE_PX, epochs=12, batch_size=16, learning_rate=5e-3,
         flip=False, shift=0, zoom=0, rotate_deg=0, brightness=0,
@@ -101,7 +101,7 @@ def auc_any(prepared: Prepared, folder: Path) -> Figure:
 
 
 @pytest.mark.slow
-def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Prepared, tmp_path: Path) -> None:
+def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Ingest, tmp_path: Path) -> None:
     by_slice = canaries.index.assign(fold=np.random.default_rng(0).integers(0, 2, len(canaries.index)))
     leaking = auc_any(replace(canaries, index=by_slice), tmp_path / "leaking")
     ours = auc_any(canaries, tmp_path / "ours")

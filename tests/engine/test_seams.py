@@ -23,7 +23,7 @@ from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.prepare import Ingest, prepare
 from medray.engine.data.samples import TrainingPlan
 from medray.engine.derive.outputs import outputs_of
 from medray.engine.derive.scan import scan_here
@@ -56,7 +56,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(volumes)
     return prepare(
         Volumes(), [Input("", files, files.files(), assemble)], ["lesion"], with_lesion, Store(out), Store(out).sub("shards"), Pseudonyms(b"k" * 32),
@@ -64,20 +64,20 @@ def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFact
     )  # fmt: skip
 
 
-def run_in(folder: Path, shards: Prepared, task: Task, resources: Resources = LOCAL) -> Run:
+def run_in(folder: Path, shards: Ingest, task: Task, resources: Resources = LOCAL) -> Run:
     options = Options(out=str(folder), folds=2, monitor="none", checkpoint_minutes=0.0)
     (run,) = CrossValidation(Store(folder), (0,), options, resources, with_lesion).runs("model", task, shards)
     return run
 
 
 @pytest.fixture(scope="module", params=sorted(TASKS))
-def undisturbed(request: pytest.FixtureRequest, shards: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def undisturbed(request: pytest.FixtureRequest, shards: Ingest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = run_in(tmp_path_factory.mktemp(request.param), shards, TASKS[request.param])
     fit([run])
     return run
 
 
-def test_what_cannot_be_used_is_set_aside_with_its_reason_and_its_neighbours_are_not(shards: Prepared) -> None:
+def test_what_cannot_be_used_is_set_aside_with_its_reason_and_its_neighbours_are_not(shards: Ingest) -> None:
     names = shards.private["path"].str.rsplit("/", n=1).str[1]
     aside = shards.private.assign(name=names)[shards.private["status"].eq("quarantined").to_numpy()]
     reasons = dict(zip(aside["name"], aside["reason"].str.split(" of ").str[0], strict=True))
@@ -91,14 +91,14 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason_and_its_neighbours_are
     assert shards.index["lesion"].isna().sum() == 1  # nobody has drawn its mask
 
 
-def test_identifiers_are_not_in_the_clear(shards: Prepared) -> None:
+def test_identifiers_are_not_in_the_clear(shards: Ingest) -> None:
     assert "volume_id" in shards.inventory
     assert shards.index["volume_id"].str.match(r"volume-[0-9a-f]{20}$").all()
     assert shards.index["patient_id"].str.match(r"patient-[0-9a-f]{20}$").all()
     assert set(shards.index["fold"]) == {0, 1}
 
 
-def test_the_crops_of_a_volume_come_from_one_reading(shards: Prepared, tmp_path: Path) -> None:
+def test_the_crops_of_a_volume_come_from_one_reading(shards: Ingest, tmp_path: Path) -> None:
     run = run_in(tmp_path, shards, TASKS["patches"])
     plan = TrainingPlan(run.train, 8, 1, seed=0)
     places = np.concatenate([plan.samples(*unit)[0] for unit in plan.units()])
@@ -111,7 +111,7 @@ def test_the_crops_of_a_volume_come_from_one_reading(shards: Prepared, tmp_path:
     assert [len(list(same)) for _, same in itertools.groupby(read)] == [16] * volumes
 
 
-def test_it_learns_and_predicts_every_volume_on_its_own_grid(undisturbed: Run, shards: Prepared, volumes: Path) -> None:
+def test_it_learns_and_predicts_every_volume_on_its_own_grid(undisturbed: Run, shards: Ingest, volumes: Path) -> None:
     table = undisturbed.predictions()
     assert sorted(table["volume_id"]) == sorted(undisturbed.held_out_ids)
     masks = shards.private["path"].str.endswith("_mask.npz").to_numpy()
@@ -128,7 +128,7 @@ def test_it_learns_and_predicts_every_volume_on_its_own_grid(undisturbed: Run, s
     assert ("train_critic_loss" in names) == isinstance(undisturbed.task, AdversaryTask)
 
 
-def test_killed_and_resumed_equals_undisturbed(undisturbed: Run, shards: Prepared, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_undisturbed(undisturbed: Run, shards: Ingest, tmp_path: Path) -> None:
     run = run_in(tmp_path, shards, undisturbed.task)
     killed: list[int] = []
 
@@ -148,7 +148,7 @@ def test_killed_and_resumed_equals_undisturbed(undisturbed: Run, shards: Prepare
     _same(run, undisturbed)
 
 
-def test_a_finished_network_predicts_new_files(undisturbed: Run, shards: Prepared, volumes: Path) -> None:
+def test_a_finished_network_predicts_new_files(undisturbed: Run, shards: Ingest, volumes: Path) -> None:
     out = Store(undisturbed.store.uri.rsplit("/runs/", 1)[0])
     task, network = finished_run(out, "model", 0, type(undisturbed.task))
     folder = Store(volumes)
@@ -174,7 +174,7 @@ def test_in_a_turn_only_its_own_parameters_gather_gradients() -> None:
     assert [p.requires_grad for p in network.parameters()] == [True, True, True, False]
 
 
-def test_both_networks_of_the_adversary_are_trained_and_their_state_is_kept(shards: Prepared, tmp_path: Path) -> None:
+def test_both_networks_of_the_adversary_are_trained_and_their_state_is_kept(shards: Ingest, tmp_path: Path) -> None:
     run = run_in(tmp_path, shards, replace(TASKS["adversary"], epochs=1, accumulate=2, clip_norm=1.0))
     torch.manual_seed(run.task.seed)
     first = run.task.network().state_dict()
@@ -187,7 +187,7 @@ def test_both_networks_of_the_adversary_are_trained_and_their_state_is_kept(shar
 
 
 @pytest.mark.on_demand
-def test_two_workers_train_the_adversary(shards: Prepared, tmp_path: Path) -> None:
+def test_two_workers_train_the_adversary(shards: Ingest, tmp_path: Path) -> None:
     two = replace(LOCAL, workers=2, side_by_side=1, data_cpus=0.3)
     run = run_in(tmp_path, shards, replace(TASKS["adversary"], epochs=6), two)
     fit([run])

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medray.engine.data.prepare import Prepared
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import Rows, Shards
-from medray.engine.derive.derive import Derived, derive
+from medray.engine.derive.derive import DerivedShards, derive
 from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -41,7 +41,7 @@ Names = dict[int, list[str]]
 class TwoStages:
     """A whole run: backbones, their features, and the sequence stage in both ways."""
 
-    prepared: Prepared
+    prepared: Ingest
     backbones: list[Run]
     store: Store
     names: Names
@@ -59,19 +59,19 @@ def tasks(tiny_task: SliceTask) -> tuple[SliceTask, SequenceTask]:
 
 
 def sequence_runs(
-    folder: Path, name: str, task: SequenceTask, prepared: Prepared, store: Store, names: Names, within_fold: bool,
+    folder: Path, name: str, task: SequenceTask, prepared: Ingest, store: Store, names: Names, within_fold: bool,
     folds: tuple[int, ...] = FOLDS,
 ) -> list[Run]:  # fmt: skip
     """As the job joins them."""
     options = Options(out=str(folder), folds=3)  # held-out rows are scored after each epoch, and must not matter
-    rows, table = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
+    rows, table = DerivedShards(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     stacks = Shards(rows, stack_index(table, prepared.index["slice_id"], store.uri))
     own = stacks.by_fold(embedded_for, "within-fold" if within_fold else "out-of-fold")
     return CrossValidation(Store(folder), folds, options, LOCAL, strata).runs(name, task, own)
 
 
 def two_stages(
-    folder: Path, prepared: Prepared, tasks: tuple[SliceTask, SequenceTask], across: tuple[int, ...]
+    folder: Path, prepared: Ingest, tasks: tuple[SliceTask, SequenceTask], across: tuple[int, ...]
 ) -> TwoStages:
     backbone, sequence = tasks
     options = Options(out=str(folder), folds=3)
@@ -85,7 +85,7 @@ def two_stages(
     return TwoStages(prepared, runs, store, names, within, pooled)
 
 
-def with_other_labels(prepared: Prepared, fold: int, folder: Path) -> Prepared:
+def with_other_labels(prepared: Ingest, fold: int, folder: Path) -> Ingest:
     """The shards with every label of the fold's patients turned round: same files, same row groups."""
     patients = {patient for patient, of in prepared.fold_of_patient.items() if of == fold}
     source, to = prepared.rows.store, Store(folder)
@@ -144,7 +144,7 @@ def same(one: Run, other: Run) -> bool:
     return predicted(one).equals(predicted(other))
 
 
-def patients_of(prepared: Prepared, rows: Rows | None) -> list[str]:
+def patients_of(prepared: Ingest, rows: Rows | None) -> list[str]:
     """The patient of each row of the shards."""
     assert rows is not None
     every = zip(prepared.rows.file, prepared.rows.group, prepared.rows.row, strict=True)
@@ -162,14 +162,14 @@ def stacks_of(rows: Rows) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def original(
-    tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tasks: tuple[SliceTask, SequenceTask]
+    tmp_path_factory: pytest.TempPathFactory, prepared: Ingest, tasks: tuple[SliceTask, SequenceTask]
 ) -> TwoStages:
     return two_stages(tmp_path_factory.mktemp("original"), prepared, tasks, FOLDS)
 
 
 @pytest.fixture(scope="module")
 def altered(
-    tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tasks: tuple[SliceTask, SequenceTask]
+    tmp_path_factory: pytest.TempPathFactory, prepared: Ingest, tasks: tuple[SliceTask, SequenceTask]
 ) -> TwoStages:
     """The same with the same seeds, after every label of one fold's patients was turned round."""
     folder = tmp_path_factory.mktemp("altered")
@@ -261,7 +261,7 @@ def test_the_two_ways_differ(original: TwoStages) -> None:
 
 
 def test_repeated_rows_are_the_epidural_ones_and_recalibration_has_patients_of_its_own(
-    prepared: Prepared, tasks: tuple[SliceTask, SequenceTask], tmp_path: Path
+    prepared: Ingest, tasks: tuple[SliceTask, SequenceTask], tmp_path: Path
 ) -> None:
     task = replace(tasks[0], repeat_epidural=3)
     options = Options(out=str(tmp_path), folds=3, monitor="none")

@@ -11,7 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from medray.engine.data.prepare import Prepared
+from medray.engine.data.prepare import Ingest
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.slow
 TWO = Resources(workers=2, gpu=False, side_by_side=1, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
 
 
-def run_in(folder: Path, prepared: Prepared, task: SliceTask) -> Run:
+def run_in(folder: Path, prepared: Ingest, task: SliceTask) -> Run:
     options = Options(out=str(folder), folds=3)
     task = replace(task, epochs=4)
     return CrossValidation(Store(folder), (0,), options, TWO, strata).runs("model", task, prepared)[0]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(prepared: Prepared, tiny_task: SliceTask, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def undisturbed(prepared: Ingest, tiny_task: SliceTask, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = run_in(tmp_path_factory.mktemp("two"), prepared, tiny_task)
     fit([run])
     return run
@@ -44,7 +44,7 @@ def test_two_workers_predict_every_held_out_slice_once(undisturbed: Run) -> None
 
 
 def test_a_killed_worker_changes_nothing(
-    undisturbed: Run, prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+    undisturbed: Run, prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     run = run_in(tmp_path, prepared, tiny_task)
     killed = []

@@ -27,7 +27,7 @@ Strata = Callable[[pd.DataFrame], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Prepared(Shards):
+class Ingest(Shards):
     """All rows of the shards, and what became of each input file."""
 
     inventory: pd.DataFrame  # as in inventory.parquet
@@ -47,7 +47,7 @@ def prepare(
     rows_per_shard: int,
     seed: int,
     held_out: str = "test",
-) -> Prepared:
+) -> Ingest:
     """Scan, shard and fold; what an earlier start has finished is found and kept.
 
     Args:
@@ -88,7 +88,7 @@ def prepare(
                 index["fold"] = _fold(known["patient_id"].to_numpy(), strata(index), folds, seed, pseudonyms, out)
         except ValueError as error:
             raise ValueError(f"{error}; {_where(out)}") from error
-    return Prepared(rows, index, shown, table)
+    return Ingest(rows, index, shown, table)
 
 
 def _write_inventory(

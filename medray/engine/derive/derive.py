@@ -31,8 +31,8 @@ BY_FUNCTION = -1
 
 
 @dataclass(frozen=True)
-class Derived:
-    """Derived shards. Read like any others: the training stream takes what ``index`` gives."""
+class DerivedShards:
+    """DerivedShards shards. Read like any others: the training stream takes what ``index`` gives."""
 
     store: Store
     names: Mapping[int, Sequence[str]]
@@ -77,7 +77,7 @@ def derive(
     unseen: Sequence[int] | None = None,
     gpu_device: str = "cuda",
     what: str = "features",
-) -> Derived:
+) -> DerivedShards:
     """Derive new shards: one file for each run and part of the (first) input.
 
     Files that are there are kept, so a restart goes on; those of other weights, settings or rows are removed.
@@ -114,7 +114,7 @@ def derive(
         total += sum(len(piece.places) for piece in wanted)
         names[BY_FUNCTION if run is None else run.fold] = [prefix + piece.name for piece in wanted]
     _work(derivation, inputs, todo, total, runs[0].resources.gpu if runs else False, gpu_device, what)
-    return Derived(to, names)
+    return DerivedShards(to, names)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.prepare import Ingest, prepare
 from medray.engine.job.claim import any_begun, claim
 from medray.engine.job.options import Options
 from medray.engine.job.phantoms import phantom_files
@@ -43,7 +43,7 @@ class Dataset:
         if self.phantom != (self.labels_uri is None) or (self.phantom and self.phantoms is None):
             neither = ", or neither for phantoms" if self.phantoms is not None else ""
             raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train{neither}")
-        self.options.pseudonyms()  # a key that cannot be had, and a folder that is none, end it before anything is claimed
+        self.options.pseudonyms()  # an error for a key or a folder that cannot be had, before anything is claimed
         if self.files_uri is not None:
             self.files = Store(self.files_uri).files()
         self._labels = None if self.labels_uri is None else self._read_labels(self.labels_uri)
@@ -133,7 +133,7 @@ class Dataset:
     def _first(self) -> Input:
         return Input(self.name, self.folder, self.files, lambda scan: self.system.assemble(scan, self._labels))
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> Ingest:
         """Shards and folds; what is there is kept."""
         options = self.options
         options.warn_of_key()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
-from medray.engine.data.prepare import Prepared
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import Shards
 from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
@@ -96,7 +96,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         trained = [stage for stage in plan if isinstance(stage, Training)]
         large = [stage for stage in trained if not stage.over]
         tasks = {model: task for stage in large for model, task in stage.tasks.items()}
-        for model, task in tasks.items():  # weights that cannot be had end it before anything is spent
+        for model, task in tasks.items():  # an error for weights that cannot be had, before anything is spent
             if self._until != "shards" or getattr(task, "weights", None):  # of a name that may be wrong
                 write_initial(task, runs_store(self.out, model))
         self.data.find()
@@ -129,7 +129,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         """Figures of a stage on the terminal."""
         say("\n".join(f"  {line}" for line in lines))
 
-    def shards(self) -> Prepared:
+    def shards(self) -> Ingest:
         """Shards and folds of the job's data; what is there is kept."""
         return self.data.prepare()
 
@@ -172,7 +172,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         """One line: the hours that training took, and what they came to."""
         return spent(self.done, self.options.price_per_gpu_hour)
 
-    def about(self, shards: Prepared, settings: Mapping[str, Any]) -> About:
+    def about(self, shards: Ingest, settings: Mapping[str, Any]) -> About:
         """What a report says of the data and of the runs of all stages; to ``settings`` it adds what training cost."""
         histories = {run.name: run.history() for run in chain(*self.done.values())}
         data = self.data

@@ -42,7 +42,7 @@ def say_what_is_awaited() -> None:
 
 def _watch() -> None:
     began: float | None = None  # since when there is work that waits
-    said = 0.0
+    last_line = 0.0
     while ray.is_initialized():
         time.sleep(LOOK_SECONDS)
         try:
@@ -54,9 +54,9 @@ def _watch() -> None:
             began = None
             continue
         if began is None:
-            began, said = now, now - AGAIN_SECONDS
-        if now - began >= FIRST_SECONDS and now - said >= AGAIN_SECONDS:
-            said = now
+            began, last_line = now, now - AGAIN_SECONDS
+        if now - began >= FIRST_SECONDS and now - last_line >= AGAIN_SECONDS:
+            last_line = now
             warn(line)
 
 

@@ -184,8 +184,8 @@ class _Watched:
     def __init__(self, run: Run, on_change: Callable[[Run], None]) -> None:
         self.run, self.on_change = run, on_change
         self.epochs = len(run.history())
-        self.workers = [max(1, run.resources.workers)]  # of the last epoch that was said
-        self.started = self.said = time.monotonic()
+        self.workers = [max(1, run.resources.workers)]  # of the last epoch that was shown
+        self.started = self.shown = time.monotonic()
         self.first = self.epochs
         self.ended = False
 
@@ -205,7 +205,7 @@ class _Watched:
             say(
                 f"  {self.run.name}  epoch {entry['epoch']}/{self.run.task.epochs}  {scores}  {rate:.0f} images/s{by}  {timedelta(seconds=round(left))} left"
             )
-            self.said = time.monotonic()
+            self.shown = time.monotonic()
         if len(history) > self.epochs or (finished and not self.ended):
             changed = len({n for entry in history for n in entry.get("workers", [])}) > 1
             if finished and not self.ended and changed:
@@ -213,8 +213,8 @@ class _Watched:
                 say(f"  {self.run.name}  {after_changes(own)}")
             self.epochs, self.ended = len(history), finished
             self.on_change(self.run)
-        if time.monotonic() - self.said > _SAY_SECONDS:
-            self.said = time.monotonic()
+        if time.monotonic() - self.shown > _SAY_SECONDS:
+            self.shown = time.monotonic()
             now = read_glimpse(self.run.store)
             if now and now["epoch"] >= len(history):
                 say(

@@ -21,11 +21,11 @@ from medray.engine.tuning.trial import Sweep
 from medray.engine.tuning.tuner import run_search
 from medray.shards.folders import held_shards
 from medray.shards.store import Store
-from medray.tasks.system import Searched, System
+from medray.tasks.system import SearchSetup, System
 from medray.tasks.task import Task
 
 
-def tune(system: System, searched: Searched, on_phantoms: Searched | None = None) -> None:
+def tune(system: System, searched: SearchSetup, on_phantoms: SearchSetup | None = None) -> None:
     """Search as the command line says; on phantoms where it names no files and there are some."""
     files, labels = (flag.removeprefix("--").replace("-", "_") for flag in system.flags)
 
@@ -41,7 +41,7 @@ def tune(system: System, searched: Searched, on_phantoms: Searched | None = None
     run_job(_flags(system, searched), each)
 
 
-def _flags(system: System, what: Searched) -> type[Any]:
+def _flags(system: System, what: SearchSetup) -> type[Any]:
     """The command line of a system's search."""
     options, search = Options(**what.options), Search(search=what.space, trials=what.trials)
     task = what.recipe(what.backbones[0])
@@ -72,14 +72,14 @@ def _flags(system: System, what: Searched) -> type[Any]:
     )
 
 
-def _search(job: Any, tasks: dict[str, Task], system: System, what: Searched, places: Sequence[str | None]) -> None:
+def _search(job: Any, tasks: dict[str, Task], system: System, what: SearchSetup, places: Sequence[str | None]) -> None:
     search, out = job.search, Store(job.options.out)
     job.options.fold_list()
     space = parse_space(search.search, tasks)
     source = job.source.holding(_needs(tasks, space), held_shards(job.options.out))
     bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
     for task in bases.values():
-        task.without_weights().network()  # a backbone that timm does not know ends it here
+        task.without_weights().network()  # an error for a backbone that timm does not know
     # where the data comes with lists, a search looks at the validation list and never at the test list
     data = Dataset(system, source, job.options, places[0], places[1], what.phantoms, "val")
     data.use_lists()

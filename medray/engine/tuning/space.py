@@ -65,7 +65,7 @@ def parse_space(texts: Sequence[str], bases: Mapping[str, Task]) -> tuple[Dimens
     Args:
         bases: name of a variant → its task; with more than one, the choice of the variant is a dimension too.
     Raises:
-        ValueError: a field that the task does not have, a range that is none, or a value that the task refuses.
+        ValueError: a field that the task does not have, text that is no range, or a value that the task refuses.
     """
     found = [Dimension(VARIANT, choices=tuple(bases))] if len(bases) > 1 else []
     for text in texts:

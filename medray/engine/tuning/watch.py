@@ -21,7 +21,7 @@ class Watcher(threading.Thread):
     def __init__(self, sweep: Sweep, tracker: Tracker) -> None:
         super().__init__(name="watch-trials", daemon=True)
         self.sweep, self.tracker = sweep, tracker
-        self.said: dict[str, int] = {}
+        self.shown: dict[str, int] = {}
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -41,16 +41,16 @@ class Watcher(threading.Thread):
             return
         for trial in trials:
             name, steps = trial["name"], len(trial["rungs"]) + (trial["state"] == "failed")
-            if steps == self.said.get(name, -1) and not ended:
+            if steps == self.shown.get(name, -1) and not ended:
                 continue
             self._track(trial, ended)
-            new = trial["rungs"][max(0, self.said.get(name, 0)) :] if name in self.said else []
+            new = trial["rungs"][max(0, self.shown.get(name, 0)) :] if name in self.shown else []
             for rung in new:
                 scores = "  ".join(f"{n} {v:.4f}" for n, v in rung["scores"].items() if isinstance(v, float))
                 say(f"  trial {name}  epoch {rung['epoch']}/{self.sweep.rungs[-1]}  {scores}  {shown(trial['values'])}")
-            if trial["state"] == "failed" and steps != self.said.get(name):
+            if trial["state"] == "failed" and steps != self.shown.get(name):
                 say(f"  trial {name}  failed, {trial['reason']}")
-            self.said[name] = steps
+            self.shown[name] = steps
 
     def _track(self, trial: dict[str, Any], ended: bool) -> None:
         name, over = trial["name"], ended or trial["state"] != "stopped"

@@ -15,7 +15,7 @@ from medray.systems.chest.inventory import assemble
 from medray.systems.chest.labels import Labels, read_labels
 from medray.systems.chest.results import OBJECTIVES, score_folds
 from medray.systems.chest.source import Radiograph
-from medray.tasks.system import Searched, System
+from medray.tasks.system import SearchSetup, System
 
 
 def read_labels_alone(uri: str) -> Labels:
@@ -52,7 +52,7 @@ FILMS = System(
 )
 FILMS_BY_FOLDS = replace(FILMS, read_labels=read_labels_alone)
 
-SEARCH = Searched(
+SEARCH = SearchSetup(
     job=("jobs/chest_cv.py",),
     job_flags=("--recipe", "--name"),
     recipe=recipes.recipe,

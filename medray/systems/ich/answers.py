@@ -21,7 +21,7 @@ TRAINED_ON_PHANTOMS = "this run was trained on phantoms: its probabilities say n
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudySet:
     """New studies and what is known of them before any network has seen them."""
 
     inventory: Inventory
@@ -52,7 +52,7 @@ class Asked:
 def write_answers(
     to: Store,
     parts: Sequence[pa.Table],
-    asked: Asked,
+    asked: StudySet,
     trained: Collection[str],
     rates: Mapping[str, float | None],
     caution: str,

@@ -31,7 +31,7 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predictions:
     """What one backbone says of the slices. Tables hold one row a slice: ids, PROBABILITIES, CLASSES (NaN where unknown)."""
 
     task: SliceTask
@@ -88,7 +88,7 @@ class Method:
     tables: dict[str, pd.DataFrame]  # model → its held-out slices, with "fold"
 
     def description(
-        self, models: Mapping[str, Predicted], views: dict[str, Any], places: Mapping[str, tuple[str, str]]
+        self, models: Mapping[str, Predictions], views: dict[str, Any], places: Mapping[str, tuple[str, str]]
     ) -> dict[str, Any]:
         """method.json: what a prediction of new studies needs to know.
 
@@ -108,8 +108,8 @@ class Method:
 
 
 def combine(
-    models: Mapping[str, Predicted],
-    ablations: Mapping[str, Predicted],
+    models: Mapping[str, Predictions],
+    ablations: Mapping[str, Predictions],
     how: Ensemble,
     seed: int = 0,
     views: Sequence[str] = (),
@@ -162,8 +162,8 @@ def combine(
 
 def _rungs(
     name: str,
-    lead: Predicted,
-    ablations: Mapping[str, Predicted],
+    lead: Predictions,
+    ablations: Mapping[str, Predictions],
     averaged: pd.DataFrame,
     final: pd.DataFrame,
     views: Sequence[str],
@@ -189,7 +189,7 @@ def _rungs(
     return rungs
 
 
-def _later(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[tuple[str, str, Predicted]]:
+def _later(lead: Predictions, ablations: Mapping[str, Predictions]) -> list[tuple[str, str, Predictions]]:
     """What the lead has that the bare network has not, step by step: title, what it adds, the network with it."""
     task, steps = lead.task, []
     if task.repeat_epidural > 1 or task.epidural_weight != 1:
@@ -205,7 +205,7 @@ def _later(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[tuple[st
     return steps
 
 
-def _remedied(lead: Predicted, ablations: Mapping[str, Predicted]) -> Predicted:
+def _remedied(lead: Predictions, ablations: Mapping[str, Predictions]) -> Predictions:
     """The lead with its remedies and without what makes it faster."""
     faster = [name for name in ("all-negatives", "full-resolution") if name in ablations]
     return ablations[faster[0]] if faster else lead
@@ -219,7 +219,7 @@ def _remedy(task: SliceTask) -> str:
     return f"{slices + ', its loss' if slices else 'loss of epidural'} × {task.epidural_weight:g}"
 
 
-def _remedies(lead: Predicted, ablations: Mapping[str, Predicted]) -> list[Rung]:
+def _remedies(lead: Predictions, ablations: Mapping[str, Predictions]) -> list[Rung]:
     steps = [
         ("repeat-only", "repetition"),
         ("", "repetition and column weight" if "repeat-only" in ablations else "remedies"),

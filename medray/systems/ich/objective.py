@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from medray.metrics.binary import Ranking
-from medray.systems.ich.method import Predicted
+from medray.systems.ich.method import Predictions
 from medray.systems.ich.scores import slice_metrics
 from medray.systems.ich.task import SliceTask
 
@@ -27,7 +27,7 @@ def score_folds(task: SliceTask, folds: Sequence[tuple[pd.DataFrame, pd.DataFram
     """
     plain = pd.concat([held_out.assign(fold=i) for i, (held_out, _) in enumerate(folds)], ignore_index=True)
     inner = {i: table for i, (_, table) in enumerate(folds) if table is not None}
-    table, _ = Predicted(task=task, plain=plain, inner=inner).recalibrated(views=False)
+    table, _ = Predictions(task=task, plain=plain, inner=inner).recalibrated(views=False)
     labelled = table.dropna(subset=["epidural"])
     rare = Ranking(labelled["p_epidural"].to_numpy(), labelled["epidural"].to_numpy(dtype="float64"))
     return slice_metrics(table) | {"average_precision_epidural": rare.average_precision()}

@@ -54,7 +54,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
-class Planned:
+class Stages:
     """What is to be trained, each under the name of its folder below runs/."""
 
     source: HeadCT
@@ -124,7 +124,7 @@ def plan(
     source: HeadCT,
     there: Sequence[Mapping[str, Any]],
     all_folds: bool,
-) -> Planned:
+) -> Stages:
     """Fit backbones, windows and later stages together.
 
     Args:
@@ -145,7 +145,7 @@ def plan(
     sequences = {}
     if pipeline.sequence_stage:
         sequences = {name: replace(sequence, feature_count=counts[name]) for name in tasks}
-    return Planned(source, tuple(tasks), every, {name: counts[name] for name in tasks}, sequences)
+    return Stages(source, tuple(tasks), every, {name: counts[name] for name in tasks}, sequences)
 
 
 def phantoms() -> Pipeline:

@@ -11,14 +11,14 @@ from medray.report.figures import line
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import ladder, rare_class
-from medray.systems.ich.method import Method, Predicted, combine
-from medray.systems.ich.pipeline import Pipeline, Planned, sequence_of
+from medray.systems.ich.method import Method, Predictions, combine
+from medray.systems.ich.pipeline import Pipeline, Stages, sequence_of
 from medray.systems.ich.scores import score
 from medray.systems.ich.study import study_table
 
 
 def conclude(
-    out: Store, planned: Planned, pipeline: Pipeline, predicted: Mapping[str, Predicted], places: Mapping[str, str]
+    out: Store, planned: Stages, pipeline: Pipeline, predicted: Mapping[str, Predictions], places: Mapping[str, str]
 ) -> dict[str, Any]:
     """From the predictions of every model to the ensemble's scores: method.json and what ``write_results`` writes.
 

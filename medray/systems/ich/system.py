@@ -16,7 +16,7 @@ from medray.systems.ich.labels import Labels, read_labels
 from medray.systems.ich.objective import OBJECTIVES, score_folds
 from medray.systems.ich.phantoms import SEARCHED
 from medray.systems.ich.source import HeadCT
-from medray.tasks.system import Searched, System
+from medray.tasks.system import SearchSetup, System
 
 
 def strata(index: pd.DataFrame) -> np.ndarray:
@@ -48,7 +48,7 @@ HEAD_CT = System(
     ),
 )
 
-SEARCH = Searched(
+SEARCH = SearchSetup(
     job=("jobs/ich_cv.py",),
     job_flags=("--backbones", "--variant"),
     recipe=recipes.recipe,

@@ -14,7 +14,7 @@ from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard
 from medray.engine.data.inputs import Input, joined
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.prepare import Ingest, prepare
 from medray.shards.inventory import Inventory, Refused
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import File, Store
@@ -36,7 +36,7 @@ def graded(scan: pd.DataFrame) -> Inventory:
     return Inventory(found.table, found.rows.assign(volume_id="north-" + found.rows["volume_id"]), ("a warning",))
 
 
-def prepared(folder: Path, inputs: list[Input]) -> Prepared:
+def prepared(folder: Path, inputs: list[Input]) -> Ingest:
     out = Store(folder / "out")
     return prepare(
         Volumes(), inputs, ["lesion", "grade"], out, out.sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=2,

@@ -18,7 +18,7 @@ from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard as shards
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Prepared, _to_write, prepare
+from medray.engine.data.prepare import Ingest, _to_write, prepare
 from medray.engine.data.shard import scan
 from medray.imaging.phantom import PhantomSet
 from medray.shards.inventory import Inventory
@@ -31,7 +31,7 @@ from medray.systems.ich.source import HeadCT
 from medray.systems.ich.system import HEAD_CT, strata
 
 
-def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds: int | None = None) -> Prepared:
+def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds: int | None = None) -> Ingest:
     known, folder = read_labels(str(labels)), Store(dicom)
     out = to if isinstance(to, Store) else Store(to)
     return prepare(
@@ -40,7 +40,7 @@ def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds:
     )  # fmt: skip
 
 
-def test_statuses_after_decoding(prepared: Prepared, phantoms: PhantomSet) -> None:
+def test_statuses_after_decoding(prepared: Ingest, phantoms: PhantomSet) -> None:
     names = prepared.private["path"].str.rsplit("/", n=1).str[1]
     status = dict(zip(names, prepared.private["status"], strict=True))
     reason = dict(zip(names, prepared.private["reason"], strict=True))
@@ -51,7 +51,7 @@ def test_statuses_after_decoding(prepared: Prepared, phantoms: PhantomSet) -> No
     assert by_kind["unsigned"][0] in ("ok", "unlabelled")
 
 
-def test_every_usable_slice_is_in_the_shards_once(prepared: Prepared) -> None:
+def test_every_usable_slice_is_in_the_shards_once(prepared: Ingest) -> None:
     usable = prepared.inventory["status"].isin(["ok", "repaired", "unlabelled"])
     assert sorted(prepared.index["slice_id"]) == sorted(prepared.inventory.loc[usable, "slice_id"])
     table = prepared.rows.store.read_table(prepared.rows.files[0])

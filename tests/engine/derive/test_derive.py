@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from medray.engine.data.prepare import Prepared
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.rows import read_unit
 from medray.engine.data.samples import EvaluationPlan
-from medray.engine.derive.derive import Derived, derive
+from medray.engine.derive.derive import DerivedShards, derive
 from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -41,7 +41,7 @@ Stamp = dict[str, tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task: SliceTask) -> list[Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory, prepared: Ingest, tiny_task: SliceTask) -> list[Run]:
     folder = tmp_path_factory.mktemp("embedded")
     task, options = replace(tiny_task, epochs=1), Options(out=str(folder), folds=3, monitor="none")
     out = Store(folder)
@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory, runs: list[Run], prepared: Prepared) -> tuple[Store, Names]:
+def features(tmp_path_factory: pytest.TempPathFactory, runs: list[Run], prepared: Ingest) -> tuple[Store, Names]:
     """Read-only; tests that change files take a copy."""
     store = Store(tmp_path_factory.mktemp("features"))
     return store, derive(VIEWS, prepared.rows, store, runs).names
@@ -99,7 +99,7 @@ def with_other_weights(run: Run, layer: str, value: float, to: Path) -> Run:
 
 
 def test_every_slice_is_embedded_once_by_every_network_in_stack_order(
-    features: tuple[Store, Names], prepared: Prepared
+    features: tuple[Store, Names], prepared: Ingest
 ) -> None:
     store, names = features
     assert list(names) == list(FOLDS)
@@ -130,7 +130,7 @@ def test_a_training_window_takes_whole_row_groups_of_a_few_stacks(features: tupl
 
 
 def test_features_and_predictions_are_those_of_the_network_applied_directly(
-    runs: list[Run], features: tuple[Store, Names], prepared: Prepared
+    runs: list[Run], features: tuple[Store, Names], prepared: Ingest
 ) -> None:
     store, names = features
     slices = read_slices(store, names)
@@ -159,10 +159,10 @@ def test_features_and_predictions_are_those_of_the_network_applied_directly(
 
 
 def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_patient_is(
-    features: tuple[Store, Names], prepared: Prepared
+    features: tuple[Store, Names], prepared: Ingest
 ) -> None:
     store, names = features
-    rows, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
+    rows, index = DerivedShards(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     assert len(rows) == len(index) == 3 * prepared.index["stack_id"].nunique()
     assert (index.groupby("stack_id")["embedded_by"].apply(sorted).map(tuple) == FOLDS).all()
     fold_of_slice = dict(zip(prepared.index["slice_id"], prepared.index["fold"], strict=True))
@@ -178,7 +178,7 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
 
 
 def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
-    runs: list[Run], features: tuple[Store, Names], prepared: Prepared, tmp_path: Path
+    runs: list[Run], features: tuple[Store, Names], prepared: Ingest, tmp_path: Path
 ) -> None:
     rows = replace(prepared.rows, files=("part-empty.parquet", *prepared.rows.files), file=prepared.rows.file + 1)
     empty = pq.read_schema(prepared.rows.store.path(prepared.rows.files[0])).empty_table()
@@ -192,14 +192,14 @@ def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
     found, wanted = read_slices(store, names), read_slices(*features)
     for fold in FOLDS:
         pd.testing.assert_frame_equal(found[fold], wanted[fold], check_exact=True)
-    _, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
+    _, index = DerivedShards(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     assert len(stack_index(index, prepared.index["slice_id"], store.uri)) == len(index)
 
 
 # ---- restarts ------------------------------------------------------------------------------------------------------
 
 
-def test_a_restart_embeds_nothing_again(runs: list[Run], copied: tuple[Store, Names], prepared: Prepared) -> None:
+def test_a_restart_embeds_nothing_again(runs: list[Run], copied: tuple[Store, Names], prepared: Ingest) -> None:
     store, names = copied
     before = files_of(store)
     assert derive(VIEWS, prepared.rows, store, runs).names == names
@@ -207,7 +207,7 @@ def test_a_restart_embeds_nothing_again(runs: list[Run], copied: tuple[Store, Na
 
 
 def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
-    runs: list[Run], copied: tuple[Store, Names], prepared: Prepared
+    runs: list[Run], copied: tuple[Store, Names], prepared: Ingest
 ) -> None:
     store, names = copied
     before, lost = files_of(store), names[1][0]
@@ -221,7 +221,7 @@ def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
 
 
 @pytest.mark.slow
-def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Names], prepared: Prepared) -> None:
+def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Names], prepared: Ingest) -> None:
     store, names = copied
     found = derive(replace(VIEWS, views=("plain",)), prepared.rows, store, runs).names
     assert not set(all_names(found)) & set(all_names(names))
@@ -230,7 +230,7 @@ def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Na
 
 @pytest.mark.slow
 def test_other_weights_replace_the_files_of_their_network_alone(
-    runs: list[Run], copied: tuple[Store, Names], prepared: Prepared, tmp_path: Path
+    runs: list[Run], copied: tuple[Store, Names], prepared: Ingest, tmp_path: Path
 ) -> None:
     store, names = copied
     before = files_of(store)
@@ -248,7 +248,7 @@ def test_other_weights_replace_the_files_of_their_network_alone(
     ("layer", "message"), [("head.bias", "a prediction that is NaN"), ("body", "a feature beyond fp16 or NaN")]
 )
 def test_a_network_with_a_nan_is_named_in_one_line_and_what_is_written_stays(
-    layer: str, message: str, runs: list[Run], copied: tuple[Store, Names], prepared: Prepared, tmp_path: Path
+    layer: str, message: str, runs: list[Run], copied: tuple[Store, Names], prepared: Ingest, tmp_path: Path
 ) -> None:
     store, names = copied
     if layer == "body":
@@ -263,10 +263,10 @@ def test_a_network_with_a_nan_is_named_in_one_line_and_what_is_written_stays(
 # ---- features of other shards --------------------------------------------------------------------------------------
 
 
-def test_a_feature_file_of_another_shard_is_found_out(copied: tuple[Store, Names], prepared: Prepared) -> None:
+def test_a_feature_file_of_another_shard_is_found_out(copied: tuple[Store, Names], prepared: Ingest) -> None:
     store, names = copied
     store.write_bytes(names[1][0], store.read_bytes(names[1][1]))
-    _, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
+    _, index = DerivedShards(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     with pytest.raises(ValueError, match=r"/fold1: \d+ of \d+ slices are repeated \(.*delete that folder") as error:
         stack_index(index, prepared.index["slice_id"], store.uri)
     assert "\n" not in str(error.value)
@@ -274,10 +274,10 @@ def test_a_feature_file_of_another_shard_is_found_out(copied: tuple[Store, Names
 
 @pytest.mark.parametrize("what", ["missing", "not in the shards"])
 def test_features_of_more_or_fewer_slices_than_the_shards_hold_are_found_out(
-    what: str, features: tuple[Store, Names], prepared: Prepared
+    what: str, features: tuple[Store, Names], prepared: Ingest
 ) -> None:
     store, names = features
-    _, index = Derived(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
+    _, index = DerivedShards(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     ids = prepared.index["slice_id"].tolist()
     if what == "missing":
         shards, odd = [*ids, "slice-of-tomorrow"], "slice-of-tomorrow"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from medray.engine.data.prepare import Prepared
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import EvaluationPlan
 from medray.engine.data.stream import stream
 from medray.engine.job.options import Options
@@ -32,20 +32,20 @@ from medray.systems.ich.task import SliceTask
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
 
 
-def runs_in(folder: Path, prepared: Prepared, task: SliceTask, **options: object) -> list[Run]:
+def runs_in(folder: Path, prepared: Ingest, task: SliceTask, **options: object) -> list[Run]:
     flags = Options(out=str(folder), folds=3, **options)  # type: ignore[arg-type]
     return CrossValidation(Store(folder), (0, 1), flags, LOCAL, strata).runs("model", task, prepared)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task: SliceTask) -> list[Run]:
+def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Ingest, tiny_task: SliceTask) -> list[Run]:
     runs = runs_in(tmp_path_factory.mktemp("runs"), prepared, tiny_task)
     fit(runs)
     return runs
 
 
 def test_every_held_out_slice_is_predicted_once_and_no_patient_is_learned_from(
-    finished: list[Run], prepared: Prepared
+    finished: list[Run], prepared: Ingest
 ) -> None:
     oof = out_of_fold(finished)
     held_out = prepared.index[prepared.index["fold"].isin([0, 1])]
@@ -112,7 +112,7 @@ def check_same(run: Run, expected: Run) -> None:
 def test_a_resumed_run_equals_an_uninterrupted_one(
     stop: str,
     finished: list[Run],
-    prepared: Prepared,
+    prepared: Ingest,
     tiny_task: SliceTask,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -127,7 +127,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 
 def test_with_half_of_the_negatives_and_low_resolution_first_a_resumed_run_equals_an_uninterrupted_one(
-    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Ingest, tiny_task: SliceTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = replace(tiny_task, negatives=0.5, early_size_px=32, early_epochs=1, size_px=48)
     whole, run = (
@@ -160,7 +160,7 @@ def test_with_half_of_the_negatives_and_low_resolution_first_a_resumed_run_equal
 
 
 def test_the_inner_split_chooses_the_epoch_and_shares_no_patient(
-    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+    prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, learning_rate=0.02), monitor="inner")
     assert run.inner is not None
@@ -183,7 +183,7 @@ def test_the_inner_split_chooses_the_epoch_and_shares_no_patient(
 def test_a_kill_between_the_best_weights_and_their_checkpoint(
     redone: float,
     chosen: int,
-    prepared: Prepared,
+    prepared: Ingest,
     tiny_task: SliceTask,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -239,7 +239,7 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint(
 
 @pytest.mark.parametrize("monitor", ["held-out", "inner"])
 def test_the_outputs_of_the_last_epoch_are_computed_once(
-    monitor: str, prepared: Prepared, tiny_task: SliceTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monitor: str, prepared: Ingest, tiny_task: SliceTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An evaluation is a pass over a fifth of the data: of a challenge, minutes of every GPU."""
     (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, epochs=2), monitor=monitor)
@@ -262,7 +262,7 @@ def test_the_outputs_of_the_last_epoch_are_computed_once(
 
 
 def test_a_checkpoint_that_names_best_weights_which_are_not_there(
-    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+    prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     (run, _) = runs_in(tmp_path, prepared, tiny_task, monitor="inner")
     fit([replace(run, stop_after=1)])
@@ -272,7 +272,7 @@ def test_a_checkpoint_that_names_best_weights_which_are_not_there(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(
-    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+    prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, optimizer="sgd", learning_rate=1e30))
     with pytest.raises(StopRun, match=r"model/fold0: the loss is (nan|inf) in epoch 1; batch: slice-.*--learning-rate"):
@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(
     assert not run.finished
 
 
-def test_an_average_of_weights_is_scored_and_resumes(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+def test_an_average_of_weights_is_scored_and_resumes(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, ema_decay=0.9, epochs=1, clip_norm=0.5, accumulate=2))
     fit([run])
     state = checkpoint.latest(run.store.sub("checkpoints"))
@@ -291,14 +291,14 @@ def test_an_average_of_weights_is_scored_and_resumes(prepared: Prepared, tiny_ta
 
 
 def test_a_batch_that_does_not_divide_fails_before_the_start(
-    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+    prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     (run, _) = runs_in(tmp_path, prepared, tiny_task)
     with pytest.raises(ValueError, match="--batch-size 8: not a multiple of 3 workers"):
         fit([replace(run, resources=replace(LOCAL, workers=3))])
 
 
-def test_half_precision_learns_and_stays_finite(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+def test_half_precision_learns_and_stays_finite(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     (run, _) = runs_in(tmp_path, prepared, replace(tiny_task, precision="bf16"), monitor_every=3)
     fit([run])
     losses = [entry["metrics"]["train_loss"] for entry in run.history()]

@@ -16,7 +16,7 @@ from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Prepared, prepare
+from medray.engine.data.prepare import Ingest, prepare
 from medray.engine.data.samples import Shards
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -40,7 +40,7 @@ SECOND = RefinerTask(epochs=1, batch_size=4, crops=4, learning_rate=1e-2, schedu
 
 
 @pytest.fixture(scope="module")
-def shards(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def shards(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     folder = tmp_path_factory.mktemp("files") / "volumes"
     write_volumes(folder)
     out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(folder)
@@ -55,7 +55,7 @@ def validation(folder: Path) -> CrossValidation:
 
 
 @pytest.fixture(scope="module")
-def first(shards: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def first(shards: Ingest, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     runs = validation(tmp_path_factory.mktemp("first")).runs("first", FIRST, shards)
     fit(runs)
     return runs
@@ -66,7 +66,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_each_fold_starts_from_its_own_folds_run(
-    first: list[Run], shards: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: list[Run], shards: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.train.report", lambda metrics: None)
     runs = validation(tmp_path).runs("second", SECOND, shards, [FromRuns(first, {"": "first."})])
@@ -79,7 +79,7 @@ def test_each_fold_starts_from_its_own_folds_run(
 
 
 def test_of_several_runs_the_last_one_counts_and_longer_prefixes_come_first(
-    first: list[Run], shards: Prepared, tmp_path: Path
+    first: list[Run], shards: Ingest, tmp_path: Path
 ) -> None:
     starts = [FromRuns(first, {"": "first."}), FromRuns(list(reversed(first)), {"0.": "first.0."})]
     run, _ = validation(tmp_path).runs("second", SECOND, shards, starts)
@@ -99,7 +99,7 @@ def test_of_several_runs_the_last_one_counts_and_longer_prefixes_come_first(
     ],
 )
 def test_weights_without_a_place_end_the_run_with_a_line(
-    first: list[Run], shards: Prepared, tmp_path: Path, prefixes: dict[str, str], what: str
+    first: list[Run], shards: Ingest, tmp_path: Path, prefixes: dict[str, str], what: str
 ) -> None:
     run, _ = validation(tmp_path).runs("second", SECOND, shards, [FromRuns(first, prefixes)])
     with pytest.raises(StopRun, match=what):
@@ -107,14 +107,14 @@ def test_weights_without_a_place_end_the_run_with_a_line(
 
 
 def test_a_fold_that_the_first_stage_has_not_trained_is_refused(
-    first: list[Run], shards: Prepared, tmp_path: Path
+    first: list[Run], shards: Ingest, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="fold 1: starts from first, of which no run holds out this fold"):
         validation(tmp_path).runs("second", SECOND, shards, [FromRuns(first[:1], {"": "first."})])
 
 
 def test_other_weights_of_the_first_stage_make_the_second_one_anew(
-    first: list[Run], shards: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first: list[Run], shards: Ingest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = validation(tmp_path).runs("other", replace(FIRST, seed=7), shards)
     fit(other)
@@ -135,7 +135,7 @@ def test_other_weights_of_the_first_stage_make_the_second_one_anew(
     assert [entry["epoch"] for entry in changed.history()] == [1]
 
 
-def test_a_part_of_the_rows_keeps_the_folds_that_all_share(shards: Prepared, tmp_path: Path) -> None:
+def test_a_part_of_the_rows_keeps_the_folds_that_all_share(shards: Ingest, tmp_path: Path) -> None:
     mask = np.arange(len(shards.index)) % 4 != 3
     part = shards.where(mask)
     assert part.index["volume_id"].tolist() == shards.index["volume_id"][mask].tolist()
@@ -150,7 +150,7 @@ def test_a_part_of_the_rows_keeps_the_folds_that_all_share(shards: Prepared, tmp
         validation(tmp_path).runs("part", FIRST, nobody)
 
 
-def test_each_fold_may_read_rows_of_its_own(shards: Prepared, tmp_path: Path) -> None:
+def test_each_fold_may_read_rows_of_its_own(shards: Ingest, tmp_path: Path) -> None:
     twice = Shards(shards.rows, shards.index.assign(made_by="abc"))
     own = twice.by_fold(lambda index, fold: np.arange(len(index)) >= fold)
     runs = validation(tmp_path).runs("own", FIRST, own)

@@ -17,7 +17,7 @@ import pytest
 import ray
 from ray.cloudpickle import register_pickle_by_value
 
-from medray.engine.data.prepare import Prepared
+from medray.engine.data.prepare import Ingest
 from medray.engine.job.options import Options
 from medray.engine.job.tracking import Tracker
 from medray.engine.nodes.cluster import Resources
@@ -44,7 +44,7 @@ def scored(task: SliceTask, folds: Sequence[Outputs]) -> dict[str, float]:
 
 
 def sweep_in(
-    folder: Path, prepared: Prepared, task: SliceTask, space: list[str], rungs: tuple[int, ...] = (1, 3)
+    folder: Path, prepared: Ingest, task: SliceTask, space: list[str], rungs: tuple[int, ...] = (1, 3)
 ) -> Sweep:
     bases = {"test_resnet": task}
     return Sweep(
@@ -74,7 +74,7 @@ def search() -> Search:
 
 @pytest.fixture(scope="module")
 def searched(
-    tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, tiny_task: SliceTask, search: Search
+    tmp_path_factory: pytest.TempPathFactory, prepared: Ingest, tiny_task: SliceTask, search: Search
 ) -> tuple[Sweep, dict[str, float], dict[str, float]]:
     """A search of five trials, and the cluster's free resources before and after it."""
     folder = tmp_path_factory.mktemp("search")
@@ -245,7 +245,7 @@ def test_a_rung_goes_on_from_the_one_before_as_if_it_had_not_stopped(
     assert not first.predictions()["p_any"].equals(by_rungs.predictions()["p_any"])
 
 
-def test_a_trial_that_diverges_ends_alone(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+def test_a_trial_that_diverges_ends_alone(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     task = replace(tiny_task, optimizer="sgd", epochs=1)
     sweep = sweep_in(tmp_path, prepared, task, ["learning-rate=1e-3|1e30"], rungs=(1,))
     tracker = tracker_in(tmp_path)
@@ -258,7 +258,7 @@ def test_a_trial_that_diverges_ends_alone(prepared: Prepared, tiny_task: SliceTa
     assert best_trials(trials, sweep.objectives)[0]["values"]["learning_rate"] == 1e-3
 
 
-def test_a_search_without_any_score_says_why(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+def test_a_search_without_any_score_says_why(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     task = replace(tiny_task, optimizer="sgd", epochs=1)
     sweep = sweep_in(tmp_path, prepared, task, ["learning-rate=1e29..1e30"], rungs=(1,))
     tracker = tracker_in(tmp_path)
@@ -268,7 +268,7 @@ def test_a_search_without_any_score_says_why(prepared: Prepared, tiny_task: Slic
 
 
 def test_a_mistake_of_the_programs_own_in_a_trial_leaves_its_traceback(
-    prepared: Prepared, tiny_task: SliceTask, tmp_path: Path
+    prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
     def broken(task: Any, folds: Any) -> dict[str, float]:
         return {FIGURE: float((np.zeros(3) + np.zeros(4)).sum())}
@@ -283,7 +283,7 @@ def test_a_mistake_of_the_programs_own_in_a_trial_leaves_its_traceback(
     path.unlink()
 
 
-def test_a_database_that_cannot_be_opened(prepared: Prepared, tiny_task: SliceTask, tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_opened(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     sweep = sweep_in(tmp_path, prepared, tiny_task, ["zoom=0..1"])
     search = Search(trials=1, study_storage="sqlite:////nowhere/at/all/secret.db")
     tracker = tracker_in(tmp_path)

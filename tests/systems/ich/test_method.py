@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from medray.systems.ich import recipes
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import Rung, mean_over_neighbours
-from medray.systems.ich.method import Ensemble, Method, Predicted, combine, probabilities_of, with_probabilities
+from medray.systems.ich.method import Ensemble, Method, Predictions, combine, probabilities_of, with_probabilities
 from medray.systems.ich.new_studies import answer, images_of, submission
 from medray.systems.ich.recalibrate import fit_recalibration
 from medray.systems.ich.task import SliceTask
@@ -49,13 +49,13 @@ def said(table: pd.DataFrame, noise: float, seed: int) -> pd.DataFrame:
     return with_probabilities(table.drop(columns="drawn"), seen)
 
 
-def model(noise: float, seed: int, task: SliceTask = PLAIN, sequence: bool = True) -> Predicted:
+def model(noise: float, seed: int, task: SliceTask = PLAIN, sequence: bool = True) -> Predictions:
     every = truth()
     inner = {}
     for fold in range(FOLDS):  # a patient of another fold that the network has not learned from
         theirs = every["patient_id"] == every.loc[every["fold"] != fold, "patient_id"].iloc[0]
         inner[fold] = said(every, noise, seed + 50 + fold)[theirs].drop(columns="fold")
-    return Predicted(
+    return Predictions(
         task=task,
         plain=said(every, noise, seed),
         inner=inner,
@@ -64,11 +64,11 @@ def model(noise: float, seed: int, task: SliceTask = PLAIN, sequence: bool = Tru
     )
 
 
-def two_models() -> dict[str, Predicted]:
+def two_models() -> dict[str, Predictions]:
     return {"first": model(1.0, 1, REPEATED), "second": model(1.5, 100)}
 
 
-def shuffled(one: Predicted) -> Predicted:
+def shuffled(one: Predictions) -> Predictions:
     def mix(table: pd.DataFrame) -> pd.DataFrame:
         return table.sample(frac=1, random_state=5).reset_index(drop=True)
 
@@ -176,7 +176,7 @@ def test_the_answer_of_a_fold_is_the_blend_with_its_own_weights(method: Method) 
 
 
 def test_the_weights_for_a_fold_are_found_without_its_labels_and_predictions(method: Method) -> None:
-    def spoiled(one: Predicted, noise: float) -> Predicted:
+    def spoiled(one: Predictions, noise: float) -> Predictions:
         """Fold 0 with other labels, and with other predictions."""
 
         def spoil(table: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +240,7 @@ def names_of(rungs: list[Rung]) -> list[str]:
     return [rung.name for rung in rungs]
 
 
-def ablations() -> dict[str, Predicted]:
+def ablations() -> dict[str, Predictions]:
     tasks = recipes.ladder(REPEATED)
     found = {n: model(1.5, 200 + i, task, sequence=False) for i, (n, task) in enumerate(tasks.items())}
     return {n: replace(one, views={}) for n, one in found.items()}

@@ -13,7 +13,7 @@ from medray.engine.job.claim import claim
 from medray.imaging.window import parse_window
 from medray.shards.store import Store
 from medray.systems.ich import recipes
-from medray.systems.ich.pipeline import Pipeline, Planned, phantoms, plan, sequence_of
+from medray.systems.ich.pipeline import Pipeline, Stages, phantoms, plan, sequence_of
 from medray.systems.ich.sequence import SequenceTask
 from medray.systems.ich.source import HeadCT
 from medray.systems.ich.task import SliceTask
@@ -37,7 +37,7 @@ def planned(
     source: HeadCT | None = None,
     all_folds: bool = True,
     **fields: Any,
-) -> Planned:
+) -> Stages:
     by_name = {task.backbone: task for task in tasks or (slice_task(),)}
     pipeline = Pipeline(backbones=tuple(by_name), **fields)
     return plan(pipeline, by_name, SEQUENCE, source or HeadCT(), [other.identity() for other in there], all_folds)
@@ -46,7 +46,7 @@ def planned(
 def notices(name: str, **fields: Any) -> list[str]:
     """Of a recipe, without making its network."""
     task = replace(recipes.recipe(name), **fields)
-    return Planned(HeadCT(), (name,), {name: task}, {name: 1}, {}).notices()
+    return Stages(HeadCT(), (name,), {name: task}, {name: 1}, {}).notices()
 
 
 # ---- what does not fit ---------------------------------------------------------------------------------------------
@@ -233,6 +233,6 @@ def test_a_notice_comes_once_and_not_for_the_ladder() -> None:
     task = recipes.resnext101_32x8d()
     steps = recipes.ladder(task)
     names = ("resnext101_32x8d",)
-    found = Planned(HeadCT(), names, {names[0]: task, **steps}, {}, {})
+    found = Stages(HeadCT(), names, {names[0]: task, **steps}, {}, {})
     assert len(steps) == 3
     assert len(found.notices()) == 1

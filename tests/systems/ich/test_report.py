@@ -24,7 +24,7 @@ from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.inventory import assemble
 from medray.systems.ich.labels import read_labels
-from medray.systems.ich.method import Ensemble, Method, Predicted, combine
+from medray.systems.ich.method import Ensemble, Method, Predictions, combine
 from medray.systems.ich.report import Pictures, collect_pictures, report_sections, write_report
 from medray.systems.ich.report.pictures import SERIES_AT_MOST
 from medray.systems.ich.report.sections import PHANTOM_WARNING
@@ -104,7 +104,7 @@ def finish(out: Path, dicom: Path, labels: Path, key: bytes | None = b"k" * 32, 
 def method(predictions: pd.DataFrame) -> Method:
     """A run of one model, without its later stages."""
     views = {int(fold): predictions for fold in predictions["fold"].unique()}
-    model = Predicted(SliceTask(pretrained=False), predictions, inner={}, views=views)
+    model = Predictions(SliceTask(pretrained=False), predictions, inner={}, views=views)
     return combine({"net": model}, {}, Ensemble(blend_trials=2), views=("plain",))
 
 
