@@ -21,6 +21,14 @@ if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two processes, one has all tests that want Ray, which starts once, and the other the rest, file by file."""
+    on_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else item.path.name))
+
+
 def shared_data(name: str) -> Path:
     """A folder of real data beside the checkout. Its terms forbid to ship it, so a user's machine has none."""
     folder = SHARED_DATA / name

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.fs as pafs
 import pytest
-from miniature.volumes import Volumes, assemble, write_volumes
+from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard
@@ -39,7 +39,7 @@ def graded(scan: pd.DataFrame) -> Inventory:
 def prepared(folder: Path, inputs: list[Input]) -> Ingest:
     out = Store(folder / "out")
     return prepare(
-        Volumes(), inputs, ["lesion", "grade"], out, out.sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=2,
+        Volumes(), inputs, ["lesion", "grade"], with_lesion, out, out.sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=2,
         rows_per_shard=4, seed=0,
     )  # fmt: skip
 
