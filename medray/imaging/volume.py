@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from types import ModuleType
 from typing import BinaryIO
 
-from medray.imaging import volume_nifti
+from medray.imaging import volume_nifti, volume_nrrd
 from medray.imaging.types import Unreadable, Volume, VolumeHeader
 
 _FIRST_BYTES = 132
@@ -19,8 +20,7 @@ def read_volume_header(stream: BinaryIO) -> VolumeHeader:
     Raises:
         Unreadable: no such file format, or a header that makes no volume.
     """
-    _known(_beginning(stream))
-    return volume_nifti.read_header(stream)
+    return _reader(_beginning(stream)).read_header(stream)
 
 
 def read_volume(data: bytes | list[bytes], name: str = "") -> Volume:
@@ -39,10 +39,10 @@ def read_volume(data: bytes | list[bytes], name: str = "") -> Volume:
 
 
 def _volume(files: list[bytes]) -> Volume:
-    _known(_beginning(io.BytesIO(files[0])) if files else b"")
+    reader = _reader(_beginning(io.BytesIO(files[0])) if files else b"")
     if len(files) != 1:
         raise Unreadable(f"{len(files)} files for one volume: only DICOM has a file a slice; give one file")
-    return volume_nifti.read(files[0])
+    return reader.read(files[0])
 
 
 def _beginning(stream: BinaryIO) -> bytes:
@@ -52,8 +52,11 @@ def _beginning(stream: BinaryIO) -> bytes:
     return first
 
 
-def _known(first: bytes) -> None:
+def _reader(first: bytes) -> ModuleType:
     if not first:
         raise Unreadable("an empty file; copy it anew")
-    if not volume_nifti.begins_like_nifti(first):
-        raise Unreadable("neither NIfTI, NRRD nor DICOM; export the volume as .nii.gz")
+    if volume_nifti.begins_like_nifti(first):
+        return volume_nifti
+    if volume_nrrd.begins_like_nrrd(first):
+        return volume_nrrd
+    raise Unreadable("neither NIfTI, NRRD nor DICOM; export the volume as .nii.gz")
