@@ -44,6 +44,12 @@ def head_ct_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ms_mri_dir() -> Path:
+    """The folder with two real patients with multiple sclerosis; medray never ships it."""
+    return shared_data("ms_mri")
+
+
+@pytest.fixture(scope="session")
 def chest_dir() -> Path:
     """The folder with real ChestX-ray14 films and lists; medray never ships it."""
     return shared_data("chest_xray")

@@ -48,3 +48,45 @@ class Slice:
     header: Header
     pixels_hu: np.ndarray  # (rows, columns), int16 where slope and intercept are whole, else float32; >= -1024
     repaired: str | None = None  # what was mended ("wrapped 12-bit"), None where nothing was
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """What a file says of its volume, read without its voxels. Of a DICOM file: of its one slice."""
+
+    kind: str  # "nifti", "nrrd" or "dicom"
+    shape_DHW: tuple[int, int, int]  # noqa: N815
+    affine: np.ndarray  # (4, 4) float64: index (d, h, w) → RAS+ mm
+    dtype: str  # of the stored voxels, as numpy names it
+    series_id: str = ""  # DICOM only: SeriesInstanceUID
+    slice_id: str = ""  # DICOM only: SOPInstanceUID
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Between voxels along D, H, W."""
+        return _spacing_mm(self.affine)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One image of three axes. The axes are the file's own, in its order: D, H, W name them, and no direction."""
+
+    voxels: np.ndarray  # (D, H, W): integers as stored, or float32 where the file has floats or a scale
+    affine: np.ndarray  # (4, 4) float64: index (d, h, w) → RAS+ mm
+    kind: str = ""  # "nifti", "nrrd" or "dicom"; "" of one that was computed
+    header: bytes | None = None  # NIfTI only: the 348 or 540 bytes, for an answer that keeps them
+    order: tuple[int, ...] = ()  # DICOM only: of the files that were given, those of the slices, first slice first
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Between voxels along D, H, W."""
+        return _spacing_mm(self.affine)
+
+    @property
+    def voxel_mm3(self) -> float:
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+def _spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
+    d, h, w = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(d), float(h), float(w)

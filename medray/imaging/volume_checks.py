@@ -1,0 +1,67 @@
+"""What every volume must be, whichever file it came from. Each failing raises Unreadable with the value and a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medray.imaging.types import Unreadable, Volume
+
+MOST_VOXELS = 1 << 30
+"""Of a volume: 1024³, four times the largest head scan. A damaged header asks for more than memory holds."""
+_LEAST_SPACING_MM, _MOST_SPACING_MM = 1e-3, 1e3
+
+
+def three_axes(shape: Sequence[int], kind: str) -> tuple[int, int, int]:
+    """The first three sizes; a fourth axis and later ones must have the size 1."""
+    sizes = [int(size) for size in shape]
+    text = " × ".join(map(str, sizes))
+    if len(sizes) < 3 or min(sizes) < 1:
+        raise Unreadable(f"{kind} of shape ({text}): not a volume; give a file of three axes, none of them empty")
+    if any(size != 1 for size in sizes[3:]):
+        raise Unreadable(f"{kind} of shape ({text}): {len(sizes)}D, not 3D; split it and give each volume as a file")
+    if np.prod(np.array(sizes, dtype=np.float64)) > MOST_VOXELS:
+        raise Unreadable(
+            f"{kind} of shape ({text}): more than {MOST_VOXELS:,} voxels; the header is damaged, copy it anew"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def sound_affine(affine: np.ndarray, kind: str) -> np.ndarray:
+    """(4, 4) float64 as it is, where it can be inverted and its steps are of a plausible size."""
+    affine = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(affine).all():
+        raise Unreadable(f"{kind} whose affine holds NaN or infinite numbers; write it anew with a valid orientation")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    text = " × ".join(f"{step:.4g}" for step in spacing)
+    if spacing.min() < _LEAST_SPACING_MM or spacing.max() > _MOST_SPACING_MM:
+        raise Unreadable(f"{kind} with a spacing of {text} mm; write it anew with the true spacing")
+    determinant = float(np.linalg.det(affine[:3, :3] / spacing))
+    if abs(determinant) < 1e-3:
+        raise Unreadable(
+            f"{kind} with a singular affine (spacing {text} mm, determinant of its directions {determinant:.2g}): two "
+            "axes run alike; write it anew with a valid orientation"
+        )
+    return affine
+
+
+def finite(volume: Volume) -> Volume:
+    """The volume as it is, where all voxels are finite."""
+    if volume.voxels.dtype.kind == "f":
+        count = int(volume.voxels.size - np.count_nonzero(np.isfinite(volume.voxels)))
+        if count:
+            raise Unreadable(
+                f"{count:,} of {volume.voxels.size:,} voxels are NaN or infinite; set them to 0, the value outside the brain"
+            )
+    return volume
+
+
+def native(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:
+    """Stored voxels → C order and this machine's byte order: integers as they are, float32 of floats and of scaled ones."""
+    if stored.dtype.kind in "iu" and slope == 1 and intercept == 0:
+        return np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is counted by ``finite``
+        if slope == 1 and intercept == 0:
+            return np.ascontiguousarray(stored, dtype=np.float32)
+        return np.ascontiguousarray(stored.astype(np.float64) * slope + intercept, dtype=np.float32)

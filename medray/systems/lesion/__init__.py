@@ -1,0 +1,1 @@
+"""Multiple-sclerosis lesions in MR volumes of several channels."""
