@@ -1,0 +1,1 @@
+"""Multiple-sclerosis lesions on MR volumes of several channels."""
