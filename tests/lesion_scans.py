@@ -25,7 +25,12 @@ def scan_row(
 
 
 def row_of(
-    scan: str, patient: str, voxels: np.ndarray, brain: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ...] = (1, 1, 1)
+    scan: str,
+    patient: str,
+    voxels: np.ndarray,
+    brain: np.ndarray,
+    mask: np.ndarray,
+    spacing_mm: tuple[float, ...] = (1, 1, 1),
 ) -> dict[str, Any]:
     places = np.flatnonzero((mask > 0) & (mask != 255))
     if len(places) > 10_000:

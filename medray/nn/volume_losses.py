@@ -43,7 +43,7 @@ def dice_loss(logits: Tensor, mask: Tensor, activation: Activation, at: At, whol
             leave the mean.
     """
     known = known_of(mask)
-    p = probabilities_of(logits.float(), activation) * known
+    p = probabilities_of(_wide(logits), activation) * known
     g = members_of(mask, p.shape[1])
     places = (2, 3, 4)
     both, squares = (p * g).sum(places), (p * p).sum(places) + (g * g).sum(places)
@@ -63,7 +63,7 @@ def cross_entropy(logits: Tensor, mask: Tensor, activation: Activation, at: At, 
         logits, mask: as ``dice_loss``'s.
         weight: of voxels that are of a class. As in torch, softmax's mean is the weighted one.
     """
-    logits, known = logits.float(), known_of(mask)
+    logits, known = _wide(logits), known_of(mask)
     if activation == "sigmoid":
         factor = None if weight == 1 else torch.full((), weight, device=logits.device)
         g = members_of(mask, logits.shape[1])
@@ -80,7 +80,7 @@ def focal_loss(logits: Tensor, mask: Tensor, activation: Activation, at: At, gam
     Args:
         logits, mask: as ``dice_loss``'s.
     """
-    logits, known = logits.float(), known_of(mask)
+    logits, known = _wide(logits), known_of(mask)
     if activation == "sigmoid":
         g = members_of(mask, logits.shape[1])
         each = functional.binary_cross_entropy_with_logits(logits, g, reduction="none")
@@ -90,6 +90,11 @@ def focal_loss(logits: Tensor, mask: Tensor, activation: Activation, at: At, gam
     each = functional.cross_entropy(logits, _numbers(mask), reduction="none")
     missed = 1 - (-each).exp()
     return _mean((each * missed.clamp(min=1e-12) ** gamma * known[:, 0]).sum(), known.sum(), at)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In fp32 at least: sums over so many voxels want it."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _numbers(mask: Tensor) -> Tensor:

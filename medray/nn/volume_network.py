@@ -78,10 +78,12 @@ def _of_monai(name: str, channels: int, outputs: int, width: int, levels: int, d
     if name == "unet":
         return UNet(3, channels, outputs, widths, [2] * (levels - 1), dropout=dropout)
     strides: Any = [1] + [2] * (levels - 1)
-    return DynUNet(
+    found = DynUNet(
         3, channels, outputs, [3] * levels, strides, strides[1:], filters=[min(320, w) for w in widths],
         dropout=("dropout", {"p": dropout}) if dropout else None, res_block=True,
     )  # fmt: skip
+    found.heads = []  # of deep supervision, which is off: tensors that would stay behind on the CPU
+    return found
 
 
 class AnySize(nn.Module):

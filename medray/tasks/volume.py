@@ -228,7 +228,7 @@ class VolumeTask(CropFields, Task):
     def _probabilities(self, network: nn.Module, voxels: Tensor, inside: np.ndarray) -> np.ndarray:
         """(classes, D, H, W) float32 of a (1, channels, D, H, W) volume; 0 outside of the brain, where nothing is looked at."""
         out = np.zeros((len(self.class_names), *inside.shape), np.float32)
-        box = tuple(_extent(inside.any(tuple(a for a in range(3) if a != axis))) for axis in range(3))
+        box = tuple(_extent(np.asarray(inside.any(tuple(a for a in range(3) if a != axis)))) for axis in range(3))
         if any(part.start == part.stop for part in box):
             return out
         part = voxels[(slice(None), slice(None), *box)]

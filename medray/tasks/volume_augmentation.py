@@ -150,27 +150,28 @@ def resampled(voxels_CDHW: np.ndarray, places: np.ndarray, nearest: bool) -> np.
     return found.numpy()
 
 
-def vary(voxels_CDHW: np.ndarray, inside_DHW: np.ndarray, of: VolumeAugmentation, rng: np.random.Generator) -> None:  # noqa: N803
+def vary(voxels: np.ndarray, inside: np.ndarray, of: VolumeAugmentation, rng: np.random.Generator) -> None:
     """Change the intensities of a crop in place; those outside of the brain stay 0.
 
     Args:
-        inside_DHW: bool.
+        voxels: (channels, D, H, W) float32.
+        inside: (D, H, W) bool.
     """
-    for channel in voxels_CDHW:
+    for channel in voxels:
         if of.gamma:
-            _raise(channel, inside_DHW, float(np.exp(rng.uniform(-of.gamma, of.gamma))))
+            _raise(channel, inside, float(np.exp(rng.uniform(-of.gamma, of.gamma))))
         if of.deviation_shift or of.mean_shift:
             there = channel.any()  # a channel that is missing stays missing
             channel *= np.float32(1 + rng.uniform(-of.deviation_shift, of.deviation_shift))
             channel += np.float32(rng.uniform(-of.mean_shift, of.mean_shift) * there)
     if of.noise:
-        voxels_CDHW *= 1 + np.float32(of.noise) * rng.standard_normal(voxels_CDHW.shape, np.float32)
+        voxels *= 1 + np.float32(of.noise) * rng.standard_normal(voxels.shape, np.float32)
     if of.mean_shift:
-        voxels_CDHW *= inside_DHW
+        voxels *= inside
     if of.channel_dropout:
-        missing = rng.random(len(voxels_CDHW)) < of.channel_dropout
+        missing = rng.random(len(voxels)) < of.channel_dropout
         missing[rng.integers(len(missing))] &= not missing.all()
-        voxels_CDHW[missing] = 0
+        voxels[missing] = 0
 
 
 def _raise(channel: np.ndarray, inside: np.ndarray, exponent: float) -> None:

@@ -114,12 +114,12 @@ def _middle(volume: Volume, of: CropFields, motion: Motion | None, rng: np.rando
 def _sliced(volume: Volume, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Copies of a box of the voxels, the mask and the brain; what of it is outside of the volume is 0."""
     low, high = np.clip(start, 0, volume.shape), np.clip(start + size, 0, volume.shape)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    there = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    there = (..., *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))
 
     def copied(whole: np.ndarray, dtype: type) -> np.ndarray:
         out = np.zeros((*whole.shape[:-3], *size), dtype)
-        out[(..., *there)] = whole[(..., *box)]
+        out[there] = whole[box]
         return out
 
     mask = None if volume.mask_DHW is None else copied(volume.mask_DHW, np.uint8)

@@ -80,7 +80,9 @@ class LesionTask(VolumeTask):
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
         """Means over the scans for which a score is defined; Dice over the classes too."""
         named = {
-            f"{score}_{name}" if len(self.classes) > 1 else score: float(outputs[f"{score}_{name}"].astype(float).mean())
+            f"{score}_{name}" if len(self.classes) > 1 else score: float(
+                outputs[f"{score}_{name}"].astype(float).mean()
+            )
             for score in ("dice", "ppv", "sensitivity")
             for name in self.classes
         }
