@@ -40,3 +40,15 @@ def balanced(
         counts[stratum] += 1  # the rest of the division, to those that have lost most of it
     sizes = np.bincount(numbers, minlength=len(names))
     return (counts / sizes)[numbers]
+
+
+def number_of(rng: np.random.Generator) -> int:
+    """Of the training example that ``rng`` is for: its place in the epoch. The examples of one reading have numbers that
+    follow on each other, so that parts of them can be told apart exactly, whoever makes them, and however many at a time.
+
+    Raises ValueError for a generator without a seed that tells.
+    """
+    seed = getattr(rng.bit_generator.seed_seq, "entropy", None)
+    if seed is None:
+        raise ValueError("a generator of unknown seed has no number")
+    return int(np.atleast_1d(np.asarray(seed, dtype=object))[-1])

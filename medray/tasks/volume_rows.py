@@ -1,0 +1,83 @@
+"""Volume: a row of shards that hold one volume each, decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+UNKNOWN = 255
+"""In a mask: nobody has drawn here."""
+COLUMNS = (
+    "scan_id", "patient_id", "visit", "shape_DHW", "spacing_mm", "voxels", "brain", "mask", "foreground",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Views of a row's bytes: what is cut out of them must be copied, or the whole of them stays in memory."""
+
+    voxels_CDHW: np.ndarray  # noqa: N815  axes; float32, 0 outside of the brain
+    mask_DHW: np.ndarray | None  # noqa: N815  uint8: 0, class numbers, UNKNOWN
+    inside_DHW: np.ndarray  # noqa: N815  uint8, 1 in the brain; everywhere where the row does not tell
+    spacing_mm: np.ndarray  # (3,) float64 of D, H, W
+    foreground: np.ndarray  # (n,) flat places of some voxels that are of a class
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], channels: Sequence[int]) -> Volume:
+        """
+        Args:
+            row: with ``COLUMNS``; "mask" None where nobody has drawn, "brain" None where all is inside.
+            channels: which of the stored ones, in order.
+        """
+        shape = tuple(row["shape_DHW"])
+        size = int(np.prod(shape))
+        voxels = np.frombuffer(row["voxels"], np.float32).reshape(-1, *shape)
+        if list(channels) != list(range(len(voxels))):
+            voxels = voxels[list(channels)]
+        known = row["mask"] is not None
+        brain = row["brain"]
+        return cls(
+            voxels,
+            np.frombuffer(row["mask"], np.uint8).reshape(shape) if known else None,
+            np.ones(shape, np.uint8)
+            if brain is None
+            else np.unpackbits(np.frombuffer(brain, np.uint8), count=size).reshape(shape),
+            np.asarray(row["spacing_mm"], np.float64),
+            np.asarray(row["foreground"] if known and row["foreground"] is not None else [], np.int64),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        d, h, w = self.inside_DHW.shape
+        return d, h, w
+
+    def places(self, number: int | None) -> np.ndarray:
+        """(n,) flat places of voxels of any class, or of one by its number; all those of a rare one."""
+        if number is None or self.mask_DHW is None:
+            return self.foreground
+        flat = self.mask_DHW.reshape(-1)
+        own = self.foreground[flat[self.foreground] == number]
+        return own if len(own) else np.flatnonzero(flat == number)
+
+    def holds(self, start: np.ndarray, stop: np.ndarray, number: int | None) -> bool:
+        """Whether a voxel of any class, or of one, is in the box; what of it is outside of the volume holds none."""
+        if self.mask_DHW is None:
+            return False
+        box = self.mask_DHW[tuple(slice(max(0, int(a)), max(0, int(b))) for a, b in zip(start, stop, strict=True))]
+        return bool((box == number).any() if number is not None else ((box != 0) & (box != UNKNOWN)).any())
+
+
+def mask_of(row: Mapping[str, Any], column: str = "mask") -> np.ndarray:
+    """(D, H, W) uint8 of a row of shards or outputs."""
+    return np.frombuffer(row[column], np.uint8).reshape(tuple(row["shape_DHW"]))
+
+
+def probability_of(row: Mapping[str, Any]) -> np.ndarray:
+    """(classes, D, H, W) float32 from 0 to 1 of a row of outputs, to 1/255 or as float16."""
+    shape = tuple(row["shape_DHW"])
+    if row["probability_type"] == "float16":
+        return np.frombuffer(row["probability"], np.float16).reshape(-1, *shape).astype(np.float32)
+    return np.frombuffer(row["probability"], np.uint8).reshape(-1, *shape).astype(np.float32) / 255
