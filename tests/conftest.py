@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,12 +23,21 @@ if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With two processes, one has all tests that want Ray, which starts once, and the other the rest, file by file."""
-    on_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else item.path.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RayTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "Ray" if wants_ray(config.rootpath / file) else file
+
+    return RayTogether(config, log)
+
+
+@functools.cache
+def wants_ray(file: Path) -> bool:
+    return bool(re.search(r"\b(local_ray|prepared)\b", file.read_text()))
 
 
 def shared_data(name: str) -> Path:

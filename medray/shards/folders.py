@@ -7,6 +7,7 @@ phantoms/                    of a job that was given no data
 shards/<contents>/           one folder for each way in which files were read
 runs/<model>/fold<k>/        checkpoints, history.json, predictions.parquet, model.pt, done.json
 features/<model>/fold<k>/    what finished networks made of the shards
+masks/<model>/fold<k>/       masks of volumes, likewise
 searches/<name>/             trials of a search, with runs/ of its own
 models/<name>/               results of one of several models of the same data
 variants/<name>/             results of another version of the method
@@ -44,6 +45,11 @@ def shards_store(out: Store, *contents: str) -> Store:
 
 def features_store(out: Store, *model: str) -> Store:
     return out.sub(FEATURES, *model)
+
+
+def derived_store(out: Store, what: str, *model: str) -> Store:
+    """Of what finished networks made of the shards beside features, such as masks."""
+    return out.sub(what, *model)
 
 
 def search_store(out: Store, *name: str) -> Store:

@@ -53,9 +53,11 @@ class System:
     identifiers."""
     strata: Callable[[pd.DataFrame], np.ndarray]
     """Index → (rows,) numbers: folds have about as many rows of each. A function of a module: it travels."""
-    flags: tuple[str, str]
-    """The command line's names for the files and for the labels."""
-    about_flags: tuple[str, str]
+    flags: tuple[str, ...]
+    """The command line's names for the files and for the labels; one name where labels say which files there are."""
+    about_flags: tuple[str, ...]
+    files_of: Callable[[str], str] | None = None
+    """Where there is one flag: what it names → where the files are."""
     label_notes: Callable[[Any], Sequence[str]] = _nothing
     """Labels → what is odd about them, a line each, said before anything is spent."""
     fold_notes: Callable[[pd.DataFrame], Sequence[str]] = _nothing

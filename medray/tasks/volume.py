@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+import tyro
 
 from medray.tasks.sampling import balanced
 from medray.tasks.task import At, Example, Task
@@ -70,8 +71,8 @@ class VolumeTask(CropFields, Task):
     """Predict from the scan and its flips along every combination of flip_axes."""
     threshold: float = 0.5
     """From this probability a voxel is of its most probable class."""
-    keep: Literal["uint8", "float16", "nothing"] = "uint8"
-    """Probabilities in the outputs."""
+    keep: tyro.conf.Suppress[Literal["uint8", "float16", "nothing"]] = "nothing"
+    """Probabilities in the outputs, and the mask; where nothing is kept, scores are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,8 +218,9 @@ class VolumeTask(CropFields, Task):
         number = found.argmax(0).astype(np.uint8) + 1 if len(found) > 1 else 1
         mask = self.finished(np.where(best >= self.threshold, number, 0).astype(np.uint8), spacing_mm)
         ml = float(np.prod(spacing_mm)) / 1000
-        columns: dict[str, Any] = {"shape_DHW": list(mask.shape), "mask": mask.tobytes()}
+        columns: dict[str, Any] = {"shape_DHW": list(mask.shape)}
         if self.keep != "nothing":
+            columns["mask"] = mask.tobytes()
             kept = np.rint(found * 255).astype(np.uint8) if self.keep == "uint8" else found.astype(np.float16)
             columns |= {"probability": kept.tobytes(), "probability_type": self.keep}
         for i, name in enumerate(self.class_names):

@@ -32,7 +32,7 @@ BY_FUNCTION = -1
 
 @dataclass(frozen=True)
 class DerivedShards:
-    """DerivedShards shards. Read like any others: the training stream takes what ``index`` gives."""
+    """Shards that were derived. Read like any others: the training stream takes what ``index`` gives."""
 
     store: Store
     names: Mapping[int, Sequence[str]]

@@ -40,6 +40,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         self.phantom = self.files_uri is None
+        if self.system.files_of is not None and self.labels_uri is not None:
+            self.files_uri, self.phantom = self.system.files_of(self.labels_uri), False
         if self.phantom != (self.labels_uri is None) or (self.phantom and self.phantoms is None):
             neither = ", or neither for phantoms" if self.phantoms is not None else ""
             raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train{neither}")
@@ -55,6 +57,16 @@ class Dataset:
             warn(line)
         return labels
 
+    @property
+    def _given(self) -> tuple[str | None, ...]:
+        """What the flags name."""
+        return (self.labels_uri,) if self.system.files_of is not None else (self.files_uri, self.labels_uri)
+
+    @property
+    def labels(self) -> Any:
+        """What the system's ``read_labels`` gave; of phantoms once they are written."""
+        return self._labels
+
     def claim(self, **more: Any) -> None:
         """Make --out this data's folder, or go on in it.
 
@@ -62,7 +74,7 @@ class Dataset:
             ValueError: it cannot be written, or it is another configuration's.
         """
         names = [flag.removeprefix("--") for flag in self.system.flags]
-        inputs = dict(zip(names, (place(self.files_uri), place(self.labels_uri)), strict=True))
+        inputs = dict(zip(names, map(place, self._given), strict=True))
         out = Store(self.options.out)
         out.check_writable()
         out.remove_unfinished()
@@ -82,6 +94,8 @@ class Dataset:
             say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
             assert self.phantoms is not None, "checked when it was made"
             self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.phantoms)
+            if self.system.files_of is not None:
+                self.files_uri = self.system.files_of(self.labels_uri)
             self._labels = self._read_labels(self.labels_uri)
             self.files = self.folder.files()
 
@@ -112,7 +126,7 @@ class Dataset:
         for phantoms, which are that other job's own data then."""
         assert self.files_uri is not None, "find comes first"
         assert self.labels_uri is not None
-        given = zip(self.system.flags, (self.files_uri, self.labels_uri), strict=True)
+        given = zip(self.system.flags, map(str, self._given), strict=True)
         options = self.options
         out = f"{options.out.rstrip('/')}-{beside}" if self.phantom else options.out
         values = [*[text for pair in given for text in pair], "--out", out, "--folds", str(options.folds)]

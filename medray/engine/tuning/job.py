@@ -27,16 +27,16 @@ from medray.tasks.task import Task
 
 def tune(system: System, searched: SearchSetup, on_phantoms: SearchSetup | None = None) -> None:
     """Search as the command line says; on phantoms where it names no files and there are some."""
-    files, labels = (flag.removeprefix("--").replace("-", "_") for flag in system.flags)
+    fields = [flag.removeprefix("--").replace("-", "_") for flag in system.flags]
 
     def each(job: Any) -> None:
         what = searched
-        if on_phantoms is not None and getattr(job, files) is None:
+        if on_phantoms is not None and getattr(job, fields[0]) is None:
             what, job = on_phantoms, flags_over(_flags(system, on_phantoms))
         kind = _flags(system, what)
         bases = {n: replace(kind(), task=what.recipe(n)) for n in job.backbones}
         tasks = {n: flags_over(kind, base).task for n, base in bases.items()}  # the flags over the recipe of each
-        _search(job, tasks, system, what, (getattr(job, files), getattr(job, labels)))
+        _search(job, tasks, system, what, [None, *(getattr(job, name) for name in fields)][-2:])
 
     run_job(_flags(system, searched), each)
 

@@ -27,6 +27,9 @@ class LesionTask(VolumeTask):
     smallest_mm3: float = 0.0
     """Components (18-connected, of one class) below this volume are dropped from predictions, not from the truth."""
 
+    choose_threshold: bool = True
+    """Choose the threshold on a tenth of the training patients, which are not trained on; else it is --threshold."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.classes or len({*self.classes}) < len(self.classes):
@@ -38,10 +41,11 @@ class LesionTask(VolumeTask):
 
     def reading(self, source: Any) -> LesionTask:
         """Raises ValueError where a channel that is asked for is not in the shards."""
-        lost = [name for name in self.channels if name not in source.channels]
+        lost = [name for name in self.channels if name not in source.stored_channels]
         if lost:
-            raise ValueError(f"--channels {lost[0]}: the scans have {', '.join(source.channels)}; name some of these")
-        return replace(self, stored=tuple(source.channels))
+            there = ", ".join(source.stored_channels)
+            raise ValueError(f"--channels {lost[0]}: the scans have {there}; name some of these")
+        return replace(self, stored=tuple(source.stored_channels))
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -64,6 +68,9 @@ class LesionTask(VolumeTask):
     def labelled(self, index: pd.DataFrame) -> np.ndarray:
         """Where somebody has drawn a mask, empty ones too."""
         return index["lesion_ml"].notna().to_numpy()
+
+    def keeps_inner(self, index: pd.DataFrame) -> bool:
+        return self.choose_threshold
 
     def finished(self, mask_DHW: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:  # noqa: N803  axes
         least = self.smallest_mm3 / float(np.prod(spacing_mm))

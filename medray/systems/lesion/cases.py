@@ -1,0 +1,149 @@
+"""Which files make a case, a visit of a patient: told by a table, or by the BIDS layout."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from medray.shards.cells import read_cells
+from medray.shards.packed import read_unpacked
+from medray.shards.store import Store
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+PATIENT, VISIT, MASK = "patient", "visit", "mask"
+FLAG = "--images"
+
+_BIDS = re.compile(
+    r"sub-(?P<patient>[A-Za-z0-9]+)(?:_ses-(?P<visit>[A-Za-z0-9]+))?(?P<entities>(?:_[a-z]+-[A-Za-z0-9]+)*)"
+    r"_(?P<suffix>FLAIR|T1w|T2w|PDw|mask|dseg)\.nii(?:\.gz)?$"
+)
+_SUFFIXES = {"FLAIR": "flair", "T1w": "t1", "T2w": "t2", "PDw": "pd", "mask": MASK, "dseg": MASK}
+_ORDER = ("flair", "t1", "t1c", "t2", "pd")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """One row a case: patient and visit as they are named, then a path for each channel and for the mask; None where there
+    is none. Paths are those that ``Store.files`` lists; one may be a folder with the DICOM files of a series."""
+
+    table: pd.DataFrame
+    channels: tuple[str, ...]
+    doubtful: dict[tuple[str, str], str]  # patient and visit → why the case cannot be told
+
+
+def files_of(uri: str) -> str:
+    """Where the files of a table's cases are: its own folder; of the BIDS layout, the folder itself."""
+    path, _, options = uri.partition("?")
+    if not path.lower().endswith(TABLES):
+        return uri
+    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    return f"{folder}?{options}" if options else folder
+
+
+def read_cases(uri: str) -> Cases:
+    """By path or URI: a table ``patient,visit,flair,t1,…,mask`` in CSV or TSV, or a folder in the BIDS layout.
+
+    In a table every column but patient, visit and mask is a channel, in this order; a cell is a file, or a folder of DICOM
+    files, from the table's own folder on. A missing visit is the only one. An empty cell is a file that is not there.
+
+    Raises:
+        ValueError: no table, a column that is missing, a case that is listed twice, or a folder without scans.
+    """
+    if uri.partition("?")[0].lower().endswith(TABLES):
+        return _from_table(uri)
+    return _from_layout(Store(uri))
+
+
+def _from_table(uri: str) -> Cases:
+    data, shown = read_unpacked(uri, FLAG)
+    cells = read_cells(data, shown, FLAG)
+    cells.columns = [name.lower() for name in cells.columns]
+    if PATIENT not in cells:
+        raise ValueError(
+            f"{FLAG} {shown}: no column patient; found {', '.join(cells.columns)}; wanted patient, visit, a column for "
+            "each channel, such as flair and t1, and mask"
+        )
+    channels = tuple(name for name in cells.columns if name not in (PATIENT, VISIT, MASK))
+    if not channels:
+        raise ValueError(f"{FLAG} {shown}: no column names a channel; found {', '.join(cells.columns)}")
+    if odd := [name for name in channels if not re.fullmatch(r"[a-z][a-z0-9]*", name)]:
+        raise ValueError(f"{FLAG} {shown}: the column {odd[0]!r} is no channel's name; use letters and digits: t1c")
+    if VISIT not in cells:
+        cells[VISIT] = ""
+    if MASK not in cells:
+        cells[MASK] = ""
+    nameless = cells.index[cells[PATIENT] == ""]
+    if len(nameless):
+        raise ValueError(f"{FLAG} {shown}: line {nameless[0]} names no patient")
+    twice = cells.duplicated([PATIENT, VISIT], keep=False)
+    if twice.any():
+        lines = cells.index[twice & (cells[[PATIENT, VISIT]] == cells[twice].iloc[0][[PATIENT, VISIT]]).all(axis=1)]
+        raise ValueError(f"{FLAG} {shown}: lines {lines[0]} and {lines[1]} are the same visit of one patient; keep one")
+    folder = Store(files_of(uri))
+    table = cells[[PATIENT, VISIT]].reset_index(drop=True)
+    for name in (*channels, MASK):
+        table[name] = [_path(folder, cell) for cell in cells[name]]
+    return Cases(table, channels, {})
+
+
+def _path(folder: Store, cell: str) -> str | None:
+    """As ``Store.files`` lists it. What lies outside of the folder is not listed, and so never read."""
+    if not cell:
+        return None
+    if "://" in cell:
+        return Store(cell).root
+    return posixpath.normpath(cell if cell.startswith("/") else f"{folder.root}/{cell}")
+
+
+def _from_layout(folder: Store) -> Cases:
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for file in folder.files():
+        match = _BIDS.match(posixpath.basename(file.path))
+        if match is None:
+            continue
+        channel = _SUFFIXES[match["suffix"]]
+        entities = match["entities"] or ""
+        if channel == MASK and "label-" in entities and "label-lesion" not in entities.lower():
+            continue
+        if channel != MASK and "/derivatives/" in file.path.removeprefix(folder.root):
+            continue  # of a raw scan, in another space
+        if channel == "t1" and "_ce-" in entities:
+            channel = "t1c"
+        files = found.setdefault((match["patient"], match["visit"] or ""), {})
+        files.setdefault(channel, []).append(file.path)
+    if not found:
+        raise ValueError(
+            f"{FLAG} {folder.uri}: neither a table (.csv, .tsv) nor a folder in the BIDS layout: no file is named like "
+            "sub-01_ses-1_FLAIR.nii.gz"
+        )
+    there = {channel for files in found.values() for channel in files}
+    channels = tuple(name for name in _ORDER if name in there)
+    if not channels:
+        raise ValueError(f"{FLAG} {folder.uri}: there are masks and no scans beside them")
+    doubtful = {
+        case: f"{len(files[name])} files of its {name}; name one in a table"
+        for case, files in found.items()
+        for name in files
+        if len(files[name]) > 1
+    }
+    rows = [
+        {PATIENT: patient, VISIT: visit} | {name: next(iter(files.get(name, [])), "") for name in (*channels, MASK)}
+        for (patient, visit), files in sorted(found.items())
+    ]
+    table = pd.DataFrame(rows).astype(object)
+    return Cases(table.where(table.ne("") | table.columns.isin([PATIENT, VISIT]), None), channels, doubtful)
+
+
+def scan_name(case: Mapping[str, Any]) -> str:
+    """What a case of the table is called, before it has a pseudonym."""
+    return "_".join(filter(None, [str(case[PATIENT]), case[VISIT]]))
+
+
+def in_order(visits: Sequence[str]) -> list[str]:
+    """Names of visits in the order in which a person would list them: ses-2 before ses-10."""
+    return sorted(visits, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])

@@ -1,0 +1,68 @@
+"""Lesions as the engine's jobs see them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medray.systems.lesion import recipes
+from medray.systems.lesion.cases import FLAG, Cases, files_of, read_cases
+from medray.systems.lesion.inventory import assemble
+from medray.systems.lesion.objective import OBJECTIVES, score_folds
+from medray.systems.lesion.phantoms import DEMO
+from medray.systems.lesion.source import BrainMR
+from medray.tasks.system import SearchSetup, System
+
+LOADS_ML = (0.0, 2.0, 5.0, 10.0, 20.0)
+"""Between bands of lesion load, over which folds are balanced."""
+
+
+def strata(index: pd.DataFrame) -> np.ndarray:
+    """Folds have about as many scans of each band of lesion load, and without a mask."""
+    loads = index["lesion_ml"].to_numpy(dtype=float)
+    return np.where(np.isnan(loads), -1, np.digitize(loads, LOADS_ML, right=True))
+
+
+def label_notes(cases: Cases) -> list[str]:
+    """What a user should know before anything is spent."""
+    if cases.table["mask"].isna().all():
+        raise ValueError(f"{FLAG}: no case has a mask, and training needs some; name them in the column mask")
+    return []
+
+
+def fold_notes(index: pd.DataFrame) -> list[str]:
+    loads = index["lesion_ml"].groupby(index["fold"]).max()
+    return [f"no scan of fold {fold} has a lesion drawn" for fold, most in loads.items() if not most > 0]
+
+
+BRAIN_MR = System(
+    source=BrainMR(),
+    read_labels=read_cases,
+    assemble=assemble,
+    columns=("lesion_ml", "visit"),
+    strata=strata,
+    flags=(FLAG,),
+    files_of=files_of,
+    about_flags=(
+        "Table (CSV or TSV: patient, visit, a column for each channel, mask) by path or URI, or a folder in the BIDS layout. "
+        "Where not given, phantoms are written and used.",
+    ),
+    label_notes=label_notes,
+    fold_notes=fold_notes,
+)
+
+SEARCH = SearchSetup(
+    job=("jobs/lesion_cv.py",),
+    job_flags=("--recipe", "--name"),
+    recipe=recipes.recipe,
+    reference=recipes.recipe,
+    backbones=("segresnet",),
+    space=(
+        "learning-rate=1e-5..1e-2:log", "dice-weight=0..2", "cross-entropy-weight=0.1..2", "foreground-share=0.2..0.9",
+        "dropout=0..0.3",
+    ),
+    objectives=OBJECTIVES,
+    score=score_folds,
+    options={"out": "out/lesion", "train_folds": (0,), "monitor": "none"},
+    phantoms=DEMO,
+)  # fmt: skip
