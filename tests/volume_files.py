@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import numpy as np
@@ -61,6 +62,27 @@ def mr_series(
         for name, value in tags.items():
             setattr(ds, name, value)
         made.append(ds)
+    return made
+
+
+def enhanced(voxels: np.ndarray, order: list[int]) -> Dataset:
+    """``mr_series`` as one image of many frames: which slice each frame is."""
+    series = mr_series(voxels)
+    made = copy.deepcopy(series[0])
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(made, name)
+    made.NumberOfFrames = len(order)
+    made.PixelData = voxels[order].astype("<i2").tobytes()
+    plane, measures, shared = Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient = series[0].ImageOrientationPatient
+    measures.PixelSpacing, measures.SliceThickness = series[0].PixelSpacing, 3.0
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    made.SharedFunctionalGroupsSequence = [shared]
+    made.PerFrameFunctionalGroupsSequence = [Dataset() for _ in order]
+    for frame, i in zip(made.PerFrameFunctionalGroupsSequence, order, strict=True):
+        place = Dataset()
+        place.ImagePositionPatient = series[i].ImagePositionPatient
+        frame.PlanePositionSequence = [place]
     return made
 
 

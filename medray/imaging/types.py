@@ -75,7 +75,9 @@ class Volume:
     affine: np.ndarray  # (4, 4) float64: index (d, h, w) → RAS+ mm
     kind: str = ""  # "nifti", "nrrd" or "dicom"; "" of one that was computed
     header: bytes | None = None  # NIfTI only: the 348 or 540 bytes, for an answer that keeps them
-    order: tuple[int, ...] = ()  # DICOM only: of the files that were given, those of the slices, first slice first
+    order: tuple[
+        tuple[int, int], ...
+    ] = ()  # DICOM only: of each slice its file, as they were given, and its frame; from 0
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

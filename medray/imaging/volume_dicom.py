@@ -42,7 +42,7 @@ def read_header(stream: BinaryIO) -> VolumeHeader:
 
 
 def read_series(files: Sequence[bytes]) -> Volume:
-    """The volume of the files of one series, in any order; ``order`` of it says which file each slice is from.
+    """The volume of the files of one series, in any order; ``order`` of it says where each slice is from.
 
     Raises:
         Unreadable: no DICOM image of MR, CT or PET; several series, planes, echoes or phases; a gap; two slices at a place.
@@ -60,7 +60,7 @@ def read_series(files: Sequence[bytes]) -> Volume:
         file, frame, header, places = frames[member]
         slices.append(_pixels(every[file], PixelLayout.of(every[file], header, counts[file]), frame, places))
     voxels = native(np.stack(slices)).reshape(shape)
-    return finite(Volume(voxels, affine, "dicom", order=tuple(frames[member][0] for member in stack.members)))
+    return finite(Volume(voxels, affine, "dicom", order=tuple(frames[member][:2] for member in stack.members)))
 
 
 def _frames(elements: Elements) -> list[tuple[Header, Places]]:

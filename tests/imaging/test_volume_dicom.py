@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from volume_files import as_bytes, mr_series
+from volume_files import as_bytes, enhanced, mr_series
 
 from medray.imaging.dicom import read_headers, read_slices
 from medray.imaging.types import Unreadable
@@ -24,7 +24,7 @@ def test_slices_in_any_order_are_a_volume_in_ras() -> None:
     volume = read_volume([files[i] for i in SHUFFLED])
     assert np.array_equal(volume.voxels, VOXELS)
     assert volume.voxels.dtype.kind == "i"
-    assert [SHUFFLED[k] for k in volume.order] == [0, 1, 2, 3, 4]
+    assert [SHUFFLED[file] for file, _ in volume.order] == [0, 1, 2, 3, 4]
     assert volume.spacing_mm == (3, 1.5, 0.75)
     # by hand: slice 1, row 2, column 3 is at LPS (-30 + 3 · 0.75, -40 + 2 · 1.5, 10 + 3)
     assert np.allclose(volume.affine @ [1, 2, 3, 1], [27.75, 37, 13, 1])
@@ -94,26 +94,12 @@ def test_what_is_no_volume_says_why(change: Callable[[list[Dataset]], list[Datas
 
 
 def test_an_enhanced_file_holds_all_slices() -> None:
-    series = mr_series(VOXELS)
-    enhanced = copy.deepcopy(series[0])
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
-        delattr(enhanced, name)
-    enhanced.NumberOfFrames = 5
-    enhanced.PixelData = VOXELS[SHUFFLED].astype("<i2").tobytes()
-    enhanced.PerFrameFunctionalGroupsSequence = [Dataset() for _ in SHUFFLED]
-    for frame, i in zip(enhanced.PerFrameFunctionalGroupsSequence, SHUFFLED, strict=True):
-        place, plane, measures = Dataset(), Dataset(), Dataset()
-        place.ImagePositionPatient = series[i].ImagePositionPatient
-        plane.ImageOrientationPatient = series[i].ImageOrientationPatient
-        measures.PixelSpacing, measures.SliceThickness = series[i].PixelSpacing, 3.0
-        frame.PlanePositionSequence, frame.PlaneOrientationSequence = [place], [plane]
-        frame.PixelMeasuresSequence = [measures]
-    data = as_bytes(enhanced)
+    data = as_bytes(enhanced(VOXELS, SHUFFLED))
     volume = read_volume(data)
-    plain = read_volume([as_bytes(dataset) for dataset in series])
+    plain = read_volume([as_bytes(dataset) for dataset in mr_series(VOXELS)])
     assert np.array_equal(volume.voxels, VOXELS)
     assert np.allclose(volume.affine, plain.affine)
-    assert volume.order == (0,) * 5
+    assert [SHUFFLED[frame] for _, frame in volume.order] == [0, 1, 2, 3, 4]
     header = read_volume_header(io.BytesIO(data))
     assert same_grid(header, volume)
 
@@ -125,7 +111,7 @@ def test_the_real_head_is_what_its_slices_are(head_ct_dir: Path) -> None:
     assert volume.voxels.shape == (36, 512, 512)
     assert volume.spacing_mm[0] == pytest.approx(5 / np.cos(np.deg2rad(_tilt(files[0]))), rel=0.01)
     for index in (0, 17, 35):
-        slice_ = read_slices(files[volume.order[index]])[0]
+        slice_ = read_slices(files[volume.order[index][0]])[0]
         assert np.array_equal(np.maximum(volume.voxels[index], -1024), slice_.pixels_hu)
         x, y, z = slice_.header.position_xyz_mm
         assert np.allclose((volume.affine @ [index, 0, 0, 1])[:3], [-x, -y, z], atol=0.1)
