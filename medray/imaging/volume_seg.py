@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom.dataset import Dataset
 
+# the standard wants these in every image, empty where they are not known (type 2); an anonymiser may take them out whole
+_MAY_BE_EMPTY = (
+    "AccessionNumber", "PatientBirthDate", "PatientID", "PatientName", "PatientSex", "ReferringPhysicianName", "StudyDate",
+    "StudyID", "StudyTime",
+)  # fmt: skip
 _SERIES_NUMBER = 900  # behind those of a scanner
 Concept = tuple[str, str, str]
 """Value, scheme and meaning of a code."""
@@ -64,6 +69,10 @@ def dicom_seg(
         in_file[[frame for _, frame in like.order]] = numbers
         numbers = in_file
     sources = [dcmread(io.BytesIO(files[k]), stop_before_pixels=True, force=True) for k in wanted]
+    for source in sources:
+        for name in _MAY_BE_EMPTY:
+            if name not in source:
+                setattr(source, name, "")
     content = hashlib.sha256(
         b"".join([*(str(s.SOPInstanceUID).encode() for s in sources), numbers.tobytes()])
     ).hexdigest()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 
 import highdicom as hd
 import numpy as np
@@ -12,6 +13,7 @@ from volume_files import as_bytes, enhanced, mr_series
 
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
+from medray.imaging.volume_nifti import nifti_bytes
 from medray.imaging.volume_seg import MS_LESION, SegmentClass, dicom_seg
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (5, 6, 7)).astype(np.int16)
@@ -79,6 +81,28 @@ def test_no_lesion_is_an_answer_too() -> None:
     seg = hd.seg.segread(io.BytesIO(dicom_seg(np.zeros_like(MASK), volume, files)))
     assert not seg.pixel_array.any()
     assert seg.get_segment_description(1).segment_label == "Multiple sclerosis lesion"
+
+
+def test_an_anonymised_series_that_has_lost_what_may_be_empty() -> None:
+    bare = []
+    for dataset in mr_series(VOXELS):
+        for name in ("PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"):
+            delattr(dataset, name)
+        bare.append(as_bytes(dataset))
+    seg = hd.seg.segread(io.BytesIO(dicom_seg(MASK > 0, read_volume(bare), bare)))
+    assert seg.PatientName == ""
+    assert seg.get_volume(combine_segments=True).array.sum() == (MASK > 0).sum()
+
+
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_series_without_frame_of_reference_has_its_mask_in_nifti(head_ct_dir: Path) -> None:
+    """The challenge's files lack SOPClassUID and FrameOfReferenceUID, which a SEG must name."""
+    files = [path.read_bytes() for path in sorted((head_ct_dir / "rsna2019_series").iterdir())]
+    volume = read_volume(files)
+    with pytest.raises(ValueError, match="no DICOM SEG of these files .*SOPClassUID.*; take the mask in NIfTI"):
+        dicom_seg(volume.voxels > 60, volume, files)
+    assert len(nifti_bytes(volume.voxels > 60, volume)) > 1000
 
 
 def test_what_does_not_fit_says_why() -> None:
