@@ -50,7 +50,7 @@ class Slice:
     repaired: str | None = None  # what was mended ("wrapped 12-bit"), None where nothing was
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VolumeHeader:
     """What a file says of its volume, read without its voxels. Of a DICOM file: of its one slice."""
 
@@ -67,7 +67,7 @@ class VolumeHeader:
         return _spacing_mm(self.affine)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """One image of three axes. The axes are the file's own, in its order: D, H, W name them, and no direction."""
 
