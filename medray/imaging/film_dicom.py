@@ -26,7 +26,7 @@ from medray.imaging.elements import (
 from medray.imaging.film import Film, FilmHeader, check_size, stretched
 from medray.imaging.lut import Span, looked_up
 from medray.imaging.padding import at_the_border, padding_range
-from medray.imaging.stored import PixelLayout, Stored, stored_values
+from medray.imaging.stored import PixelLayout, Stored, numbers_of, stored_values
 from medray.imaging.tags import (
     CENTER,
     COLUMNS,
@@ -69,7 +69,7 @@ def read(source: Source) -> Film:
     if layout.bits_stored > 16:
         raise Unreadable(f"{layout.bits_stored} bits stored, no radiograph has so many")
     (stored,) = stored_values(elements, layout, [0])
-    values = _signed(stored)
+    values = numbers_of(stored)
     padding = padding_range(elements, int(stored.signed))
     outside = None if padding is None else at_the_border(values, *padding)
     values, span = _modality(elements, values, _span(stored))
@@ -116,15 +116,6 @@ def _age(text: str) -> float | None:
     """PS3.5 6.2, AS: three digits and a unit."""
     match = re.fullmatch(r"(\d{1,3})([DWMY])", text)
     return float(match[1]) * _YEARS[match[2]] if match else None
-
-
-def _signed(stored: Stored) -> np.ndarray:
-    """Stored values as the numbers they mean: PS3.5 8.1.1, bits above the stored ones are nobody's."""
-    values = stored.values.astype(np.int64) & ((1 << stored.bits) - 1)
-    if stored.signed:
-        sign = 1 << (stored.bits - 1)
-        values = (values ^ sign) - sign
-    return values.astype(np.int32)
 
 
 def _span(stored: Stored) -> Span:

@@ -94,6 +94,15 @@ def stored_values(elements: Elements, layout: PixelLayout, wanted: list[int]) ->
             yield _decoded(elements.transfer_syntax, layout, encoded)
 
 
+def numbers_of(stored: Stored) -> np.ndarray:
+    """Stored values as the numbers they mean: PS3.5 8.1.1, bits above the stored ones are nobody's."""
+    values = stored.values.astype(np.int64) & ((1 << stored.bits) - 1)
+    if stored.signed:
+        sign = 1 << (stored.bits - 1)
+        values = (values ^ sign) - sign
+    return values.astype(np.int32)
+
+
 def _native_values(elements: Elements, layout: PixelLayout, start: int, length: int) -> np.ndarray:
     """(frames, rows, columns), a view of the file's bytes: PS3.5 8.1.1."""
     expected = layout.frame_bytes * layout.frames

@@ -50,7 +50,7 @@ class Slice:
     repaired: str | None = None  # what was mended ("wrapped 12-bit"), None where nothing was
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VolumeHeader:
     """What a file says of its volume, read without its voxels. Of a DICOM file: of its one slice."""
 
@@ -67,7 +67,7 @@ class VolumeHeader:
         return _spacing_mm(self.affine)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """One image of three axes. The axes are the file's own, in its order: D, H, W name them, and no direction."""
 
@@ -75,7 +75,9 @@ class Volume:
     affine: np.ndarray  # (4, 4) float64: index (d, h, w) → RAS+ mm
     kind: str = ""  # "nifti", "nrrd" or "dicom"; "" of one that was computed
     header: bytes | None = None  # NIfTI only: the 348 or 540 bytes, for an answer that keeps them
-    order: tuple[int, ...] = ()  # DICOM only: of the files that were given, those of the slices, first slice first
+    order: tuple[
+        tuple[int, int], ...
+    ] = ()  # DICOM only: of each slice its file, as they were given, and its frame; from 0
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -6,7 +6,8 @@ import io
 from types import ModuleType
 from typing import BinaryIO
 
-from medray.imaging import volume_nifti, volume_nrrd
+from medray.imaging import volume_dicom, volume_nifti, volume_nrrd
+from medray.imaging.elements import begins_like_dicom
 from medray.imaging.types import Unreadable, Volume, VolumeHeader
 
 _FIRST_BYTES = 132
@@ -40,6 +41,8 @@ def read_volume(data: bytes | list[bytes], name: str = "") -> Volume:
 
 def _volume(files: list[bytes]) -> Volume:
     reader = _reader(_beginning(io.BytesIO(files[0])) if files else b"")
+    if reader is volume_dicom:
+        return volume_dicom.read_series(files)
     if len(files) != 1:
         raise Unreadable(f"{len(files)} files for one volume: only DICOM has a file a slice; give one file")
     return reader.read(files[0])
@@ -59,4 +62,6 @@ def _reader(first: bytes) -> ModuleType:
         return volume_nifti
     if volume_nrrd.begins_like_nrrd(first):
         return volume_nrrd
+    if begins_like_dicom(first):
+        return volume_dicom
     raise Unreadable("neither NIfTI, NRRD nor DICOM; export the volume as .nii.gz")

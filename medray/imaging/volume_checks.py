@@ -65,3 +65,24 @@ def native(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> np
         if slope == 1 and intercept == 0:
             return np.ascontiguousarray(stored, dtype=np.float32)
         return np.ascontiguousarray(stored.astype(np.float64) * slope + intercept, dtype=np.float32)
+
+
+UNKNOWN = 255
+"""In a mask: nobody has looked here; neither trained nor scored."""
+
+
+def class_numbers(mask: Volume, classes: Sequence[int]) -> np.ndarray:
+    """(D, H, W) uint8: a mask that was stored as any type, 0 for background, the classes, and UNKNOWN.
+
+    Raises:
+        Unreadable: other values, such as those of a probability or of another list of classes.
+    """
+    found = np.unique(mask.voxels)
+    odd = found[~np.isin(found, [0, *classes, UNKNOWN])]
+    if len(odd):
+        shown = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
+        names = " and ".join(str(number) for number in classes)
+        raise Unreadable(
+            f"values that are no class ({shown}); 0 is the background, {names} the classes, {UNKNOWN} what is not known"
+        )
+    return mask.voxels.astype(np.uint8)

@@ -83,6 +83,22 @@ class Components:
         sums = [np.bincount(number, weights=places[:, axis], minlength=len(self)) for axis in range(3)]
         return np.stack(sums, axis=1) / np.maximum(self.voxels, 1)[:, None]
 
+    def sites(self, atlas: np.ndarray) -> np.ndarray:
+        """(n,) the value of a label map that most voxels of each component have; of two equal ones the lower.
+
+        Args:
+            atlas: (D, H, W) integers from 0, on the grid of the mask.
+        """
+        if atlas.shape != self.labels.shape:
+            raise ValueError(
+                f"an atlas of shape {atlas.shape} for a mask of {self.labels.shape}: resample it to the mask"
+            )
+        inside = self.labels > 0
+        pairs, counts = np.unique(np.stack([self.labels[inside], atlas[inside]]), axis=1, return_counts=True)
+        order = np.lexsort((pairs[1], -counts, pairs[0]))
+        first = np.unique(pairs[0][order], return_index=True)[1]
+        return pairs[1][order][first]
+
 
 @dataclass(frozen=True, eq=False)
 class LesionMatch:

@@ -230,7 +230,7 @@ def test_odd_but_legal_text() -> None:
         ({"Columns": None}, "no Columns"),
         ({"NumberOfFrames": 2}, "2 frames without a position each"),
         ({"NumberOfFrames": 1_000_000_000}, "1e+09 frames without a position each"),
-        ({"Rows": 65535, "Columns": 65535}, "65535 × 65535 pixels in 1 frames: no CT image has so many"),
+        ({"Rows": 65535, "Columns": 65535}, "65535 × 65535 pixels in 1 frames: no image has so many"),
         ({"PatientID": "7" * 2000}, "PatientID has 2,000 characters"),
     ],
 )

@@ -48,6 +48,16 @@ def test_components_have_volumes_and_centres() -> None:
     assert not len(Components.of(np.zeros(SHAPE, bool), 1.0))
 
 
+def test_the_site_of_a_lesion_is_where_most_of_it_lies() -> None:
+    found = Components.of(mask(at(1, 1, 1, size=2), at(5, 1, 1, size=3), at(9, 9, 9)), 1.0)
+    atlas = np.zeros(SHAPE, np.int16)
+    atlas[:, 2:], atlas[5, 1:3], atlas[9] = 7, 3, 300
+    assert found.sites(atlas).tolist() == [0, 3, 300]  # of the first half in 0 and half in 7
+    assert len(Components.of(np.zeros(SHAPE, bool), 1.0).sites(atlas)) == 0
+    with pytest.raises(ValueError, match="resample it"):
+        found.sites(atlas[1:])
+
+
 TRUTH = mask(at(1, 1, 1, size=2), at(5, 1, 1, size=4), at(9, 9, 9))  # of 4, 16 and 1 voxels
 PREDICTED = mask(at(1, 2, 2, size=2), at(5, 1, 1, size=2), at(8, 1, 8, size=3))  # of 4, 4 and 9 voxels
 # 1 of the first lesion's 4 voxels is met, 4 of the second's 16, none of the third

@@ -1,1 +1,1 @@
-"""Multiple-sclerosis lesions in MR volumes of several channels."""
+"""Multiple-sclerosis lesions on MR volumes of several channels."""
