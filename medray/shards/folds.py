@@ -33,6 +33,8 @@ def assign_folds(patients: np.ndarray, strata: np.ndarray, folds: int, seed: int
         raise ValueError(f"--folds {folds}: only {len(distinct)} patients have usable images; use fewer folds")
     order = np.lexsort((strata, patients))
     patients, stratum = np.asarray(patients)[order], np.asarray(strata)[order]
+    if np.unique(stratum, return_counts=True)[1].max() < folds:  # so few rows that none can be in every fold
+        stratum = np.zeros_like(stratum)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     fold_of_row = np.empty(len(patients), dtype=np.int64)
     with warnings.catch_warnings():  # of classes with fewer rows than folds: the jobs say that, by name

@@ -100,3 +100,9 @@ def test_a_search_holds_out_the_validation_list_and_never_sees_the_test_list() -
 def test_lists_that_leak_or_are_empty_are_refused(split: list[str | None], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         given_folds(PATIENTS, np.array(split, dtype=object))
+
+
+def test_so_few_rows_that_no_stratum_is_in_every_fold_are_dealt_out_all_the_same() -> None:
+    patients = np.array([f"p{i}" for i in range(6)])
+    folds = assign_folds(patients, np.arange(6) % 3, 5, seed=0)
+    assert sorted(folds.value_counts().tolist()) == [1, 1, 1, 1, 2]

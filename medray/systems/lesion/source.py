@@ -13,6 +13,7 @@ import tyro
 from medray.imaging.intensity import SIGMA_VOXELS, between_percentiles, brain_mask, high_passed, smoothed, whitened
 from medray.imaging.types import Unreadable, Volume
 from medray.imaging.volume import read_volume, read_volume_header
+from medray.imaging.volume_checks import class_numbers
 from medray.imaging.volume_grid import axis_codes, canonical, difference, resampled, same_grid
 from medray.shards.files import Files
 from medray.shards.leakage import pixels_hash
@@ -140,15 +141,10 @@ class BrainMR(Source):
         drawn = canonical(read_volume(files.several("mask"), "mask"))
         if not same_grid(drawn, like):
             raise Unreadable(f"mask: another grid than the scan: {difference(drawn, like)}; draw it on the scan itself")
-        values = np.unique(drawn.voxels)
-        known = [0, *range(1, len(self.classes) + 1), UNKNOWN]
-        strange = [value for value in values.tolist() if value not in known]
-        if strange:
-            raise Unreadable(
-                f"mask: holds the value {strange[0]:g}, which is no class; 0 is background, {UNKNOWN} unknown, and there are "
-                f"{', '.join(f'{i} {name}' for i, name in enumerate(self.classes, 1))} (--classes)"
-            )
-        mask = drawn.voxels.astype(np.uint8)
+        try:
+            mask = class_numbers(drawn, range(1, len(self.classes) + 1))
+        except Unreadable as error:
+            raise Unreadable(f"mask: {error} (--classes names them)") from None
         places = np.flatnonzero((mask != 0) & (mask != UNKNOWN))
         millilitres = len(places) * like.voxel_mm3 / 1000
         if len(places) > PLACES:
