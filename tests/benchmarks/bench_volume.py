@@ -76,7 +76,9 @@ def write(folder: Path, count: int, shape: tuple[int, ...]) -> list[Path]:
                 "brain": np.packbits((voxels != 0).any(0)).tobytes(), "foreground": places.tolist(),
             }  # fmt: skip
             # without compression, as noise is not made any smaller by it
-            pq.write_table(pa.table({name: [row[name]] for name in COLUMNS}), path, compression="none", use_dictionary=False)
+            pq.write_table(
+                pa.table({name: [row[name]] for name in COLUMNS}), path, compression="none", use_dictionary=False
+            )
         paths.append(path)
     return paths
 
@@ -148,9 +150,13 @@ def predict(task: LesionTask, path: Path, options: Options, folder: Path) -> Non
         alone_s = time.perf_counter() - start
         start = time.perf_counter()
         found = task.outputs(network, batch)
-        pq.write_table(pa.table({name: pa.array(list(values)) for name, values in found.items()}), folder / "out.parquet")
+        pq.write_table(
+            pa.table({name: pa.array(list(values)) for name, values in found.items()}), folder / "out.parquet"
+        )
         ours_s = time.perf_counter() - start
-    print(f"prediction: {ours_s:.2f} s, written; MONAI's sliding window alone {alone_s:.2f} s: {ours_s / alone_s:.2f} times")
+    print(
+        f"prediction: {ours_s:.2f} s, written; MONAI's sliding window alone {alone_s:.2f} s: {ours_s / alone_s:.2f} times"
+    )
 
 
 def main(options: Options) -> None:
