@@ -77,7 +77,9 @@ class Stage(nn.Module):
             _initialise(convolution)
         # nine stages that each add as much as came in would make logits of hundreds, and a sigmoid without a gradient
         with torch.no_grad():
-            self.convolutions[-1].weight *= ADDED_AT_START  # type: ignore[operator]
+            last = self.convolutions[-1].weight
+            assert isinstance(last, Tensor)
+            last.mul_(ADDED_AT_START)
 
     def forward(self, given: Tensor) -> Tensor:
         found = given

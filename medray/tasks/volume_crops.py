@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -117,8 +117,8 @@ def _middle(volume: Volume, of: CropFields, motion: Motion | None, rng: np.rando
 def _sliced(volume: Volume, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Copies of a box of the voxels, the mask and the brain; what of it is outside of the volume is 0."""
     low, high = np.clip(start, 0, volume.shape), np.clip(start + size, 0, volume.shape)
-    box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
-    there = (..., *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))
+    box: Any = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    there: Any = (..., *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))
 
     def copied(whole: np.ndarray, dtype: type) -> np.ndarray:
         out = np.zeros((*whole.shape[:-3], *size), dtype)

@@ -119,7 +119,8 @@ def from_cache(task: LesionTask, count: int, shape: tuple[int, ...], options: Op
     cut = RandCropByPosNegLabeld(keys, "label", task.patch_DHW, pos=1, neg=1, num_samples=task.crops)
     flips = [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)]
     cached = CacheDataset(items, Compose([cut, *flips]), progress=False)
-    loader = DataLoader(cached, batch_size=1, shuffle=True, num_workers=options.workers, collate_fn=list_data_collate)
+    loader = DataLoader(cached, batch_size=1, shuffle=True, num_workers=options.workers,
+        collate_fn=list_data_collate, persistent_workers=options.workers > 0)  # fmt: skip
 
     def crops() -> Iterator[int]:
         done = 0
