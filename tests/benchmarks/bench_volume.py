@@ -27,6 +27,9 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
+from medray.engine.data.rows import read_rows
+from medray.engine.data.samples import Rows
+from medray.shards.store import Store
 from medray.systems.lesion.recipes import phantom
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.volume_rows import COLUMNS
@@ -86,7 +89,8 @@ def write(folder: Path, count: int, shape: tuple[int, ...]) -> list[Path]:
 def reading(arguments: tuple[LesionTask, Path, int]) -> int:
     task, path, number = arguments
     torch.set_num_threads(1)
-    row = pq.read_table(path, columns=list(task.columns)).to_pylist()[0]
+    one = np.zeros(1, np.int32)
+    (row,) = read_rows(Rows(Store(str(path.parent)), (path.name,), one, one, one), one, list(task.columns))
     rngs = [np.random.default_rng((0, 0, number * task.crops + i)) for i in range(task.crops)]
     return len(task.train_examples(row, rngs))
 
