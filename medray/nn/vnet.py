@@ -13,6 +13,9 @@ UP = (3, 3, 2, 1)
 FACTOR = 16
 """Sides of the input are multiples of it."""
 
+ADDED_AT_START = 0.1
+"""Of what a stage's last convolution would give to what came in, before training."""
+
 
 class VNet(nn.Module):
     """(batch, channels, D, H, W) → (batch, outputs, D, H, W) logits; the sides are multiples of 16.
@@ -72,6 +75,11 @@ class Stage(nn.Module):
         self.activations = nn.ModuleList(nn.PReLU(width) for _ in range(count))
         for convolution in self.convolutions:
             _initialise(convolution)
+        # nine stages that each add as much as came in would make logits of hundreds, and a sigmoid without a gradient
+        with torch.no_grad():
+            last = self.convolutions[-1].weight
+            assert isinstance(last, Tensor)
+            last.mul_(ADDED_AT_START)
 
     def forward(self, given: Tensor) -> Tensor:
         found = given

@@ -162,7 +162,8 @@ class Task(ABC):
 
     def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
         """All examples that a window of batches has of one row, which was read once: one for each of ``rngs``, and each
-        depends on its own only. A task that makes crops decodes and resamples here, once."""
+        depends on its own only. A task that makes crops decodes and resamples here, once; ``sampling.number_of`` tells which
+        of a reading's examples each one is."""
         return [self.train_example(row, rng) for rng in rngs]
 
     @abstractmethod

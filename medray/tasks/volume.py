@@ -14,7 +14,7 @@ import tyro
 from medray.tasks.sampling import balanced
 from medray.tasks.task import At, Example, Task
 from medray.tasks.volume_crops import CropFields, cut
-from medray.tasks.volume_rows import COLUMNS, UNKNOWN, Volume
+from medray.tasks.volume_rows import COLUMNS, UNKNOWN, Volume, box_of
 from medray.tasks.volume_scores import dice_by_threshold, voxel_scores
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class VolumeTask(CropFields, Task):
     def _probabilities(self, network: nn.Module, voxels: Tensor, inside: np.ndarray) -> np.ndarray:
         """(classes, D, H, W) float32 of a (1, channels, D, H, W) volume; 0 outside of the brain, where nothing is looked at."""
         out = np.zeros((len(self.class_names), *inside.shape), np.float32)
-        box = tuple(_extent(np.asarray(inside.any(tuple(a for a in range(3) if a != axis)))) for axis in range(3))
+        box = box_of(inside)
         if any(part.start == part.stop for part in box):
             return out
         part = voxels[(slice(None), slice(None), *box)]
@@ -271,12 +271,6 @@ class VolumeTask(CropFields, Task):
         box = tuple(slice(b, b + side) for b, side in zip(before, sides, strict=True))
         assert not isinstance(found, tuple | dict)
         return found[(slice(None), slice(None), *box)]
-
-
-def _extent(there: np.ndarray) -> slice:
-    """From the first to the last of (n,) bool."""
-    places = np.flatnonzero(there)
-    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def _column(values: list[Any]) -> np.ndarray:

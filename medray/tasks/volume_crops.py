@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -99,13 +99,16 @@ def _middle(volume: Volume, of: CropFields, motion: Motion | None, rng: np.rando
         start = np.where(shape < patch, (shape - patch) // 2, rng.integers(np.minimum(low, high), high + 1))
         within = voxel - start + margin  # this place of the crop shows the voxel, however the others move
         return voxel - (within - (size - 1) / 2 if motion is None else motion.at(within))
+    # where the brain is: of the air around it there is nothing to learn
+    first, stop = (np.array([getattr(part, end) for part in volume.box]) for end in ("start", "stop"))
+    low, high = np.minimum(first, shape - patch), np.minimum(np.maximum(first, stop - patch), shape - patch)
     for _ in range(TRIES):
-        start = np.where(shape < patch, (shape - patch) // 2, rng.integers(0, np.maximum(0, shape - patch) + 1))
+        start = np.where(shape < patch, (shape - patch) // 2, rng.integers(low, high + 1))
         middle = start + (patch - 1) / 2
-        low, high = (-(patch - 1) / 2, (patch - 1) / 2) if motion is None else motion.reach(margin)
+        below, above = (-(patch - 1) / 2, (patch - 1) / 2) if motion is None else motion.reach(margin)
         more = 0.5 if motion is not None else 0.0
         if of.elsewhere == "anywhere" or not volume.holds(
-            np.floor(middle + low - more), np.ceil(middle + high + more) + 1, of.foreground_class
+            np.floor(middle + below - more), np.ceil(middle + above + more) + 1, of.foreground_class
         ):
             break
     return middle
@@ -114,8 +117,8 @@ def _middle(volume: Volume, of: CropFields, motion: Motion | None, rng: np.rando
 def _sliced(volume: Volume, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Copies of a box of the voxels, the mask and the brain; what of it is outside of the volume is 0."""
     low, high = np.clip(start, 0, volume.shape), np.clip(start + size, 0, volume.shape)
-    box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
-    there = (..., *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))
+    box: Any = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    there: Any = (..., *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))
 
     def copied(whole: np.ndarray, dtype: type) -> np.ndarray:
         out = np.zeros((*whole.shape[:-3], *size), dtype)

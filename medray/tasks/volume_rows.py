@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,10 @@ class Volume:
         d, h, w = self.inside_DHW.shape
         return d, h, w
 
+    @functools.cached_property
+    def box(self) -> tuple[slice, slice, slice]:
+        return box_of(self.inside_DHW)
+
     def places(self, number: int | None) -> np.ndarray:
         """(n,) flat places of voxels of any class, or of one by its number; all those of a rare one."""
         if number is None or self.mask_DHW is None:
@@ -68,6 +73,18 @@ class Volume:
             return False
         box = self.mask_DHW[tuple(slice(max(0, int(a)), max(0, int(b))) for a, b in zip(start, stop, strict=True))]
         return bool((box == number).any() if number is not None else ((box != 0) & (box != UNKNOWN)).any())
+
+
+def _extent(there: np.ndarray) -> slice:
+    """From the first to the last of (n,) bool."""
+    places = np.flatnonzero(there)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
+
+
+def box_of(inside_DHW: np.ndarray) -> tuple[slice, slice, slice]:  # noqa: N803  axes
+    """Of the brain; empty where there is none."""
+    d, h, w = (_extent(np.asarray(inside_DHW.any(tuple(a for a in range(3) if a != axis)))) for axis in range(3))
+    return d, h, w
 
 
 def mask_of(row: Mapping[str, Any], column: str = "mask") -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from medray.engine.data.samples import Rows, TrainingPlan
 from medray.engine.train.sweep import _copies
 from medray.shards.store import Store
-from medray.tasks.sampling import balanced
+from medray.tasks.sampling import balanced, number_of
 
 STRATA = ["lesion"] * 7 + ["none"] * 90 + ["other scanner"] * 23
 
@@ -70,3 +70,9 @@ def test_readings_that_cannot_be_divided_are_given_out(tmp_path: Path) -> None:
 def test_what_cannot_be_balanced(strata: list[str], readings: int, parts: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         balanced(strata, readings, parts)
+
+
+def test_a_generator_tells_the_number_of_its_example() -> None:
+    assert [number_of(np.random.default_rng(seed)) for seed in (7, (3, 1, 12))] == [7, 12]
+    with pytest.raises(ValueError, match="a generator of unknown seed has no number"):
+        number_of(np.random.Generator(np.random.RandomState(3)._bit_generator))

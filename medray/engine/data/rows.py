@@ -101,7 +101,10 @@ def read_rows(
 
 
 def _value(column: pa.ChunkedArray, row: int) -> Any:
-    """As ``as_py``; bytes are copied once, not twice."""
+    """As ``as_py``; bytes are copied once, not twice, and those of a volume (large_binary) not at all: a pa.Buffer, which
+    numpy reads."""
+    if column.type == pa.large_binary():
+        return column[row].as_buffer()
     if column.type != pa.binary():
         return column[row].as_py()
     for chunk in column.chunks:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from medray.engine.data.rows import read_rows
 from medray.engine.data.samples import (
     EVALUATION_ROWS,
     FILES_TOGETHER,
@@ -348,3 +349,15 @@ def test_more_epochs_than_readings_of_a_small_table() -> None:
     plan = TrainingPlan(shared(rows(5), [0.5]), 8, 4, seed=0)
     assert plan.steps_per_epoch == 1
     assert all(len(plan.samples(*unit)[0]) == 8 for unit in plan.units())
+
+
+def test_the_bytes_of_a_volume_are_not_copied(tmp_path: Path) -> None:
+    """large_binary comes as a view of what was read, and null as None."""
+    table = pa.table({"voxels": pa.array([b"abcd", None], pa.large_binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    zeros = np.zeros(2, np.int32)
+    rows = Rows(Store(str(tmp_path)), ("a.parquet",), zeros, zeros, np.arange(2, dtype=np.int32))
+    first, second = read_rows(rows, np.arange(2), ["voxels"])
+    assert isinstance(first["voxels"], pa.Buffer)
+    assert np.frombuffer(first["voxels"], np.uint8).tobytes() == b"abcd"
+    assert second["voxels"] is None

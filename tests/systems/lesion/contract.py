@@ -16,7 +16,7 @@ WIDTHS = {"vnet": 2, "segresnet": 8, "resenc": 4, "unet": 8}
 LEVELS = {"vnet": None, "segresnet": 2, "resenc": 3, "unet": 2}
 
 
-def scans(recipe: Callable[[], LesionTask], floor: float = 0.5) -> Case:
+def scans(recipe: Callable[[], LesionTask], floor: float) -> Case:
     task = recipe()
     task = replace(
         task, patch_DHW=(12, 12, 12), context_padding=min(2, task.context_padding), batch_size=4, epochs=2, dropout=0.0,
@@ -38,10 +38,10 @@ def several_classes() -> LesionTask:
 
 
 def recurrent() -> LesionTask:
-    return replace(recipes.vnet(), recurrent=True, drop_connect=0.2)
+    return replace(recipes.vnet(), recurrent=True, drop_connect=0.02)
 
 
-CASES = {name: partial(scans, recipe) for name, recipe in recipes.RECIPES.items()} | {
-    "several-classes": partial(scans, several_classes),
-    "recurrent": partial(scans, recurrent, 1.0),
+CASES = {name: partial(scans, recipe, 0.75) for name, recipe in recipes.RECIPES.items()} | {
+    "several-classes": partial(scans, several_classes, 0.75),
+    "recurrent": partial(scans, recurrent, 0.9),
 }

@@ -1,0 +1,185 @@
+"""Feeding crops of volumes and predicting whole ones, against MONAI on the same machine in the same run.
+
+    python tests/benchmarks/bench_volume.py                       # 16 volumes of 182×218×182, four channels, 48³ crops
+    python tests/benchmarks/bench_volume.py --volumes 4 16 50 --side 96
+    python tests/benchmarks/bench_volume.py --volumes 200 --cache-up-to 50   # shards only: memory stays flat
+
+Crops: a row of a Parquet shard is read and cut by ``train_examples``, in ``--workers`` processes; MONAI's ``CacheDataset`` with
+``RandCropByPosNegLabeld`` and flips in a DataLoader of as many. Half of the crops hold lesion in both.
+Prediction: ``LesionTask.outputs`` with mask and probability written to Parquet, against ``sliding_window_inference`` alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import tyro
+
+from medray.engine.data.rows import read_rows
+from medray.engine.data.samples import Rows
+from medray.shards.store import Store
+from medray.systems.lesion.recipes import phantom
+from medray.systems.lesion.task import LesionTask
+from medray.tasks.volume_rows import COLUMNS
+
+
+@dataclass(frozen=True)
+class Options:
+    volumes: tuple[int, ...] = (16,)
+    cache_up_to: int = 50
+    """With more volumes MONAI's cache is left out."""
+    side: int | None = None
+    """Of cubes; 182×218×182 where not given."""
+    patch: int = 48
+    crops: int = 4
+    readings: int = 64
+    """That are timed."""
+    workers: int = 2
+    threads: int = 2
+    """For prediction."""
+    predict: bool = True
+
+
+def volume(number: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Noise in an ellipsoid of half of the volume, with twenty balls."""
+    rng = np.random.default_rng(number)
+    grids = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
+    brain = sum(g**2 for g in grids) < 0.8
+    mask = np.zeros(shape, np.uint8)
+    for _ in range(20):
+        middle = (rng.uniform(0.3, 0.7, 3) * shape).astype(int)
+        mask[tuple(slice(m - 2, m + 2) for m in middle)] = 1
+    voxels = (rng.standard_normal((4, *shape), np.float32) + mask) * brain
+    return voxels, mask
+
+
+def write(folder: Path, count: int, shape: tuple[int, ...]) -> list[Path]:
+    """A shard of one row each; the content of the first eight stands again in the others."""
+    paths = []
+    for number in range(count):
+        path = folder / f"{number}.parquet"
+        if not path.exists():
+            voxels, mask = volume(number % 8, shape)
+            places = np.flatnonzero(mask)[:10_000]
+            row = {
+                "scan_id": f"scan{number}", "patient_id": f"patient{number}", "visit": "1", "shape_DHW": list(shape),
+                "spacing_mm": [1.0, 1.0, 1.0], "voxels": voxels.tobytes(), "mask": mask.tobytes(),
+                "brain": np.packbits((voxels != 0).any(0)).tobytes(), "foreground": places.tolist(),
+            }  # fmt: skip
+            # without compression, as noise is not made any smaller by it
+            pq.write_table(
+                pa.table({name: [row[name]] for name in COLUMNS}), path, compression="none", use_dictionary=False
+            )
+        paths.append(path)
+    return paths
+
+
+def reading(arguments: tuple[LesionTask, Path, int]) -> int:
+    task, path, number = arguments
+    torch.set_num_threads(1)
+    one = np.zeros(1, np.int32)
+    (row,) = read_rows(Rows(Store(str(path.parent)), (path.name,), one, one, one), one, list(task.columns))
+    rngs = [np.random.default_rng((0, 0, number * task.crops + i)) for i in range(task.crops)]
+    return len(task.train_examples(row, rngs))
+
+
+def timed(crops: Iterator[int], warm: int) -> float:
+    """Crops a second after the first ``warm`` readings."""
+    count = 0
+    start = time.perf_counter()
+    for number, found in enumerate(crops):
+        if number == warm:
+            start, count = time.perf_counter(), 0
+        count += found
+    return count / (time.perf_counter() - start)
+
+
+def from_shards(task: LesionTask, paths: list[Path], options: Options) -> float:
+    order = np.random.default_rng(0).integers(0, len(paths), options.readings + options.workers)
+    work = [(task, paths[place], number) for number, place in enumerate(order)]
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        return timed(pool.map(reading, work), options.workers)
+
+
+def from_cache(task: LesionTask, count: int, shape: tuple[int, ...], options: Options) -> float:
+    from monai.data import CacheDataset, DataLoader, list_data_collate
+    from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd
+
+    keys = ["image", "label"]
+    made = [volume(number % 8, shape) for number in range(count)]
+    items = [{"image": torch.from_numpy(v), "label": torch.from_numpy(m)[None]} for v, m in made]
+    cut = RandCropByPosNegLabeld(keys, "label", task.patch_DHW, pos=1, neg=1, num_samples=task.crops)
+    flips = [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)]
+    cached = CacheDataset(items, Compose([cut, *flips]), progress=False)
+    loader = DataLoader(cached, batch_size=1, shuffle=True, num_workers=options.workers,
+        collate_fn=list_data_collate, persistent_workers=options.workers > 0)  # fmt: skip
+
+    def crops() -> Iterator[int]:
+        done = 0
+        while True:
+            for batch in loader:
+                yield len(batch["image"])
+                done += 1
+                if done == options.readings + options.workers:
+                    return
+
+    return timed(crops(), options.workers)
+
+
+def predict(task: LesionTask, path: Path, options: Options, folder: Path) -> None:
+    from monai.inferers import sliding_window_inference
+
+    torch.set_num_threads(options.threads)
+    network = task.network().eval()
+    row = pq.read_table(path, columns=list(task.columns)).to_pylist()[0]
+    batch: dict[str, Any] = task.collate([task.example(row)])
+    batch["voxels"] = torch.from_numpy(batch["voxels"])
+    with torch.inference_mode():
+        network(batch["voxels"][:, :, : options.patch, : options.patch, : options.patch])
+        start = time.perf_counter()
+        sliding_window_inference(
+            batch["voxels"], task.patch_DHW, task.window_batch, network, task.overlap, mode="gaussian"
+        )
+        alone_s = time.perf_counter() - start
+        start = time.perf_counter()
+        found = task.outputs(network, batch)
+        pq.write_table(
+            pa.table({name: pa.array(list(values)) for name, values in found.items()}), folder / "out.parquet"
+        )
+        ours_s = time.perf_counter() - start
+    print(
+        f"prediction: {ours_s:.2f} s, written; MONAI's sliding window alone {alone_s:.2f} s: {ours_s / alone_s:.2f} times"
+    )
+
+
+def main(options: Options) -> None:
+    shape = (182, 218, 182) if options.side is None else (options.side,) * 3
+    task = replace(phantom(), patch_DHW=(options.patch,) * 3, crops=options.crops)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in options.volumes:
+            shards = from_shards(task, write(folder, count, shape), options)
+            print(f"{count} volumes: {shards:.0f} crops/s from shards", end="", flush=True)
+            if count <= options.cache_up_to:
+                cache = from_cache(task, count, shape, options)
+                print(f", {cache:.0f} from MONAI's cache: {shards / cache:.2f} times", end="")
+            gigabytes = psutil.Process().memory_info().rss / 1e9
+            print(f"; this process holds {gigabytes:.1f} GB")
+        if options.predict:
+            predict(task, write(folder, 1, shape)[0], options, folder)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
