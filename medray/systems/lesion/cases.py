@@ -35,6 +35,19 @@ class Cases:
     channels: tuple[str, ...]
     doubtful: dict[tuple[str, str], str]  # patient and visit → why the case cannot be told
 
+    def having(self, channels: Sequence[str]) -> Cases:
+        """These channels, in their order; the others are left out, and one that no case has is there of none.
+
+        Raises:
+            ValueError: no case has any of them.
+        """
+        if not {*channels} & {*self.channels}:
+            raise ValueError(f"{FLAG}: has {', '.join(self.channels)}, and the run wants {', '.join(channels)}")
+        table = self.table[[PATIENT, VISIT]].copy()
+        for name in (*channels, MASK):
+            table[name] = self.table.get(name, None)
+        return Cases(table, tuple(channels), self.doubtful)
+
 
 def files_of(uri: str) -> str:
     """Where the files of a table's cases are: its own folder; of the BIDS layout, the folder itself."""
@@ -142,6 +155,17 @@ def _from_layout(folder: Store) -> Cases:
 def scan_name(case: Mapping[str, Any]) -> str:
     """What a case of the table is called, before it has a pseudonym."""
     return "_".join(filter(None, [str(case[PATIENT]), case[VISIT]]))
+
+
+def site_names(pairs: Sequence[str]) -> dict[int, str]:
+    """ "1=periventricular" → number of an atlas and its name. Raises ValueError for other text."""
+    found = {}
+    for pair in pairs:
+        number, _, name = pair.partition("=")
+        if not number.isdigit() or not name:
+            raise ValueError(f"--site-names {pair}: write a number and a name, such as 1=periventricular")
+        found[int(number)] = name
+    return found
 
 
 def in_order(visits: Sequence[str]) -> list[str]:

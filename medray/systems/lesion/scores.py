@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.metrics.agreement import bland_altman, pearson
+from medray.metrics.agreement import bland_altman, pearson, repeatability
 from medray.metrics.intervals import intervals, mean
 from medray.metrics.isbi import IsbiScore, isbi_score
 from medray.metrics.lesions import LesionMatch, free_response, recall_by_size
@@ -89,7 +89,22 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
             "correlation": _known(pearson(true_ml, ml)),
         },
         "isbi": isbi_figures(rows, matches),
+        "repeatability": change_by_error(scans),
     }  # fmt: skip
+
+
+def change_by_error(scans: pd.DataFrame) -> dict[str, Any]:
+    """How much the total volume of two visits of one patient differs by error alone: 95% of such differences are smaller.
+
+    Of each pair of neighbouring visits it takes how far the two volumes are off; mL, and how many pairs and patients.
+    """
+    first, second, who = [], [], []
+    for patient, own in scans.groupby("patient_id"):
+        errors = (own["ml"] - own["true_ml"]).to_numpy(dtype=float)[np.argsort(own["visit"].astype(int).to_numpy())]
+        first += errors[:-1].tolist()
+        second += errors[1:].tolist()
+        who += [patient] * (len(errors) - 1)
+    return {"ml": _known(repeatability(first, second)), "pairs": len(first), "patients": len(set(who))}
 
 
 def isbi_figures(rows: list[dict[str, Any]], matches: list[LesionMatch]) -> dict[str, float | None]:

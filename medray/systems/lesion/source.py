@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
@@ -153,3 +153,12 @@ class BrainMR(Source):
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def source_of(identity: Mapping[str, Any]) -> BrainMR:
+    """The source that wrote ``identity``. Raises ValueError for one of another version."""
+    if identity.get("version") != BrainMR.version:
+        raise ValueError(f"the run was trained on scans of version {identity.get('version')}; train it again")
+    known = {f.name for f in fields(BrainMR)}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
+    return BrainMR(**values)

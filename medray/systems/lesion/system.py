@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -64,5 +66,16 @@ SEARCH = SearchSetup(
     objectives=OBJECTIVES,
     score=score_folds,
     options={"out": "out/lesion", "train_folds": (0,), "monitor": "none"},
+)  # fmt: skip
+
+PHANTOM_SEARCH = replace(
+    SEARCH,
+    recipe=recipes.recipe,
+    backbones=("phantom",),
+    space=("learning-rate=1e-4..3e-2:log", "foreground-share=0.2..0.9", "dice-weight=0..2"),
+    options={
+        "out": "out/lesion-search", "folds": 2, "train_folds": (0,), "public_ids": True, "monitor": "none",
+    },
+    trials=8,
     phantoms=DEMO,
 )  # fmt: skip

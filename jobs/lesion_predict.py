@@ -1,0 +1,96 @@
+"""Masks of lesions in new scans by a finished jobs/lesion_cv.py, and what changed between the visits of a patient.
+
+    uv run jobs/lesion_predict.py --run out/lesion-phantom --images scans/table.csv --to predictions
+    uv run jobs/lesion_predict.py --run out/ms --images bids --to bids-out --atlas sites.nii.gz --site-names 1=periventricular
+
+Leaves scans.csv, lesions.csv, changes.csv, set_aside.csv, and of each scan a mask and probabilities on its own grid, and a
+picture. The CSV files carry the table's own identifiers: they are for whoever owns the scans. Run again after a kill, it goes
+on with the patients that are left.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from medray.engine.derive.files import NewFiles, derive_files
+from medray.engine.derive.scan import little, reasons_kept, scan_new
+from medray.engine.job.claim import claim
+from medray.engine.job.options import run_job
+from medray.engine.job.progress import say, warn
+from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
+from medray.imaging.volume import read_volume
+from medray.shards.digest import digest
+from medray.shards.folders import shards_store
+from medray.shards.leakage import trained_on
+from medray.shards.store import Store, read_file
+from medray.systems.lesion.answers import PHANTOMS, patients_of, write_answers
+from medray.systems.lesion.cases import files_of, read_cases, site_names
+from medray.systems.lesion.inventory import assemble
+from medray.systems.lesion.new_scans import NewScans
+from medray.systems.lesion.source import source_of
+from medray.systems.lesion.task import LesionTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionPredict:
+    run: str
+    """The --out of a finished lesion_cv.py."""
+    name: str = ""
+    """Its model, where it has several."""
+    images: str
+    """Table (CSV or TSV: patient, visit, a column for each channel) by path or URI, or a folder in the BIDS layout."""
+    to: str = "predictions"
+    """Folder or URI for the results."""
+    missing_channels: Literal["zeros", "refuse"] = "zeros"
+    """A channel that a case has not is 0, which is said; or the case is set aside."""
+    other_grids: Literal["refuse", "resample"] = "refuse"
+    """Of channels that are not on the first one's grid: set the case aside, or resample."""
+    atlas: str | None = None
+    """Label map of sites in the space of the scans: lesions.csv then says where each lesion is."""
+    site_names: tuple[str, ...] = ()
+    """Of the atlas's numbers, such as 1=periventricular 2=juxtacortical 3=infratentorial."""
+    pages: int = 200
+    """Draw a picture of this many scans at most."""
+
+
+def main(job: LesionPredict) -> None:
+    out, to, folder = Store(job.run), Store(job.to), Store(files_of(job.images))
+    name = job.name or only_folder(out, "models", "--name")
+    results = out.sub("models", name)
+    configuration, method = finished_job(out, results, "method.json")
+    for fold in method["folds"]:  # one that is missing is named before anything is read
+        finished_task(out, method["runs"], fold, LesionTask)
+    caution = PHANTOMS if configuration["images"] is None else ""
+    if caution:
+        warn(caution)
+    how = source_of(method["source"])
+    source = replace(how, missing_channels=job.missing_channels, other_grids=job.other_grids)
+    cases = read_cases(job.images).having(source.channels)
+    atlas = None if job.atlas is None else read_volume(read_file(job.atlas), "--atlas")
+    to.check_writable()
+    files = folder.files()
+    identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
+    settings = {"missing_channels": job.missing_channels, "other_grids": job.other_grids, "atlas": job.atlas}
+    claim(to, identity | settings | {"data_version": source.version}, bool(to.sub("parts").names()))
+    with reasons_kept(to):
+        inventory = assemble(scan_new(source, folder, files), cases)
+    for line in inventory.warnings:
+        warn(line)
+    patients = patients_of(inventory)
+    counts = [len(patient.visits) for patient in patients]
+    new = NewScans(method, source, folder, job.pages, caution, atlas, site_names(job.site_names))
+    say(f"{sum(counts):,} scans of {len(patients):,} patients, {name}: {len(new.runs)} networks")
+
+    pieces = {patient.name: patient for patient in patients}
+    parts = derive_files(NewFiles(new, out, to, pieces, counts, "scans"), here=little(files))
+    trained = trained_on(shards_store(out, source.folder))
+    repeatability = results.read_json("metrics.json")["repeatability"]
+    for line in write_answers(to, parts, cases, inventory, trained, repeatability):
+        (warn if line.startswith("!") else say)(line.removeprefix("! "))
+
+
+def start() -> None:
+    run_job(LesionPredict, main)
+
+
+if __name__ == "__main__":
+    start()

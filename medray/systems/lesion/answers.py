@@ -1,0 +1,117 @@
+"""Answers for new scans → scans.csv, lesions.csv, changes.csv, set_aside.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from medray.shards.inventory import Inventory, set_aside
+from medray.shards.leakage import seen_in_training
+from medray.shards.store import Store
+from medray.systems.lesion.cases import Cases, in_order
+from medray.systems.lesion.new_scans import Patient
+from medray.systems.lesion.results import write_csv
+
+PHANTOMS = "this run was trained on phantoms: its masks say nothing about patients"
+
+
+def patients_of(inventory: Inventory) -> list[Patient]:
+    """The patients in the order of their identifiers, each with the visits in order."""
+    found, first = [], 1
+    for _, own in inventory.rows.groupby("patient_id", sort=True):
+        visits = own.assign(order=own["visit"].astype(int)).sort_values("order").drop(columns="order")
+        found.append(Patient(first, visits.to_dict("records")))
+        first += len(visits)
+    return found
+
+
+def write_answers(
+    to: Store,
+    parts: Sequence[pa.Table],
+    cases: Cases,
+    inventory: Inventory,
+    trained: Collection[str],
+    repeatability: dict[str, Any],
+) -> list[str]:
+    """The tables; lines for a terminal, warnings with "! " before them.
+
+    Args:
+        parts: of ``NewScans``. cases: for the visits' own names.
+        trained: as ``shards.leakage.trained_on``.
+        repeatability: of the run's metrics.json.
+    Raises:
+        ValueError: no scan could be read.
+    """
+    rows = [row for part in parts for row in part.to_pylist()]
+    lost = [row for row in rows if row["reason"]]
+    good = [row for row in rows if not row["reason"]]
+    aside = set_aside(inventory.table)
+    refused = pd.DataFrame([{"path": row["scan_id"], "status": "quarantined", "reason": row["reason"]} for row in lost])
+    to.write_bytes("set_aside.csv", pd.concat([aside, refused]).to_csv(index=False).encode())
+    if not good:
+        raise ValueError(f"no scan could be read; first reason: {lost[0]['reason']}; {to.uri}/set_aside.csv has all")
+    visits = _names_of_visits(cases)
+    table = pd.DataFrame(good)
+    table["trained_on"] = seen_in_training(table, trained)
+    table["lesions"] = [len(row["findings"]) for row in good]
+    table["visit"] = [visits.get((row["patient_id"], row["visit"]), row["visit"]) for row in good]
+    write_csv(to, "scans.csv", table[["scan_id", "patient_id", "visit", "ml", "lesions", "trained_on", "name", "note"]])
+    lesions = [
+        {"scan_id": row["scan_id"], "patient_id": row["patient_id"], "number": i} | finding
+        for row in good
+        for i, finding in enumerate(row["findings"], start=1)
+    ]
+    columns = ["scan_id", "patient_id", "number", "mm3", "score", "site", "x_mm", "y_mm", "z_mm"]
+    named = pd.DataFrame(lesions, columns=columns).rename(columns={"score": "probability"})
+    write_csv(to, "lesions.csv", named)
+    changed = [
+        line for row in good if row["before"] is not None for line in _changes_of(row, visits, good, repeatability)
+    ]
+    columns = [
+        "patient_id", "visit_before", "visit_after", "kind", "before_mm3", "after_mm3", "x_mm", "y_mm", "z_mm",
+        "repeatability_mm3", "note",
+    ]  # fmt: skip
+    write_csv(to, "changes.csv", pd.DataFrame(changed, columns=columns))
+    lines = [
+        f"  {len(good):,} scans → {to.uri}: scans.csv, lesions.csv, changes.csv, masks and pictures; {len(lost):,} scans could "
+        "not be read"
+    ]
+    if table["trained_on"].any():
+        lines.append(
+            f"! leakage: {int(table['trained_on'].sum())} of the scans are in the training data, pixel by pixel"
+        )
+    if any(row["no_change"] for row in good):
+        lines.append(f"! {sum(bool(row['no_change']) for row in good)} visits: {good[0]['no_change'] or 'other grids'}")
+    if changed and repeatability.get("ml") is None:
+        lines.append("! changes.csv: this run had no two visits of a held-out patient: no repeatability is known")
+    return lines
+
+
+def _changes_of(
+    row: dict[str, Any], visits: dict[tuple[str, str], str], good: list[dict[str, Any]], repeatability: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The total first, with what 95% of such changes are below by error alone, then lesion by lesion."""
+    patient = row["patient_id"]
+    about = {
+        "patient_id": patient,
+        "visit_before": visits.get((patient, row["before"]), row["before"]),
+        "visit_after": visits.get((patient, row["visit"]), row["visit"]),
+    }
+    before = next(r for r in good if r["patient_id"] == patient and r["visit"] == row["before"])
+    known = repeatability.get("ml")
+    total = {"kind": "all lesions", "before_mm3": before["ml"] * 1000, "after_mm3": row["ml"] * 1000}
+    total |= {"repeatability_mm3": None if known is None else known * 1000, "note": row["no_change"]}
+    return [about | total, *(about | change for change in row["changes"] or [])]
+
+
+def _names_of_visits(cases: Cases) -> dict[tuple[str, str], str]:
+    """Patient and number of a visit → its own name."""
+    return {
+        (patient, str(i)): name
+        for patient, own in cases.table.groupby("patient")
+        for i, name in enumerate(in_order(own["visit"].tolist()), start=1)
+        if name
+    }

@@ -1,0 +1,214 @@
+"""The answer of a finished run for scans that are not of its folds: a piece of work is a patient, with all visits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from medray.imaging.types import Volume
+from medray.imaging.volume import read_volume
+from medray.imaging.volume_grid import axis_codes, canonical, reoriented, resampled, same_grid
+from medray.metrics.change import ChangeRules, changes
+from medray.metrics.lesions import Components, Rules
+from medray.shards.files import Files, paths_of, read_files
+from medray.shards.store import Store, reason
+from medray.systems.lesion.masks import scores
+from medray.systems.lesion.nifti import on_own_grid
+from medray.systems.lesion.report.pictures import slices_of
+from medray.systems.lesion.source import BrainMR
+from medray.systems.lesion.task import LesionTask
+from medray.tasks.derivation import Networks, OutputsOf
+from medray.tasks.task import Task
+
+OTHER_GRID = "the visits are on other grids: register them, and the changes are computed"
+
+_FINDING = pa.struct(
+    [
+        ("mm3", pa.float64()), ("score", pa.float64()), ("site", pa.string()),
+        *((f"{axis}_mm", pa.float64()) for axis in "xyz"),
+    ]
+)  # fmt: skip
+_CHANGE = pa.struct(
+    [
+        ("kind", pa.string()), ("before_mm3", pa.float64()), ("after_mm3", pa.float64()),
+        *((f"{axis}_mm", pa.float64()) for axis in "xyz"),
+    ]
+)  # fmt: skip
+SCHEMA = pa.schema(
+    [
+        ("scan_id", pa.string()), ("patient_id", pa.string()), ("visit", pa.string()), ("name", pa.string()),
+        ("ml", pa.float64()), ("note", pa.string()), ("reason", pa.string()), ("pixels_hash", pa.string()),
+        ("findings", pa.list_(_FINDING)), ("before", pa.string()), ("changes", pa.list_(_CHANGE)),
+        ("no_change", pa.string()),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A piece of work: rows of an inventory, the visits in order. Its files are named by the numbers of scans."""
+
+    first: int  # number of its first scan, from 1
+    visits: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"patient{self.first:05d}"
+
+    @property
+    def names(self) -> list[str]:
+        """What the files of each visit begin with: no identifier, which may be one that no path may hold."""
+        return [f"scan{self.first + i:05d}" for i in range(len(self.visits))]
+
+
+@dataclass(frozen=True)
+class NewScans:
+    """New scans through the network of every fold: an ``OfFiles``. Probabilities are the mean over the folds."""
+
+    method: dict[str, Any]  # method.json
+    source: BrainMR
+    folder: Store
+    pages: int  # so many scans get a picture
+    caution: str = ""
+    atlas: Volume | None = None  # label map of sites, in the scans' own space
+    sites: Mapping[int, str] = field(default_factory=dict)
+    change: ChangeRules = field(default_factory=ChangeRules)
+
+    @property
+    def runs(self) -> list[tuple[str, int, type[Task]]]:
+        return [(self.method["runs"], fold, LesionTask) for fold in self.method["folds"]]
+
+    @property
+    def threshold(self) -> float:
+        return float(np.mean(list(self.method["thresholds"].values())))
+
+    def read(self, piece: Patient, each: Callable[..., Any]) -> list[tuple[dict[str, Any] | None, Any, Files | None]]:
+        """Of each visit the row of shards, or why there is none; the first channel as its file has it; the files."""
+
+        def one(row: dict[str, Any]) -> tuple[dict[str, Any] | None, Any, Files | None]:
+            try:
+                files = read_files(self.folder, paths_of(row))
+                (encoded,) = self.source.encode(files, [row])
+                assert encoded.columns is not None
+                first = next(name for name in self.source.channels if name in files)
+                found = row | encoded.columns | {"note": encoded.note}
+                return found, read_volume(files.several(first)), Files({first: files.several(first)})
+            except (ValueError, OSError) as error:
+                return None, reason(error), None
+
+        return list(each(one, piece.visits))
+
+    def answer(self, networks: Networks, piece: Patient, read: Any, outputs_of: OutputsOf, to: Store) -> pa.Table:
+        rows: list[dict[str, Any]] = []
+        before: tuple[str, np.ndarray, Volume] | None = None
+        for name, visit, (row, like, files) in zip(piece.names, piece.visits, read, strict=True):
+            about = {key: visit[key] for key in ("scan_id", "patient_id", "visit")} | {"name": name}
+            if row is None:
+                rows.append(about | {"reason": like})
+                continue
+            mask, probability, spacing_mm = self._ask(networks, row, outputs_of)
+            upright = canonical(like)
+            notes = [row["note"]] if row["note"] else []
+            notes += self._write(to, name, mask, probability, like, files)
+            rules = Rules(**self.method["rules"])
+            found = scores(mask, np.rint(probability * 255).astype(np.uint8), None, spacing_mm, rules)
+            sites = self._sites(mask, upright, rules)
+            findings = [
+                {"mm3": one["mm3"], "score": one["score"], "site": site} | _place(one["centre_DHW"], upright)
+                for one, site in zip(found["findings"], sites, strict=True)
+            ]
+            about |= {"ml": found["ml"], "findings": findings, "pixels_hash": row["pixels_hash"]}
+            about |= self._changes(before, mask, upright)
+            rows.append(about | {"note": "; ".join(notes) or None})
+            before = visit["visit"], mask != 0, upright
+            if int(name.removeprefix("scan")) <= self.pages:
+                to.write_bytes(f"{name}.png", self._picture(row, mask))
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+    def refused(self, piece: Patient, why: str) -> pa.Table:
+        rows = [
+            {key: visit[key] for key in ("scan_id", "patient_id", "visit")} | {"name": name, "reason": why}
+            for name, visit in zip(piece.names, piece.visits, strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+    def _ask(
+        self, networks: Networks, row: dict[str, Any], outputs_of: OutputsOf
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mask (D, H, W) uint8, its probability (D, H, W) float32, spacing."""
+        shape = tuple(row["shape_DHW"])
+        total: Any = 0
+        row = {**row, "mask": None, "foreground": None}
+        for name, fold, _ in self.runs:
+            task, network = networks[name, fold]
+            asked = replace(task.reading(self.source), keep="float16")
+            (out,) = outputs_of(asked, network, [row]).to_dict("records")
+            total = total + np.frombuffer(out["probability"], np.float16).reshape(-1, *shape).astype(np.float32)
+        found = total / len(self.runs)
+        spacing_mm = np.asarray(row["spacing_mm"], np.float64)
+        best = found.max(0)
+        mask = np.where(best >= self.threshold, found.argmax(0) + 1, 0).astype(np.uint8)
+        return asked.finished(mask, spacing_mm), best, spacing_mm
+
+    def _write(
+        self, to: Store, name: str, mask: np.ndarray, probability: np.ndarray, like: Volume, files: Files | None
+    ) -> list[str]:
+        to.write_bytes(f"{name}_mask.nii.gz", on_own_grid(mask, like))
+        to.write_bytes(f"{name}_probability.nii.gz", on_own_grid(probability.astype(np.float32), like))
+        if like.kind != "dicom" or files is None:
+            return []
+        from medray.imaging.volume_seg import dicom_seg  # highdicom takes seconds
+
+        (own,) = files.named.values()
+        turned = reoriented(replace(canonical(like), voxels=mask), axis_codes(like))
+        try:
+            to.write_bytes(f"{name}_seg.dcm", dicom_seg(turned.voxels, like, list(own)))
+        except ValueError as error:
+            return [f"no DICOM SEG: {reason(error)}"]
+        return []
+
+    def _sites(self, mask: np.ndarray, upright: Volume, rules: Rules) -> list[str | None]:
+        components = Components.of(mask != 0, upright.voxel_mm3, rules.connectivity, rules.least_predicted_mm3)
+        if self.atlas is None:
+            return [None] * len(components)
+        here = resampled(canonical(self.atlas), upright, order=0).voxels.astype(np.int64)
+        return [self.sites.get(int(value), str(int(value))) for value in components.sites(here)]
+
+    def _changes(
+        self, before: tuple[str, np.ndarray, Volume] | None, mask: np.ndarray, upright: Volume
+    ) -> dict[str, Any]:
+        if before is None:
+            return {}
+        visit, was, grid = before
+        if not same_grid(grid, upright):
+            return {"before": visit, "no_change": OTHER_GRID}
+        found = [
+            {"kind": one.kind, "before_mm3": one.before_mm3, "after_mm3": one.after_mm3} | _place(one.centre, upright)
+            for one in changes(was, mask != 0, upright.voxel_mm3, self.change)
+        ]
+        return {"before": visit, "changes": found}
+
+    def _picture(self, row: dict[str, Any], mask: np.ndarray) -> bytes:
+        """The quality page of a scan: every channel at the slice with most lesion, outlined."""
+        shape = tuple(row["shape_DHW"])
+        channels = np.frombuffer(row["voxels"], np.float32).reshape(-1, *shape)
+        tiles = [
+            slices_of(row | {"voxels": channel.tobytes(), "mask": None}, {"mask": mask.tobytes()}, None)[0].image
+            for channel in channels
+        ]
+        band = np.zeros((34, sum(tile.shape[1] for tile in tiles), 3), np.uint8)
+        text = "  ".join(self.source.stored_channels) + (f"   {self.caution}" if self.caution else "")
+        cv2.putText(band, text.encode("ascii", "replace").decode(), (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)  # fmt: skip
+        page = np.vstack([band, np.hstack(tiles)])
+        return cv2.imencode(".png", page[..., ::-1])[1].tobytes()
+
+
+def _place(centre: Sequence[float], grid: Volume) -> dict[str, float]:
+    """In mm towards right, front and head (RAS+), of an index of the grid."""
+    place = grid.affine @ np.array([*centre, 1.0])
+    return {f"{axis}_mm": float(value) for axis, value in zip("xyz", place, strict=False)}
