@@ -110,6 +110,7 @@ class LesionMatch:
     true: np.ndarray  # (predicted,) bool
     truth_score: np.ndarray  # (lesions,) the highest score of what covers it; -inf where it is not found
     predicted_score: np.ndarray  # (predicted,) the highest probability in each; 1 where none were given
+    counted: np.ndarray | None = None  # (all components predicted,) bool: False of those over a dropped lesion
 
     @property
     def true_positive_rate(self) -> float:
@@ -169,7 +170,7 @@ def match_lesions(
     both = (lesion > 0) & (finding > 0)
     np.maximum.at(truth_score, lesion[both] - 1, score[finding[both] - 1])
     truth_score[~found] = -np.inf
-    return LesionMatch(lesions.mm3, found, findings.mm3[counted], true[counted], truth_score, score[counted])
+    return LesionMatch(lesions.mm3, found, findings.mm3[counted], true[counted], truth_score, score[counted], counted)
 
 
 def recall_by_size(

@@ -83,8 +83,8 @@ def write_answers(
         lines.append(
             f"! leakage: {int(table['trained_on'].sum())} of the scans are in the training data, pixel by pixel"
         )
-    if any(row["no_change"] for row in good):
-        lines.append(f"! {sum(bool(row['no_change']) for row in good)} visits: {good[0]['no_change'] or 'other grids'}")
+    if unlike := [row["no_change"] for row in good if row["no_change"]]:
+        lines.append(f"! {len(unlike):,} of the visits: {unlike[0]}")
     if changed and repeatability.get("ml") is None:
         lines.append("! changes.csv: this run had no two visits of a held-out patient: no repeatability is known")
     return lines

@@ -36,7 +36,8 @@ class Cases:
     doubtful: dict[tuple[str, str], str]  # patient and visit → why the case cannot be told
 
     def having(self, channels: Sequence[str]) -> Cases:
-        """These channels, in their order; the others are left out, and one that no case has is there of none.
+        """These channels, in their order, without masks: what is not asked for can spoil no case. The others are left out, and
+        one that no case has is there of none.
 
         Raises:
             ValueError: no case has any of them.
@@ -44,8 +45,9 @@ class Cases:
         if not {*channels} & {*self.channels}:
             raise ValueError(f"{FLAG}: has {', '.join(self.channels)}, and the run wants {', '.join(channels)}")
         table = self.table[[PATIENT, VISIT]].copy()
-        for name in (*channels, MASK):
+        for name in channels:
             table[name] = self.table.get(name, None)
+        table[MASK] = None
         return Cases(table, tuple(channels), self.doubtful)
 
 
@@ -97,10 +99,16 @@ def _from_table(uri: str) -> Cases:
     if twice.any():
         lines = cells.index[twice & (cells[[PATIENT, VISIT]] == cells[twice].iloc[0][[PATIENT, VISIT]]).all(axis=1)]
         raise ValueError(f"{FLAG} {shown}: lines {lines[0]} and {lines[1]} are the same visit of one patient; keep one")
+    names = pd.Series([scan_name(case) for case in cells[[PATIENT, VISIT]].to_dict("records")], index=cells.index)
+    for name in names[names.duplicated()]:
+        one, other = names.index[names == name][:2]
+        raise ValueError(
+            f"{FLAG} {shown}: lines {one} and {other} are both called {name} by patient and visit; rename one of them"
+        )
     folder = Store(files_of(uri))
     table = cells[[PATIENT, VISIT]].reset_index(drop=True)
     for name in (*channels, MASK):
-        table[name] = [_path(folder, cell) for cell in cells[name]]
+        table[name] = pd.Series([_path(folder, cell) for cell in cells[name]], dtype=object)
     return Cases(table, channels, {})
 
 
@@ -121,7 +129,7 @@ def _from_layout(folder: Store) -> Cases:
             continue
         channel = _SUFFIXES[match["suffix"]]
         entities = match["entities"] or ""
-        if channel == MASK and "label-" in entities and "label-lesion" not in entities.lower():
+        if channel == MASK and not _of_lesions(match["suffix"], entities.lower()):
             continue
         if channel != MASK and "/derivatives/" in file.path.removeprefix(folder.root):
             continue  # of a raw scan, in another space
@@ -152,6 +160,13 @@ def _from_layout(folder: Store) -> Cases:
     return Cases(table.where(table.ne("") | table.columns.isin([PATIENT, VISIT]), None), channels, doubtful)
 
 
+def _of_lesions(suffix: str, entities: str) -> bool:
+    """Whether a mask is of lesions: it says so, or it says nothing. Masks of the brain and maps of tissues lie beside scans too."""
+    return "_label-lesion" in entities or (
+        suffix == "mask" and "_label-" not in entities and "_desc-brain" not in entities
+    )
+
+
 def scan_name(case: Mapping[str, Any]) -> str:
     """What a case of the table is called, before it has a pseudonym."""
     return "_".join(filter(None, [str(case[PATIENT]), case[VISIT]]))
@@ -170,4 +185,4 @@ def site_names(pairs: Sequence[str]) -> dict[int, str]:
 
 def in_order(visits: Sequence[str]) -> list[str]:
     """Names of visits in the order in which a person would list them: ses-2 before ses-10."""
-    return sorted(visits, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
+    return sorted(visits, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", name))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -42,10 +43,12 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
             scan_id = scan_name(case)
             rows.append({"scan_id": scan_id, "patient_id": patient, "visit": number[case[VISIT]], "files": files})
             table.loc[table["path"].isin(paths), "item_id"] = scan_id
-    ok = table["status"].eq("ok")
+    used = Counter(path for row in rows for own in row["files"].values() for path in own)
+    table.loc[table["path"].isin([path for path, times in used.items() if times > 1]), "item_id"] = None
+    ok = table["status"].eq("ok") & ~table["path"].isin(used)  # another case may have the file too
     for path, reason in lost.items():
         table.loc[ok & table["path"].eq(path), ["status", "reason"]] = ["quarantined", reason]
-    table.loc[~table["path"].isin(named), ["status", "reason"]] = ["unused", "no case names it"]
+    table.loc[~table["path"].isin(named), ["status", "reason"]] = ["unused", "no case needs it"]
     if not rows:
         first = f"; the first reason: {why_lost[0]}" if why_lost else ""
         raise Refused(f"none of {len(cases.table)} cases can be used{first}", table)

@@ -92,8 +92,12 @@ def scores(
         mask: (D, H, W) uint8 of class numbers. probability: (D, H, W) uint8. truth: as the mask; UNKNOWN, or None, where
             nobody has drawn. spacing_mm: (3,)
     Returns:
-        ml, findings, and where the truth is known true_ml, lesions and SCORES; else None.
+        ml, findings, and where the truth is known true_ml, lesions and SCORES; else None. Of a scan with a truth all of them are
+        of its known part. "true" of a finding is None over a lesion that the rules drop: it counts neither way.
     """
+    drawn_at_all = truth is not None and not (truth == UNKNOWN).all()
+    if drawn_at_all:
+        mask = np.where(truth == UNKNOWN, 0, mask)
     voxel_mm3 = float(np.prod(spacing_mm))
     ml = float(np.count_nonzero(mask)) * voxel_mm3 / 1000
     nothing: dict[str, Any] = {"ml": ml, "true_ml": None, "lesions": None} | dict.fromkeys(SCORES)
@@ -104,15 +108,13 @@ def scores(
         {"mm3": mm3, "true": None, "score": score, "centre_DHW": centre.tolist()}
         for mm3, score, centre in zip(found.mm3.tolist(), highest[1:].tolist(), found.centres(), strict=True)
     ]
-    if truth is None or (truth == UNKNOWN).all():
+    if truth is None or not drawn_at_all:
         return nothing | {"findings": about}
-    known = truth != UNKNOWN
-    drawn, predicted = (truth != 0) & known, (mask != 0) & known
+    drawn, predicted = (truth != 0) & (truth != UNKNOWN), mask != 0
     match = match_lesions(drawn, predicted, voxel_mm3, rules, probability / 255)
     overlap, surface = Overlap.of(drawn, predicted), SurfaceDistances.of(drawn, predicted, spacing_mm.tolist())
-    over = set(np.unique(found.labels[drawn]).tolist())
-    for number, finding in enumerate(about, start=1):
-        finding["true"] = number in over
+    for place, true in zip(np.flatnonzero(np.asarray(match.counted)), match.true.tolist(), strict=True):
+        about[place]["true"] = true
     return {
         "ml": ml,
         "true_ml": float(np.count_nonzero(drawn)) * voxel_mm3 / 1000,

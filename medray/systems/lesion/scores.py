@@ -22,7 +22,7 @@ MEANS = (*SCORES, "lesion_recall", "lesion_false_rate", "lesion_f1")
 
 def match_of(row: Mapping[str, Any]) -> LesionMatch:
     """The lesions of a scan, as its row of masks has them."""
-    lesions, findings = list(row["lesions"]), list(row["findings"])
+    lesions, findings = list(row["lesions"]), [one for one in row["findings"] if one["true"] is not None]
     return LesionMatch(
         truth_mm3=np.array([one["mm3"] for one in lesions], dtype=float),
         found=np.array([one["found"] for one in lesions], dtype=bool),
