@@ -22,9 +22,8 @@ from medray.engine.train.sweep import inner_by_fold
 from medray.metrics.lesions import Rules
 from medray.shards.folders import derived_store
 from medray.systems.lesion import masks, nifti, phantoms, recipes, report, results, scores
-from medray.systems.lesion.cases import read_cases
 from medray.systems.lesion.source import BrainMR
-from medray.systems.lesion.system import BRAIN_MR
+from medray.systems.lesion.system import BRAIN_MR, source_for
 from medray.systems.lesion.task import LesionTask
 
 
@@ -58,8 +57,7 @@ ON_PHANTOMS = LesionCV(
 
 
 def main(job: LesionCV, task: LesionTask) -> None:
-    known = phantoms.CHANNELS if job.images is None else read_cases(job.images).channels
-    source = replace(job.source, channels=task.channels or known, classes=task.classes)
+    source = source_for(job.source, task, job.images)
     task, name = task.reading(source), job.name or job.recipe
     to = ("models", name)
     with Workspace(BRAIN_MR, source, job.options, None, job.images, job.until, phantoms.DEMO, to, name) as work:

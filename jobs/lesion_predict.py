@@ -54,6 +54,7 @@ class LesionPredict:
 
 def main(job: LesionPredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(files_of(job.images))
+    sites = site_names(job.site_names)
     name = job.name or only_folder(out, "models", "--name")
     results = out.sub("models", name)
     configuration, method = finished_job(out, results, "method.json")
@@ -77,7 +78,7 @@ def main(job: LesionPredict) -> None:
         warn(line)
     patients = patients_of(inventory)
     counts = [len(patient.visits) for patient in patients]
-    new = NewScans(method, source, folder, job.pages, caution, atlas, site_names(job.site_names))
+    new = NewScans(method, source, folder, job.pages, caution, atlas, sites)
     say(f"{sum(counts):,} scans of {len(patients):,} patients, {name}: {len(new.runs)} networks")
 
     pieces = {patient.name: patient for patient in patients}

@@ -39,6 +39,10 @@ def _nothing(_: Any) -> Sequence[str]:
     return ()
 
 
+def _as_it_is(source: Any, task: Any, labels: str | None) -> Any:
+    return source
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """How a system reads its files and labels, and what its folds are balanced on."""
@@ -58,6 +62,9 @@ class System:
     about_flags: tuple[str, ...]
     files_of: Callable[[str], str] | None = None
     """Where there is one flag: what it names → where the files are."""
+    source_for: Callable[[Any, Any, str | None], Any] = _as_it_is
+    """Source, task and path or URI of the labels (None for phantoms) → the source with what only these tell, such as names of
+    channels. Raises ValueError where the task asks for what the labels have not."""
     label_notes: Callable[[Any], Sequence[str]] = _nothing
     """Labels → what is odd about them, a line each, said before anything is spent."""
     fold_notes: Callable[[pd.DataFrame], Sequence[str]] = _nothing

@@ -76,7 +76,8 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: SearchSetup,
     search, out = job.search, Store(job.options.out)
     job.options.fold_list()
     space = parse_space(search.search, tasks)
-    source = job.source.holding(_needs(tasks, space), held_shards(job.options.out))
+    source = system.source_for(job.source, next(iter(tasks.values())), places[1])
+    source = source.holding(_needs(tasks, space), held_shards(job.options.out))
     bases: dict[str, Task] = {name: task.reading(source) for name, task in tasks.items()}
     for task in bases.values():
         task.without_weights().network()  # an error for a backbone that timm does not know

@@ -11,8 +11,10 @@ from medray.systems.lesion import recipes
 from medray.systems.lesion.cases import FLAG, Cases, files_of, read_cases
 from medray.systems.lesion.inventory import assemble
 from medray.systems.lesion.objective import OBJECTIVES, score_folds
+from medray.systems.lesion.phantom_brain import CHANNELS
 from medray.systems.lesion.phantoms import DEMO
 from medray.systems.lesion.source import BrainMR
+from medray.systems.lesion.task import LesionTask
 from medray.tasks.system import SearchSetup, System
 
 LOADS_ML = (0.0, 2.0, 5.0, 10.0, 20.0)
@@ -37,6 +39,19 @@ def fold_notes(index: pd.DataFrame) -> list[str]:
     return [f"no scan of fold {fold} has a lesion drawn" for fold, most in loads.items() if not most > 0]
 
 
+def source_for(source: BrainMR, task: LesionTask, images: str | None) -> BrainMR:
+    """With the channels of the cases, of which only those that the task asks for, itself or as a copy, are read.
+
+    Raises:
+        ValueError: the table cannot be read, or has no such channel.
+    """
+    known = CHANNELS if images is None else read_cases(images).channels
+    wanted = [name.removesuffix("-smooth").removesuffix("-highpass") for name in task.channels]
+    if lost := [name for name in wanted if name not in known]:
+        raise ValueError(f"--channels {lost[0]}: the scans have {', '.join(known)}; name some of these")
+    return replace(source, channels=tuple(dict.fromkeys(wanted)) or known, classes=task.classes)
+
+
 BRAIN_MR = System(
     source=BrainMR(),
     read_labels=read_cases,
@@ -49,6 +64,7 @@ BRAIN_MR = System(
         "Table (CSV or TSV: patient, visit, a column for each channel, mask) by path or URI, or a folder in the BIDS layout. "
         "Where not given, phantoms are written and used.",
     ),
+    source_for=source_for,
     label_notes=label_notes,
     fold_notes=fold_notes,
 )
