@@ -155,10 +155,10 @@ def match_lesions(
     findings = Components.of(predicted, voxel_mm3, rules.connectivity, rules.least_predicted_mm3)
     lesion, finding = lesions.labels.ravel(), findings.labels.ravel()
 
-    found = _hit(np.bincount(lesion[finding > 0], minlength=len(lesions) + 1)[1:], lesions.voxels, rules)
-    true = _hit(np.bincount(finding[lesion > 0], minlength=len(findings) + 1)[1:], findings.voxels, rules)
+    found = is_hit(np.bincount(lesion[finding > 0], minlength=len(lesions) + 1)[1:], lesions.voxels, rules)
+    true = is_hit(np.bincount(finding[lesion > 0], minlength=len(findings) + 1)[1:], findings.voxels, rules)
     over_truth = np.bincount(finding[truth.ravel()], minlength=len(findings) + 1)[1:]
-    counted = true | ~_hit(over_truth, findings.voxels, rules)
+    counted = true | ~is_hit(over_truth, findings.voxels, rules)
 
     score = np.ones(len(findings))
     if probability is not None:
@@ -203,5 +203,6 @@ def without_small(mask: np.ndarray, voxel_mm3: float, least_mm3: float, connecti
     return Components.of(mask, voxel_mm3, connectivity, least_mm3).labels > 0
 
 
-def _hit(covered: np.ndarray, voxels: np.ndarray, rules: Rules) -> np.ndarray:
+def is_hit(covered: np.ndarray, voxels: np.ndarray, rules: Rules) -> np.ndarray:
+    """(n,) bool: which components of so many voxels, so many of which are covered, are found by the rules."""
     return (covered >= rules.hit_voxels) & (covered >= rules.hit_fraction * voxels - 1e-9)
