@@ -110,7 +110,6 @@ class LesionMatch:
     true: np.ndarray  # (predicted,) bool
     truth_score: np.ndarray  # (lesions,) the highest score of what covers it; -inf where it is not found
     predicted_score: np.ndarray  # (predicted,) the highest probability in each; 1 where none were given
-    counted: np.ndarray | None = None  # (all components predicted,) bool: False of those over a dropped lesion
 
     @property
     def true_positive_rate(self) -> float:
@@ -156,10 +155,10 @@ def match_lesions(
     findings = Components.of(predicted, voxel_mm3, rules.connectivity, rules.least_predicted_mm3)
     lesion, finding = lesions.labels.ravel(), findings.labels.ravel()
 
-    found = _hit(np.bincount(lesion[finding > 0], minlength=len(lesions) + 1)[1:], lesions.voxels, rules)
-    true = _hit(np.bincount(finding[lesion > 0], minlength=len(findings) + 1)[1:], findings.voxels, rules)
+    found = is_hit(np.bincount(lesion[finding > 0], minlength=len(lesions) + 1)[1:], lesions.voxels, rules)
+    true = is_hit(np.bincount(finding[lesion > 0], minlength=len(findings) + 1)[1:], findings.voxels, rules)
     over_truth = np.bincount(finding[truth.ravel()], minlength=len(findings) + 1)[1:]
-    counted = true | ~_hit(over_truth, findings.voxels, rules)
+    counted = true | ~is_hit(over_truth, findings.voxels, rules)
 
     score = np.ones(len(findings))
     if probability is not None:
@@ -170,7 +169,7 @@ def match_lesions(
     both = (lesion > 0) & (finding > 0)
     np.maximum.at(truth_score, lesion[both] - 1, score[finding[both] - 1])
     truth_score[~found] = -np.inf
-    return LesionMatch(lesions.mm3, found, findings.mm3[counted], true[counted], truth_score, score[counted], counted)
+    return LesionMatch(lesions.mm3, found, findings.mm3[counted], true[counted], truth_score, score[counted])
 
 
 def recall_by_size(
@@ -204,5 +203,6 @@ def without_small(mask: np.ndarray, voxel_mm3: float, least_mm3: float, connecti
     return Components.of(mask, voxel_mm3, connectivity, least_mm3).labels > 0
 
 
-def _hit(covered: np.ndarray, voxels: np.ndarray, rules: Rules) -> np.ndarray:
+def is_hit(covered: np.ndarray, voxels: np.ndarray, rules: Rules) -> np.ndarray:
+    """(n,) bool: which components of so many voxels, so many of which are covered, are found by the rules."""
     return (covered >= rules.hit_voxels) & (covered >= rules.hit_fraction * voxels - 1e-9)

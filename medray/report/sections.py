@@ -114,7 +114,7 @@ def settings(settings: dict[str, Any], models: Sequence[str] = (), folds: int | 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that figures depend on; a package that is not installed is left out."""
     found = {"Python": platform.python_version()}
-    for name in ("medray", "torch", "timm", "ray", "numpy", "pydicom"):
+    for name in ("medray", "torch", "timm", "monai", "ray", "numpy", "pydicom", "nibabel"):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy import ndimage
 
-from medray.metrics.lesions import Components, Rules, match_lesions
+from medray.metrics.lesions import Components, Rules, is_hit, match_lesions
 from medray.metrics.overlap import Overlap
 from medray.metrics.surface import SurfaceDistances
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.volume_rows import UNKNOWN
 
 SCORES = ("dice", "ppv", "sensitivity", "iou", "volume_difference", "hd95_mm", "assd_mm")
-_LESION = pa.struct([("mm3", pa.float64()), ("found", pa.bool_()), ("score", pa.float64())])
+_LESION = pa.struct([("mm3", pa.float64()), ("found", pa.bool_()), ("score", pa.float64()), ("depth_mm", pa.float64())])
 _FINDING = pa.struct(
     [
         ("mm3", pa.float64()), ("true", pa.bool_()), ("score", pa.float64()),
-        ("centre_DHW", pa.list_(pa.float64())),
+        ("centre_DHW", pa.list_(pa.float64())), ("depth_mm", pa.float64()),
     ]
 )  # fmt: skip
 SCHEMA = pa.schema(
@@ -68,7 +70,7 @@ class Masks:
                 {name: str(batch[name][i]) for name in ("patient_id", "visit")}
                 | {"scan_id": str(scan_id), "shape_DHW": list(shape), "spacing_mm": spacing_mm.tolist()}
                 | {"mask": mask.tobytes(), "probability": probability.tobytes(), "threshold": self.threshold}
-                | scores(mask, probability, truth, spacing_mm, self.rules)
+                | scores(mask, probability, truth, spacing_mm, self.rules, np.asarray(batch["inside"][i]) != 0)
             )
         columns: dict[str, Any] = {}
         for name in rows[0]:
@@ -84,16 +86,21 @@ class Masks:
 
 
 def scores(
-    mask: np.ndarray, probability: np.ndarray, truth: np.ndarray | None, spacing_mm: np.ndarray, rules: Rules
+    mask: np.ndarray,
+    probability: np.ndarray,
+    truth: np.ndarray | None,
+    spacing_mm: np.ndarray,
+    rules: Rules,
+    brain: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Of one scan; of classes together, as any lesion.
 
     Args:
         mask: (D, H, W) uint8 of class numbers. probability: (D, H, W) uint8. truth: as the mask; UNKNOWN, or None, where
-            nobody has drawn. spacing_mm: (3,)
+            nobody has drawn. spacing_mm: (3,) brain: (D, H, W) bool, for depths below its surface.
     Returns:
         ml, findings, and where the truth is known true_ml, lesions and SCORES; else None. Of a scan with a truth all of them are
-        of its known part. "true" of a finding is None over a lesion that the rules drop: it counts neither way.
+        of its known part.
     """
     drawn_at_all = truth is not None and not (truth == UNKNOWN).all()
     if drawn_at_all:
@@ -104,8 +111,9 @@ def scores(
     found = Components.of(mask != 0, voxel_mm3, rules.connectivity, rules.least_predicted_mm3)
     highest = np.zeros(len(found) + 1)
     np.maximum.at(highest, found.labels.ravel(), probability.ravel() / 255)
-    about = [
-        {"mm3": mm3, "true": None, "score": score, "centre_DHW": centre.tolist()}
+    depths = _depths(brain, spacing_mm)
+    about: list[dict[str, Any]] = [
+        {"mm3": mm3, "true": None, "score": score, "centre_DHW": centre.tolist(), "depth_mm": depths(centre)}
         for mm3, score, centre in zip(found.mm3.tolist(), highest[1:].tolist(), found.centres(), strict=True)
     ]
     if truth is None or not drawn_at_all:
@@ -113,8 +121,11 @@ def scores(
     drawn, predicted = (truth != 0) & (truth != UNKNOWN), mask != 0
     match = match_lesions(drawn, predicted, voxel_mm3, rules, probability / 255)
     overlap, surface = Overlap.of(drawn, predicted), SurfaceDistances.of(drawn, predicted, spacing_mm.tolist())
-    for place, true in zip(np.flatnonzero(np.asarray(match.counted)), match.true.tolist(), strict=True):
-        about[place]["true"] = true
+    there = Components.of(drawn, voxel_mm3, rules.connectivity, rules.least_truth_mm3)
+    covered = [np.bincount(found.labels[where], minlength=len(found) + 1)[1:] for where in (there.labels > 0, drawn)]
+    true, over = (is_hit(voxels, found.voxels, rules) for voxels in covered)
+    for place, finding in enumerate(about):  # over a lesion that is too small to count: neither true nor false
+        finding["true"] = bool(true[place]) if true[place] or not over[place] else None
     return {
         "ml": ml,
         "true_ml": float(np.count_nonzero(drawn)) * voxel_mm3 / 1000,
@@ -127,10 +138,22 @@ def scores(
         "assd_mm": surface.average_mm,
         "lesions": [
             {"mm3": float(mm3), "found": bool(hit), "score": float(score) if np.isfinite(score) else None}
-            for mm3, hit, score in zip(match.truth_mm3, match.found, match.truth_score, strict=True)
+            | {"depth_mm": depths(centre)}
+            for mm3, hit, score, centre in zip(
+                match.truth_mm3, match.found, match.truth_score, there.centres(), strict=True
+            )
         ],
         "findings": about,
     }
+
+
+def _depths(brain: np.ndarray | None, spacing_mm: np.ndarray) -> Callable[[np.ndarray], float | None]:
+    """Index → how far it lies below the surface of the brain, mm."""
+    if brain is None:
+        return lambda place: None
+    depth = ndimage.distance_transform_edt(brain, sampling=spacing_mm.tolist())
+    assert isinstance(depth, np.ndarray)
+    return lambda place: float(depth[tuple(np.round(place).astype(int))])
 
 
 def _plain(value: Any) -> Any:

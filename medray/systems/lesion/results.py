@@ -49,8 +49,10 @@ def conclude(
     drawn = masks["true_ml"].notna()
     if not drawn.any():
         raise ValueError("no held-out scan has a mask: nothing can be scored; name more masks")
-    metrics = {"thresholds": {str(fold): value for fold, value in thresholds.items()}} | score(
-        masks[drawn].reset_index(drop=True), table[drawn].reset_index(drop=True)
+    metrics: dict[str, Any] = (
+        {"rules": vars(rules)}
+        | {"thresholds": {str(fold): value for fold, value in thresholds.items()}}
+        | score(masks[drawn].reset_index(drop=True), table[drawn].reset_index(drop=True))
     )
     out.write_json("metrics.json", metrics)
     name = out.uri.rstrip("/").rsplit("/", 1)[-1]

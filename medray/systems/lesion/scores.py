@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from medray.metrics.overlap import Overlap
 from medray.report.figures import line
 from medray.systems.lesion.masks import SCORES
 
+DEPTHS_MM = (0.0, 5.0, 10.0, 20.0, 40.0, np.inf)
 MEANS = (*SCORES, "lesion_recall", "lesion_false_rate", "lesion_f1")
 """Figures of which there is one a scan."""
 
@@ -81,6 +83,7 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
             {"from_mm3": low, "to_mm3": high if np.isfinite(high) else None, "lesions": there, "found": found}
             for low, high, there, found in recall_by_size(matches)
         ],
+        "by_depth": by_depth(rows),
         "free_response": [
             {"score": float(s), "false_a_scan": float(f), "recall": float(r)} for s, f, r in curve[_some(len(curve))]
         ],
@@ -91,6 +94,24 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
         "isbi": isbi_figures(rows, matches),
         "repeatability": change_by_error(scans),
     }  # fmt: skip
+
+
+def by_depth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where lesions and false findings lie: how far below the surface of the brain."""
+    out = []
+    for low, high in pairwise(DEPTHS_MM):
+        lesions = [one for row in rows for one in row["lesions"] if low <= (one["depth_mm"] or 0) < high]
+        false = [
+            one
+            for row in rows
+            for one in row["findings"]
+            if one["true"] is False and low <= (one["depth_mm"] or 0) < high
+        ]
+        out.append(
+            {"from_mm": low, "to_mm": high if np.isfinite(high) else None, "lesions": len(lesions)}
+            | {"found": sum(one["found"] for one in lesions), "false": len(false)}
+        )
+    return out
 
 
 def change_by_error(scans: pd.DataFrame) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from scipy import ndimage
 
 from medray.tasks.volume import VolumeTask
 
+LEAST_PATIENTS = 4
+"""Of a fold's training scans, for some to be kept to choose a threshold on."""
 CHANNELS = ("flair", "t1", "t1c", "t2")
 
 
@@ -28,7 +30,8 @@ class LesionTask(VolumeTask):
     """Components (18-connected, of one class) below this volume are dropped from predictions, not from the truth."""
 
     choose_threshold: bool = True
-    """Choose the threshold on a tenth of the training patients, which are not trained on; else it is --threshold."""
+    """Choose the threshold on a tenth of the training patients (of 4 or more), which are not trained on; else it is
+    --threshold."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +73,8 @@ class LesionTask(VolumeTask):
         return index["lesion_ml"].notna().to_numpy()
 
     def keeps_inner(self, index: pd.DataFrame) -> bool:
-        return self.choose_threshold
+        """Unless there are so few that none can be spared."""
+        return self.choose_threshold and index["patient_id"].nunique() >= LEAST_PATIENTS
 
     def finished(self, mask_DHW: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:  # noqa: N803  axes
         least = self.smallest_mm3 / float(np.prod(spacing_mm))

@@ -46,13 +46,18 @@ def report_sections(
     Args:
         metrics: as metrics.json. scans: as scans.csv. slices: from ``pictures.collect``.
     """
-    settings = {name: value for name, value in about.settings.items()} | {"thresholds": metrics["thresholds"]}
+    settings = (
+        {name: value for name, value in about.settings.items()}
+        | {"thresholds": metrics["thresholds"]}
+        | metrics["rules"]
+    )
     drawn = scans[scans["true_ml"].notna()]
     return [
         _scores(metrics, about),
         _gallery(slices),
         _by_scan(scans),
         _by_size(metrics),
+        _by_place(metrics),
         _volume(metrics, drawn),
         _free_response(metrics),
         _published(metrics),
@@ -136,8 +141,24 @@ def _by_size(metrics: dict[str, Any]) -> Section:
     axis.set_xlabel("volume of the lesion, mm³")
     name_axes(axis, "part of the lesions that was found")
     return Section(
-        "By size of the lesion", "A lesion is found where the prediction covers enough of it (the rules below).", figure
+        "By size of the lesion",
+        "A lesion is found where the prediction covers enough of it (the rules under How it was made).",
+        figure,
     )
+
+
+def _by_place(metrics: dict[str, Any]) -> Section:
+    rows = [
+        {
+            "below the brain's surface, mm": f"{r['from_mm']:g}–{r['to_mm']:g}" if r["to_mm"] else f"{r['from_mm']:g} and more",
+            "lesions": r["lesions"], "found": r["found"], "false findings": r["false"],
+        }
+        for r in metrics["by_depth"]
+    ]  # fmt: skip
+    text = (
+        "Near the surface false findings are often cortex or edges, deep ones choroid plexus or the ventricles' walls."
+    )
+    return Section("By place", text, table=pd.DataFrame(rows))
 
 
 def _volume(metrics: dict[str, Any], drawn: pd.DataFrame) -> Section:
