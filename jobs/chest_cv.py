@@ -8,7 +8,6 @@ Run the same command again after a kill, and it goes on where it was; --until en
 same --out uses the same shards; --name says what its folder is called.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -21,6 +20,7 @@ from medray.engine.train.checkpoint import finished_run
 from medray.engine.train.sweep import inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
 from medray.shards.folders import held_shards
+from medray.shards.names import check_name
 from medray.systems.chest import recipes
 from medray.systems.chest.readers import on_films, read_reader
 from medray.systems.chest.report import write_report
@@ -59,8 +59,7 @@ class ChestCV:
     task: tyro.conf.OmitArgPrefixes[FilmTask] = field(default_factory=recipes.chexnet)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]*", self.name):
-            raise ValueError(f"--name {self.name}: letters, digits, dots and dashes only, it names folders")
+        check_name("--name", self.name)
 
 
 def main(job: ChestCV, task: FilmTask) -> None:

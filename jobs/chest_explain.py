@@ -17,7 +17,7 @@ import tyro
 
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
-from medray.engine.job.claim import claim
+from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import say, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
@@ -69,7 +69,6 @@ def main(job: ChestExplain) -> None:
     boxes = None if job.boxes is None else read_boxes(job.boxes)
     source = Radiograph().holding(task.shard_needs, ())
     files = {folder: folder.files() for folder in map(Store, job.images)}
-    to.check_writable()
     settings = {
         "method": digest(method),
         "files": digest([(f.path, f.size_bytes) for own in files.values() for f in own]),
@@ -77,7 +76,7 @@ def main(job: ChestExplain) -> None:
         "top": job.top,
         "boxes": job.boxes,
     }
-    claim(to, settings | {"pictures": job.pictures, "data_version": source.version}, bool(to.sub("parts").names()))
+    claim_answers(to, settings | {"pictures": job.pictures, "data_version": source.version})
     with reasons_kept(to):
         films = Films.found(files, source, scan_new)
     count = len(films.rows)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
-from medray.engine.job.claim import claim
+from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import say, warn
 from medray.engine.train.checkpoint import finished_job, finished_task
@@ -56,10 +56,9 @@ def main(job: IchPredict) -> None:
         warn(caution)
     source = source_for(tasks, configuration["remove_hardware"])
     truth = None if job.labels is None else read_truth(job.labels)
-    to.check_writable()
     files = dicom.files()
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
-    claim(to, identity | {"data_version": source.version}, bool(to.sub("parts").names()))
+    claim_answers(to, identity | {"data_version": source.version})
     with reasons_kept(to):
         asked = StudySet(assemble(scan_new(source, dicom, files), None), truth, dicom.uri)
     for line in asked.inventory.warnings:

@@ -7,7 +7,6 @@
 Run the same command again after a kill, and it goes on where it was; --until ends it after a stage.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -21,6 +20,7 @@ from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import inner_by_fold
 from medray.metrics.lesions import Rules
 from medray.shards.folders import derived_store
+from medray.shards.names import check_name
 from medray.systems.lesion import masks, nifti, phantoms, recipes, report, results, scores
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.system import BRAIN_MR, source_for
@@ -46,8 +46,7 @@ class LesionCV:
     task: tyro.conf.OmitArgPrefixes[LesionTask] = field(default_factory=recipes.segresnet)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]*", self.name):
-            raise ValueError(f"--name {self.name}: letters, digits, dots and dashes only, it names folders")
+        check_name("--name", self.name)
 
 
 ON_PHANTOMS = LesionCV(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
-from medray.engine.job.claim import claim
+from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import say, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
@@ -67,11 +67,10 @@ def main(job: LesionPredict) -> None:
     source = replace(how, missing_channels=job.missing_channels, other_grids=job.other_grids)
     cases = read_cases(job.images).having(source.channels)
     atlas = None if job.atlas is None else read_volume(read_file(job.atlas), "--atlas")
-    to.check_writable()
     files = folder.files()
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
     settings = {"missing_channels": job.missing_channels, "other_grids": job.other_grids, "atlas": job.atlas}
-    claim(to, identity | settings | {"data_version": source.version}, bool(to.sub("parts").names()))
+    claim_answers(to, identity | settings | {"data_version": source.version})
     with reasons_kept(to):
         inventory = assemble(scan_new(source, folder, files), cases)
     for line in inventory.warnings:

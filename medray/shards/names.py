@@ -7,6 +7,14 @@ import re
 _SUFFIX = re.compile(r"(?<=[^/])\.(dcm|dicom|dic|ima|png|jpe?g|jp2|tiff?|bmp)$", re.IGNORECASE)
 
 
+def check_name(flag: str, name: str) -> None:
+    """Raise ValueError, naming the flag, unless a name can be a folder's; no name at all can."""
+    if name and not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
+        raise ValueError(
+            f"{flag} {name[:40]}: letters, digits, dots and dashes only, 100 at most, no dot first; it names folders"
+        )
+
+
 def bare(name: str) -> str:
     """A name without the suffix of an image file.
 

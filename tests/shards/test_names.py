@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medray.shards.names import bare, file_name
+from medray.shards.names import bare, check_name, file_name
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,14 @@ from medray.shards.names import bare, file_name
 def test_only_the_suffix_of_an_image_goes(name: str, expected: str) -> None:
     assert bare(name) == expected
     assert file_name(f"/x.dcm/1.2/{name}") == expected
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "a/b", "a b", "x" * 101, "ä/.."])
+def test_names_that_no_folder_may_have_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="^--name "):
+        check_name("--name", name)
+
+
+@pytest.mark.parametrize("name", ["", "a", "run-1.2", "-x", "résumé"])
+def test_other_names_are_taken(name: str) -> None:
+    check_name("--name", name)

@@ -79,10 +79,10 @@ def test_only_the_brain_is_looked_at() -> None:
     brain[2:14, 2:14, 20:32] = 1
     row = row_of("a", "a", np.ones((4, *shape), np.float32) * brain, brain, np.zeros(shape, np.uint8))
     network = Pointwise()
-    assert mask_of(predicted(task_of(), network, row)).sum() == brain.sum()
+    assert mask_of(predicted(task_of(keep="uint8"), network, row)).sum() == brain.sum()
     assert sum(window[0] for window in network.windows) == 1
     empty = row_of("a", "a", np.zeros((4, *shape), np.float32), 0 * brain, 0 * brain)
-    assert not mask_of(predicted(task_of(), network, empty)).any()
+    assert not mask_of(predicted(task_of(keep="uint8"), network, empty)).any()
 
 
 def test_probabilities_are_kept_as_asked_for() -> None:
@@ -91,6 +91,7 @@ def test_probabilities_are_kept_as_asked_for() -> None:
     np.testing.assert_allclose(probability_of(given[0]), probability_of(given[1]), atol=1 / 255)
     assert len(given[1]["probability"]) == 2 * len(given[0]["probability"]) == 2 * 18 * 20 * 22
     assert "probability" not in given[2]
+    assert "mask" not in given[2]
 
 
 def test_scores_and_their_rules_for_empty_masks() -> None:
@@ -192,7 +193,7 @@ def test_memory_grows_with_the_patch_and_its_context() -> None:
 
 def test_channels_are_picked_by_name_whatever_else_the_shards_hold() -> None:
     class Source:
-        channels = ("t2", "flair")
+        stored_channels = ("t2", "flair")
 
     row = scan_row(0, channels=2)
     voxels = np.frombuffer(row["voxels"], np.float32).reshape(2, 18, 20, 22)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from medray.shards.store import Store
 from medray.tasks.derivation import ByFunction, ByNetwork
 
 BY_FUNCTION = -1
+_PART = re.compile(r".+-[0-9a-f]{12}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,15 @@ class DerivedShards:
         self, columns: Sequence[str], fold_of_patient: Mapping[str, int] | None = None
     ) -> tuple[Rows, pd.DataFrame]:
         """Every row: where it is, its small columns, "embedded_by", the fold of the network that it came from, and
-        "made_by", a digest of its weights.
+        "made_by", which tells the weights and settings of every stage before it.
 
         Args:
             columns: patient_id among them where there is a fold of patients: it then becomes the column "fold".
         """
         order = [(fold, name) for fold in sorted(self.names) for name in self.names[fold]]
         rows, index = read_index(self.store, list(columns), [name for _, name in order])
-        made_by = np.array([PurePosixPath(name).stem.rsplit("-", 1)[1] for _, name in order])  # weights and settings
+        # of what it was made from: the name of a part has the digests of all stages before it
+        made_by = np.array([PurePosixPath(name).stem for _, name in order])
         index["made_by"] = made_by[rows.file]
         index["embedded_by"] = np.array([fold for fold, _ in order])[rows.file]
         if fold_of_patient is not None:
@@ -108,13 +111,29 @@ def derive(
         wanted = _pieces(derivation, inputs, counts, run, folder, None if run is None else fold_of_row)
         folder.remove_unfinished()
         found = set(folder.names(".parquet"))
-        for stale in found - {piece.name for piece in wanted}:
+        for stale in (name for name in found - {piece.name for piece in wanted} if _PART.fullmatch(name)):
             folder.delete(stale)
         todo += [piece for piece in wanted if piece.name not in found]
         total += sum(len(piece.places) for piece in wanted)
         names[BY_FUNCTION if run is None else run.fold] = [prefix + piece.name for piece in wanted]
     _work(derivation, inputs, todo, total, runs[0].resources.gpu if runs else False, gpu_device, what)
-    return DerivedShards(to, names)
+    derived = DerivedShards(to, names)
+    _say_refused(derived, total, what)
+    return derived
+
+
+def _say_refused(derived: DerivedShards, total: int, what: str) -> None:
+    """At every start: what was set aside by an earlier one is as much set aside.
+
+    Raises:
+        StopRun: every row was refused, or nothing came of any.
+    """
+    aside = derived.set_aside()
+    first = f"; the first reason: {aside['reason'].iloc[0]}" if len(aside) else ""
+    if total and len(aside) == total:
+        raise StopRun(f"{what}: each of {total:,} rows was refused{first}")
+    if len(aside):
+        warn(f"{what}: {len(aside):,} of {total:,} rows were set aside{first}")
 
 
 @dataclass(frozen=True)
@@ -173,18 +192,10 @@ def _work(
 ) -> None:
     left = sum(len(piece.places) for piece in todo)
     progress = Progress(what, total, "rows", done=total - left)
-    refused: dict[str, str] = {}
-    count = 0
     work = _Pieces(derivation, ray.put(inputs), todo, gpu, gpu_device if gpu else "cpu")
     try:
-        for number, left_out in done_by_actors(work, ["" if p.run is None else p.run.name for p in todo]):
+        for number, _ in done_by_actors(work, ["" if p.run is None else p.run.name for p in todo]):
             progress.add(len(todo[number].places))
-            refused |= left_out
-            count += len(left_out)
     except Exception as error:  # whatever happened in an actor
         raise StopRun(what_happened(error)) from error
     progress.close()
-    if count and count == total:
-        raise StopRun(f"{what}: each of {total:,} rows was refused; the first reason: {next(iter(refused.values()))}")
-    if count:
-        warn(f"{what}: {count:,} of {left:,} rows were set aside; the first reason: {next(iter(refused.values()))}")

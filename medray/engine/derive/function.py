@@ -11,6 +11,7 @@ import numpy as np
 from medray.engine.derive.inputs import Inputs
 from medray.engine.derive.part import write_rows
 from medray.engine.train.run import Run
+from medray.engine.train.stop import StopRun
 from medray.shards.store import Store, reason
 from medray.tasks.derivation import ByFunction
 
@@ -36,9 +37,18 @@ class FunctionWorker:
     def _rows(self, inputs: Inputs, left_out: dict[str, str]) -> Iterator[Mapping[str, Any]]:
         own = [*dict.fromkeys([*self.derivation.columns, self.derivation.id_column])]
         for row in inputs.read(own):
+            name = row[self.derivation.id_column]
             try:
-                found = self.derivation.rows(row)
+                found = list(self.derivation.rows(row))
             except ValueError as error:
-                left_out[row[self.derivation.id_column]] = reason(error)
+                left_out[name] = reason(error)
                 continue
+            except Exception as error:
+                raise StopRun(
+                    f"{type(self.derivation).__name__}, row {name}: {type(error).__name__}: {error}"
+                ) from error
+            for one in found:
+                if {*one} != {*self.derivation.schema.names}:
+                    odd = sorted({*one} ^ {*self.derivation.schema.names})
+                    raise StopRun(f"{type(self.derivation).__name__}: a row and its schema differ in {', '.join(odd)}")
             yield from found

@@ -9,6 +9,8 @@ import ray
 
 RESTARTS = 3
 """Of an actor whose node was lost, and of a piece of work that was lost with it."""
+ACTORS_OF_A_PIECE = 2
+"""That a piece is tried on before it is held to be what they die of, each with its restarts."""
 WAITING = 16
 """Actors that wait for room: what an autoscaler sees, four nodes of four GPUs at a time."""
 
@@ -44,8 +46,8 @@ def done_by_actors(
 
     Args:
         groups: group of each piece, such as the network that it takes.
-        died: what to do with a piece of which an actor has died each time that it was tried; the work then goes on. An
-            exception where not given.
+        died: what to do with a piece of which actors have died, or run out of memory, each time that it was tried; the
+            work then goes on. An exception where not given.
     Raises:
         Exception: of the first piece that failed; all actors are ended first.
     """
@@ -53,6 +55,7 @@ def done_by_actors(
     begun = dict.fromkeys(groups, 0)  # group → actors that have begun with it
     starting: dict[ray.ObjectRef, Any] = {}
     busy: dict[ray.ObjectRef, tuple[Any, int]] = {}
+    deaths: dict[int, int] = {}  # piece → actors that have died of it for good
     try:
         while left or busy:
             while len(starting) < min(WAITING, len(left)):
@@ -64,12 +67,16 @@ def done_by_actors(
             actor, last = busy[ready] if ready in busy else (starting[ready], None)
             try:
                 result = ray.get(ready)
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
                 if died is None or last is None:
                     raise
-                died(last)
                 busy.pop(ready)
                 ray.kill(actor)
+                deaths[last] = deaths.get(last, 0) + 1
+                if deaths[last] < ACTORS_OF_A_PIECE:  # this one's restarts may have been used up by others
+                    left.insert(0, last)
+                    continue
+                died(last)
                 yield last, None
                 continue
             busy.pop(ready, None)

@@ -39,6 +39,23 @@ def claim(out: Store, configuration: dict[str, Any], begun: bool = True) -> None
     )
 
 
+def claim_answers(to: Store, configuration: dict[str, Any]) -> None:
+    """Make a --to the folder of these answers to new files, or go on in it; another configuration takes its place as long as
+    there are no parts.
+
+    Raises:
+        ValueError: it cannot be written, or it holds something else: a job's --out, or parts of other answers.
+    """
+    to.check_writable()
+    found = to.read_json(_NAME)
+    if found is not None and found.keys() != configuration.keys():
+        raise ValueError(f"--to {to.uri}: holds the results of another kind of job; choose another --to")
+    try:
+        claim(to, configuration, bool(to.sub("parts").names()))
+    except ValueError as error:
+        raise ValueError(str(error).replace("--out", "--to").replace("--variant or ", "")) from None
+
+
 def claim_each(parent: Store, configurations: Mapping[str, dict[str, Any]], variant: str) -> dict[str, str]:
     """Claim a folder below ``parent`` for each configuration, all or none.
 

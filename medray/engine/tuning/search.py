@@ -13,6 +13,7 @@ from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import Resources
 from medray.engine.tuning.space import Dimension
 from medray.shards.folders import search_store
+from medray.shards.names import check_name
 from medray.shards.store import Store
 from medray.tasks.system import Direction
 from medray.tasks.task import Task
@@ -47,8 +48,9 @@ class Search:
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"--{flag} {value}: must be at least {least}")
-        if not self.name or not all(c.isalnum() or c in "._-" for c in self.name) or self.name.startswith("."):
-            raise ValueError(f"--name {self.name!r}: letters, digits, dots and dashes only, it names a folder")
+        if not self.name:
+            raise ValueError("--name: may not be empty; it names a folder")
+        check_name("--name", self.name)
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """Epochs after which a trial reports."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from medray.nn.backbone import licence_of
+from medray.shards.names import check_name
 from medray.systems.ich import recipes
 from medray.systems.ich.method import Ensemble
 from medray.systems.ich.sequence import SequenceTask
@@ -42,8 +42,7 @@ class Pipeline:
     task: tyro.conf.OmitArgPrefixes[SliceTask] = field(default_factory=lambda: recipes.recipe(recipes.FOUR[0]))
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]*", self.variant):
-            raise ValueError(f"--variant {self.variant}: letters, digits, dots and dashes only, it names folders")
+        check_name("--variant", self.variant)
         if not self.backbones or len(set(self.backbones)) < len(self.backbones):
             raise ValueError(f"--backbones {' '.join(self.backbones)}: one or more are needed, each once")
 

@@ -114,6 +114,52 @@ def test_where_every_row_is_refused_it_ends_with_the_first_reason(tmp_path: Path
     films = rows_of(write_films(tmp_path / "films", [[-1, -1]]))
     with pytest.raises(StopRun, match="each of 2 rows was refused; the first reason: no points were found on it"):
         derive(Crops(), films, Store(tmp_path / "crops"), what="crops")
+    with pytest.raises(StopRun, match="each of 2 rows was refused"):  # its empty part is there now
+        derive(Crops(), films, Store(tmp_path / "crops"), what="crops")
+
+
+def test_what_was_set_aside_is_said_at_every_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    films = rows_of(write_films(tmp_path / "films", [[2, -1]]))
+    for _ in range(2):
+        derive(Crops(), films, Store(tmp_path / "crops"), what="crops")
+        assert "! crops: 1 of 2 rows were set aside" in capsys.readouterr().err
+
+
+def test_a_row_that_is_not_of_the_schema_or_a_mistake_of_the_function_ends_it_with_a_line(tmp_path: Path) -> None:
+    class Misspelt(Crops):
+        def rows(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+            return [{"crop": 1} | one for one in super().rows(row)]
+
+    class Wrong(Crops):
+        def rows(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+            return [{"crop_id": row["nothing"]}]
+
+    films = rows_of(write_films(tmp_path / "films", [[2]]))
+    with pytest.raises(StopRun, match="a row and its schema differ in crop"):
+        derive(Misspelt(), films, Store(tmp_path / "a"))
+    with pytest.raises(StopRun, match="Wrong, row f00: KeyError"):
+        derive(Wrong(), films, Store(tmp_path / "b"))
+
+
+def test_what_a_chain_of_derivations_was_made_by_tells_the_first_stages_weights(tmp_path: Path) -> None:
+    """Films, masks by a network, crops of the masks by a function: other weights of the network make other runs."""
+    found = []
+    for weights in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        folder = tmp_path / weights
+        store = write_films(folder, [[2, 1]])
+        (folder / "part-00.parquet").rename(folder / f"part-00-{weights}.parquet")
+        derived = derive(Crops(), rows_of(store), Store(tmp_path / f"crops-{weights}"))
+        found.append(set(derived.index(["crop_id"])[1]["made_by"]))
+    assert found[0] != found[1]
+
+
+def test_files_that_are_no_parts_are_left_alone(tmp_path: Path) -> None:
+    films, to = rows_of(write_films(tmp_path / "films", [[2]])), Store(tmp_path / "crops")
+    for name in ("inventory.parquet", "part-00-0123456789ab.parquet"):
+        to.write_table(name, pa.table({"a": [1]}))
+    derive(Crops(), films, to)
+    assert to.exists("inventory.parquet")
+    assert not to.exists("part-00-0123456789ab.parquet")
 
 
 def test_a_restart_makes_what_is_missing_and_other_settings_or_films_replace_their_parts(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medray.engine.job.claim import any_begun, claim, claim_each
+from medray.engine.job.claim import any_begun, claim, claim_answers, claim_each
 from medray.shards.store import Store
 
 
@@ -66,3 +66,20 @@ def test_what_has_begun(tmp_path: Path) -> None:
     searching = Store(tmp_path / "other")
     begin(searching.sub("searches", "s", "runs", "0a1b"))
     assert any_begun(searching)
+
+
+def test_answers_take_no_folder_of_another_job(tmp_path: Path) -> None:
+    to, answers = Store(tmp_path), {"files": "a", "method": "b"}
+    claim_answers(to, answers)
+    claim_answers(to, answers | {"files": "c"})  # nothing was made yet
+    to.sub("parts").write_bytes("study00001.parquet", b"")
+    with pytest.raises(
+        ValueError, match="^--to .*: holds a run with files = 'c', this one has 'a'.*choose another --to$"
+    ):
+        claim_answers(to, answers)
+    job = Store(tmp_path / "job")
+    claim(job, {"dicom": "x", "folds": 5}, begun=False)
+    before = job.read_bytes("config.json")
+    with pytest.raises(ValueError, match="holds the results of another kind of job; choose another --to"):
+        claim_answers(job, answers)
+    assert job.read_bytes("config.json") == before
