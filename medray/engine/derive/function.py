@@ -45,7 +45,7 @@ class FunctionWorker:
                 continue
             except Exception as error:
                 raise StopRun(
-                    f"{type(self.derivation).__name__}, row {name}: {type(error).__name__}: {error}"
+                    f"{type(self.derivation).__name__}, row {name}: raised {type(error).__name__} ({error})"
                 ) from error
             for one in found:
                 if {*one} != {*self.derivation.schema.names}:

@@ -137,7 +137,7 @@ def test_a_row_that_is_not_of_the_schema_or_a_mistake_of_the_function_ends_it_wi
     films = rows_of(write_films(tmp_path / "films", [[2]]))
     with pytest.raises(StopRun, match="a row and its schema differ in crop"):
         derive(Misspelt(), films, Store(tmp_path / "a"))
-    with pytest.raises(StopRun, match="Wrong, row f00: KeyError"):
+    with pytest.raises(StopRun, match="Wrong, row f00: raised KeyError"):
         derive(Wrong(), films, Store(tmp_path / "b"))
 
 
