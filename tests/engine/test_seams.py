@@ -70,7 +70,7 @@ def run_in(folder: Path, shards: Ingest, task: Task, resources: Resources = LOCA
     return run
 
 
-@pytest.fixture(scope="module", params=sorted(TASKS))
+@pytest.fixture(scope="module", params=[pytest.param("adversary", marks=pytest.mark.slow), "patches"])
 def undisturbed(request: pytest.FixtureRequest, shards: Ingest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = run_in(tmp_path_factory.mktemp(request.param), shards, TASKS[request.param])
     fit([run])

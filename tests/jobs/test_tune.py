@@ -83,7 +83,7 @@ def wait_for(job: subprocess.Popen, happened: Callable[[], bool], log: Path) -> 
     [
         (("--search", "lr=1..2"), "--search lr=1..2: no such field"),
         (("--trials", 0), "--trials 0: must be at least 1"),
-        (("--name", "../up"), "--name '../up'"),
+        (("--name", "../up"), "--name ../up: letters"),
         (("--backbones", "resnext101_32x8d", "inception_v3"), "unlike epochs"),
         (("--backbones", "resnet_18"), "resnet_18"),
         (("--train-folds", 3), "--train-folds 3"),

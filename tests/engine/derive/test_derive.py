@@ -177,6 +177,7 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
     assert np.array_equal(of_stacks[list(CLASSES)], by_series.loc[of_stacks["stack_id"]], equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
     runs: list[Run], features: tuple[Store, Names], prepared: Ingest, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_restart_embeds_nothing_again(runs: list[Run], copied: tuple[Store, Na
     assert files_of(store) == before
 
 
+@pytest.mark.slow
 def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
     runs: list[Run], copied: tuple[Store, Names], prepared: Ingest
 ) -> None:
@@ -244,6 +246,7 @@ def test_other_weights_replace_the_files_of_their_network_alone(
     assert read_slices(store, found)[1][PROBABILITIES[0]].min() > 0.5  # the bias tells
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "message"), [("head.bias", "a prediction that is NaN"), ("body", "a feature beyond fp16 or NaN")]
 )

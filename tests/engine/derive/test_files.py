@@ -72,6 +72,7 @@ def test_a_piece_that_is_refused_costs_nobody_else(here: bool, local_ray: None, 
     assert [p for p in before if before[p] != p.stat().st_mtime_ns] == [lost]
 
 
+@pytest.mark.slow
 def test_a_lost_actor_is_replaced_and_a_piece_that_always_kills_is_set_aside(
     local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

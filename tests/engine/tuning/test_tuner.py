@@ -86,6 +86,7 @@ def searched(
     return sweep, before, ray.available_resources()
 
 
+@pytest.mark.slow
 def test_poor_trials_are_stopped_early_and_the_cluster_is_as_it_was(
     searched: tuple[Sweep, dict[str, float], dict[str, float]],
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_killed_search_draws_what_it_would_have_drawn(sampler: str, tmp_path: 
     assert again.suggest("3") == lost
 
 
+@pytest.mark.slow
 def test_optuna_and_mlflow_know_every_trial(searched: tuple[Sweep, dict[str, float], dict[str, float]]) -> None:
     sweep, _, _ = searched
     trials = {trial["name"]: trial for trial in read_trials(sweep.store, sweep.rungs)}
@@ -194,6 +196,7 @@ def test_optuna_and_mlflow_know_every_trial(searched: tuple[Sweep, dict[str, flo
         assert [p.step for p in losses] == list(range(1, epochs + 1))
 
 
+@pytest.mark.slow
 def test_the_page_and_the_command_of_the_best(searched: tuple[Sweep, dict[str, float], dict[str, float]]) -> None:
     sweep, _, _ = searched
     trials = read_trials(sweep.store, sweep.rungs)
@@ -214,6 +217,7 @@ def test_the_page_and_the_command_of_the_best(searched: tuple[Sweep, dict[str, f
     assert sweep.store.read_json("search.json")["best"][0]["trial"] == best["name"]
 
 
+@pytest.mark.slow
 def test_a_finished_search_trains_nothing_again_and_goes_on_where_more_are_asked_for(
     searched: tuple[Sweep, dict[str, float], dict[str, float]], search: Search
 ) -> None:
@@ -229,6 +233,7 @@ def test_a_finished_search_trains_nothing_again_and_goes_on_where_more_are_asked
     tracker.close()
 
 
+@pytest.mark.slow
 def test_a_rung_goes_on_from_the_one_before_as_if_it_had_not_stopped(
     searched: tuple[Sweep, dict[str, float], dict[str, float]], tmp_path: Path
 ) -> None:
@@ -245,6 +250,7 @@ def test_a_rung_goes_on_from_the_one_before_as_if_it_had_not_stopped(
     assert not first.predictions()["p_any"].equals(by_rungs.predictions()["p_any"])
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_ends_alone(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     task = replace(tiny_task, optimizer="sgd", epochs=1)
     sweep = sweep_in(tmp_path, prepared, task, ["learning-rate=1e-3|1e30"], rungs=(1,))
@@ -258,6 +264,7 @@ def test_a_trial_that_diverges_ends_alone(prepared: Ingest, tiny_task: SliceTask
     assert best_trials(trials, sweep.objectives)[0]["values"]["learning_rate"] == 1e-3
 
 
+@pytest.mark.slow
 def test_a_search_without_any_score_says_why(prepared: Ingest, tiny_task: SliceTask, tmp_path: Path) -> None:
     task = replace(tiny_task, optimizer="sgd", epochs=1)
     sweep = sweep_in(tmp_path, prepared, task, ["learning-rate=1e29..1e30"], rungs=(1,))
@@ -267,6 +274,7 @@ def test_a_search_without_any_score_says_why(prepared: Ingest, tiny_task: SliceT
     tracker.close()
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_programs_own_in_a_trial_leaves_its_traceback(
     prepared: Ingest, tiny_task: SliceTask, tmp_path: Path
 ) -> None:
