@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,12 @@ def small(seed: int) -> LesionTask:
     return replace(
         phantom(), width=12, levels=3, patch_DHW=(48, 48, 48), crops=2, batch_size=2, schedule="constant", steps_per_epoch=None,
         epochs=1, learning_rate=2e-3, foreground_share=0.5, mean_shift=0.1, deviation_shift=0.1, seed=seed, ema_decay=0.99,
-        test_flips=True,
+        test_flips=True, keep="uint8",
     )  # fmt: skip
 
 
-def trained(task: LesionTask, row: dict[str, Any], seconds: float) -> tuple[torch.nn.Module, int]:
+def trained(task: LesionTask, rows: Sequence[dict[str, Any]], seconds: float) -> tuple[torch.nn.Module, int]:
+    """The network, and how many steps it has taken; each of the rows in turn."""
     torch.manual_seed(task.seed)
     trainer = Trainer(task, task.network(), CPU)
     start, step = time.perf_counter(), 0
@@ -86,7 +88,7 @@ def trained(task: LesionTask, row: dict[str, Any], seconds: float) -> tuple[torc
             for group in optimizer.param_groups:
                 group["peak_lr"] = peak * 0.5 * (1 + np.cos(np.pi * part))
         rngs = [np.random.default_rng((task.seed, 0, step * task.crops + i)) for i in range(task.crops)]
-        batch = task.collate(task.train_examples(row, rngs))
+        batch = task.collate(task.train_examples(rows[step % len(rows)], rngs))
         trainer.step(to_device(batch, CPU, task.host), 0, step, 1_000_000)
         step += 1
     return trainer.scored.eval(), step
@@ -106,7 +108,7 @@ def main(options: Options) -> None:
     for direction in options.directions:
         learned, scored = direction.split("-")
         task = small(options.seed)
-        network, steps = trained(task, rows[learned], options.seconds)
+        network, steps = trained(task, [rows[learned]], options.seconds)
         start = time.perf_counter()
         with torch.inference_mode():
             found = task.outputs(network, to_device(task.collate([task.example(rows[scored])]), CPU, task.host))
