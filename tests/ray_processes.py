@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+from typing import Any
 
 import psutil
 
@@ -34,3 +37,13 @@ def processes(mark: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def kill_driver(job: subprocess.Popen[Any]) -> None:
+    """Kill a job with -9, and see to it that its Ray is gone: two clusters on two cores would slow each other down."""
+    family = psutil.Process(job.pid).children(recursive=True)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    _, alive = psutil.wait_procs(family, timeout=2)
+    for process in alive:
+        process.kill()

@@ -1,10 +1,13 @@
-"""Labels of 0 and 1, a column a class: what systems of findings say of them before they are learned from."""
+"""Labels of 0 and 1, a column a class: what systems of findings tell the engine of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+
+from medray.shards.folds import rarest_label
 
 
 def one_sided(labels: pd.DataFrame, classes: Sequence[str], flag: str = "--labels") -> list[str]:
@@ -38,3 +41,8 @@ def absent_in_folds(index: pd.DataFrame, classes: Sequence[str]) -> list[str]:
         if empty and index[name].notna().any():
             lines.append(f"no {name} in fold {', '.join(map(str, empty))}: its AUC there is undefined")
     return lines
+
+
+def by_rarest(index: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """(rows,) strata of folds: by the rarest class that is positive, so that each fold has about as many rows of every class."""
+    return rarest_label(index[list(classes)])

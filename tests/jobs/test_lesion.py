@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
+from ray_processes import kill_driver
 
 from medray.systems.lesion.phantoms import PhantomPatients, PhantomSpec
 
@@ -78,12 +76,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(finished: Path, table:
             break
         assert job.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.1)
-    family = psutil.Process(job.pid).children(recursive=True)
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
-    _, alive = psutil.wait_procs(family, timeout=2)
-    for process in alive:
-        process.kill()
+    kill_driver(job)
     assert not (tmp_path / "out" / "models" / "phantom" / "metrics.json").exists()
     done(cv(table, tmp_path))
     assert results(tmp_path / "out") == results(finished)

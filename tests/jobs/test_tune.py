@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -14,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
+from ray_processes import kill_driver
 
 from medray.imaging.phantom import PhantomSet
 
@@ -40,12 +38,7 @@ def test_a_killed_search_goes_on_and_repeats_no_rung(phantoms: PhantomSet, tmp_p
         job = subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, cwd=ROOT)
     store = tmp_path / "out" / "searches" / "search"
     wait_for(job, lambda: len(list(store.glob("trials/*/rungs.json"))) >= 2, log)
-    family = psutil.Process(job.pid).children(recursive=True)
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
-    _, alive = psutil.wait_procs(family, timeout=2)
-    for process in alive:
-        process.kill()
+    kill_driver(job)
     assert not (store / "search.json").exists()
     before = {path: json.loads(path.read_text())[0] for path in store.glob("trials/*/rungs.json")}
 

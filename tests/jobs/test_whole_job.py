@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from ray_processes import kill_driver
 
 from medray.imaging.phantom import PhantomSet
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
@@ -49,13 +48,6 @@ def finish(job: subprocess.Popen[str]) -> str:
     return text
 
 
-def stop_ray(pids: list[int]) -> None:
-    """See to it that the killed driver's Ray is gone: two clusters on two cores would slow each other down."""
-    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=2)
-    for process in alive:
-        process.kill()
-
-
 def run_until(words: list[str], *steps: tuple[str, Callable[[subprocess.Popen[str]], None]]) -> None:
     """Start, and whenever the next step's line comes out, do that to the job; the last step ends it."""
     job = start(words)
@@ -68,13 +60,6 @@ def run_until(words: list[str], *steps: tuple[str, Callable[[subprocess.Popen[st
             if not waiting:
                 return
     raise AssertionError(f"{waiting[0][0]!r} never came:\n{''.join(seen)}")
-
-
-def kill_driver(job: subprocess.Popen[str]) -> None:
-    family = [p.pid for p in psutil.Process(job.pid).children(recursive=True)]
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
-    stop_ray(family)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
-import pandas as pd
-
-from medray.shards.classes import absent_in_folds, one_sided
-from medray.shards.folds import rarest_label
+from medray.shards.classes import absent_in_folds, by_rarest, one_sided
 from medray.systems.chest import recipes
 from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.inventory import assemble
@@ -23,24 +20,18 @@ def read_labels_alone(uri: str) -> Labels:
     return replace(read_labels(uri), split=None)
 
 
-def strata(index: pd.DataFrame) -> np.ndarray:
-    """Folds have about as many films of each finding."""
-    return rarest_label(index[list(FINDINGS)])
+strata = partial(by_rarest, classes=FINDINGS)
 
 
 def label_notes(labels: Labels) -> list[str]:
     return one_sided(labels.table, FINDINGS)
 
 
-def fold_notes(index: pd.DataFrame) -> list[str]:
-    return absent_in_folds(index, FINDINGS)
-
-
 FILMS = System(
     columns=FINDINGS,
     strata=strata,
     label_notes=label_notes,
-    fold_notes=fold_notes,
+    fold_notes=partial(absent_in_folds, classes=FINDINGS),
     source=Radiograph(),
     read_labels=read_labels,
     assemble=assemble,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
-import pandas as pd
-
-from medray.shards.classes import absent_in_folds, one_sided
-from medray.shards.folds import rarest_label
+from medray.shards.classes import absent_in_folds, by_rarest, one_sided
 from medray.systems.ich import recipes
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble
@@ -18,25 +15,18 @@ from medray.systems.ich.phantoms import SEARCHED
 from medray.systems.ich.source import HeadCT
 from medray.tasks.system import SearchSetup, System
 
-
-def strata(index: pd.DataFrame) -> np.ndarray:
-    """Folds have about as many slices (or stacks) of each class."""
-    return rarest_label(index[list(CLASSES)])
+strata = partial(by_rarest, classes=CLASSES)
 
 
 def label_notes(labels: Labels) -> list[str]:
     return one_sided(labels.table, CLASSES)
 
 
-def fold_notes(index: pd.DataFrame) -> list[str]:
-    return absent_in_folds(index, CLASSES)
-
-
 HEAD_CT = System(
     columns=CLASSES,
     strata=strata,
     label_notes=label_notes,
-    fold_notes=fold_notes,
+    fold_notes=partial(absent_in_folds, classes=CLASSES),
     source=HeadCT(),
     read_labels=read_labels,
     assemble=assemble,

@@ -188,7 +188,9 @@ def test_a_decoder_that_loops_is_ended_by_its_processor_time(monkeypatch: pytest
         guarded(spin, b"", 10)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the limit shown is Linux's: macOS enforces none on a process's address space"
+)
 def test_a_decoder_that_wants_all_memory_is_refused_it() -> None:
     with pytest.raises(Unreadable, match="^the decoder wants more than 1024 MB of memory$"):
         guarded(hog, b"", 10)
@@ -278,7 +280,10 @@ def test_no_file_of_the_folder_and_no_variable_changes_the_child(
     assert guarded(twice, b"a", 2) == (np.array([194]), {"bytes": 1})
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux seals memory")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="the seal shown is Linux's: elsewhere the guard shares a temporary file, which has none",
+)
 def test_the_shared_memory_cannot_be_taken_away_from_its_reader() -> None:
     with pytest.raises(Unreadable, match="status 1"):
         guarded(shrinks, b"a", 2)
