@@ -19,7 +19,7 @@ from medray.engine.job.workspace import Workspace
 from medray.engine.train.checkpoint import finished_run
 from medray.engine.train.sweep import inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
-from medray.shards.folders import held_shards
+from medray.shards.folders import held_shards, of_model
 from medray.shards.names import check_name
 from medray.systems.chest import recipes
 from medray.systems.chest.readers import on_films, read_reader
@@ -67,7 +67,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     source = job.source.holding(task.shard_needs, held_shards(job.options.out))
     system = FILMS if job.split == "lists" else FILMS_BY_FOLDS
     name = job.name or f"{job.recipe}-{job.heads}{f'-{job.backbone}' if job.backbone else ''}".replace("/", "_")
-    to = ("models", name)
+    to = of_model(name)
     with Workspace(system, source, job.options, job.images, job.labels, job.until, None, to, tracked_as=name) as work:
         work.claim_runs({name: task.identity()})
         work.begin("chest", task.identity(), [Training("training", {name: task}), Outcome("scores", "metrics.json")])

@@ -19,9 +19,10 @@ from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
-from medray.engine.job.progress import say, warn
+from medray.engine.job.progress import say, say_all
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
 from medray.shards.digest import digest
+from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
 from medray.systems.chest.answers import Chunk, Films, NewFilms, training_films, write_answers
 from medray.systems.chest.explain import check_targets
@@ -61,7 +62,7 @@ class ChestExplain:
 def main(job: ChestExplain) -> None:
     out, to = Store(job.run), Store(job.to)
     name = job.name or only_folder(out, "models", "--name")
-    results = out.sub("models", name)
+    results = out.sub(*of_model(name))
     _, method = finished_job(out, results, "method.json")
     tasks = [finished_task(out, method["runs"], fold, FilmTask) for fold in method["folds"]]
     task = tasks[0]
@@ -89,9 +90,8 @@ def main(job: ChestExplain) -> None:
     here = little([file for own in files.values() for file in own])
     parts = derive_files(NewFiles(new, out, to, pieces, sizes, "films"), here)
 
-    trained = training_films(out.sub("shards", source.folder), results, len(tasks))
-    for line in write_answers(to, parts, films, task, trained, boxes):
-        (warn if line.startswith("!") else say)(line.removeprefix("! "))
+    trained = training_films(shards_store(out, source.folder), results, len(tasks))
+    say_all(write_answers(to, parts, films, task, trained, boxes))
     say(f"  {to.uri}/explain.html")
 
 

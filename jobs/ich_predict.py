@@ -16,9 +16,10 @@ from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
-from medray.engine.job.progress import say, warn
+from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task
 from medray.shards.digest import digest
+from medray.shards.folders import of_variant
 from medray.shards.store import Store
 from medray.systems.ich.answers import TRAINED_ON_PHANTOMS, StudySet, training_slices, write_answers
 from medray.systems.ich.external import counted, read_truth
@@ -46,7 +47,7 @@ class IchPredict:
 
 def main(job: IchPredict) -> None:
     out, dicom, to = Store(job.run), Store(job.dicom), Store(job.to)
-    results = out.sub("variants", job.variant) if job.variant else out
+    results = out.sub(*of_variant(job.variant))
     configuration, method = finished_job(out, results, "method.json")
     tasks = [finished_task(out, name, fold, SliceTask) for name, fold, _ in backbone_runs(method)]
     for run in sequence_runs(method):  # one that is missing is named before anything is read
@@ -70,8 +71,7 @@ def main(job: IchPredict) -> None:
     pieces = {study.name: study for study in studies}
     parts = derive_files(NewFiles(new, out, to, pieces, [1] * len(studies), "studies"), here=little(files))
     rates = results.read_json("metrics.json")["counts"]["observed_rate"]
-    for line in write_answers(to, parts, asked, training_slices(out), rates, caution):
-        (warn if line.startswith("!") else say)(line.removeprefix("! "))
+    say_all(write_answers(to, parts, asked, training_slices(out), rates, caution))
 
 
 def start() -> None:

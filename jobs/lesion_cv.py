@@ -19,7 +19,7 @@ from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import inner_by_fold
 from medray.metrics.lesions import Rules
-from medray.shards.folders import derived_store
+from medray.shards.folders import masks_store, of_model
 from medray.shards.names import check_name
 from medray.systems.lesion import masks, nifti, phantoms, recipes, report, results, scores
 from medray.systems.lesion.source import BrainMR
@@ -58,11 +58,12 @@ ON_PHANTOMS = LesionCV(
 def main(job: LesionCV, task: LesionTask) -> None:
     source = source_for(job.source, task, job.images)
     task, name = task.reading(source), job.name or job.recipe
-    to = ("models", name)
+    to = of_model(name)
     with Workspace(BRAIN_MR, source, job.options, None, job.images, job.until, phantoms.DEMO, to, name) as work:
         work.claim_runs({name: task.identity()})
+        crops = task.crops_per_epoch(0 if work.data.phantom else len(work.data.labels.table))
         outcomes = Outcome("masks", "scans.csv, lesions.csv, NIfTI"), Outcome("scores", "metrics.json")
-        work.begin("lesion", task.identity(), [Training("training", {name: task}), *outcomes])
+        work.begin("lesion", task.identity(), [Training("training", {name: task}, images=crops), *outcomes])
 
         work.stage("shards", "Shards and folds")
         scans = work.shards()
@@ -72,7 +73,7 @@ def main(job: LesionCV, task: LesionTask) -> None:
         work.fit("training", [runs])
 
         work.stage("report", "Masks of held-out scans")
-        inner, store = inner_by_fold(runs), derived_store(work.out, "masks", name)
+        inner, store = inner_by_fold(runs), masks_store(work.out, name)
         thresholds = {run.fold: results.threshold_of(task, inner.get(run.fold)) for run in runs}
         found = []
         for run in runs:  # each scan by the network that has not seen its patient

@@ -15,11 +15,11 @@ from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
-from medray.engine.job.progress import say, warn
+from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
 from medray.imaging.volume import read_volume
 from medray.shards.digest import digest
-from medray.shards.folders import shards_store
+from medray.shards.folders import of_model, shards_store
 from medray.shards.leakage import trained_on
 from medray.shards.store import Store, read_file
 from medray.systems.lesion.answers import PHANTOMS, patients_of, write_answers
@@ -56,7 +56,7 @@ def main(job: LesionPredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(files_of(job.images))
     sites = site_names(job.site_names)
     name = job.name or only_folder(out, "models", "--name")
-    results = out.sub("models", name)
+    results = out.sub(*of_model(name))
     configuration, method = finished_job(out, results, "method.json")
     for fold in method["folds"]:  # one that is missing is named before anything is read
         finished_task(out, method["runs"], fold, LesionTask)
@@ -69,7 +69,12 @@ def main(job: LesionPredict) -> None:
     atlas = None if job.atlas is None else read_volume(read_file(job.atlas), "--atlas")
     files = folder.files()
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
-    settings = {"missing_channels": job.missing_channels, "other_grids": job.other_grids, "atlas": job.atlas}
+    settings = {
+        "missing_channels": job.missing_channels,
+        "other_grids": job.other_grids,
+        "atlas": job.atlas,
+        "site_names": list(job.site_names),
+    }
     claim_answers(to, identity | settings | {"data_version": source.version})
     with reasons_kept(to):
         inventory = assemble(scan_new(source, folder, files), cases)
@@ -84,8 +89,7 @@ def main(job: LesionPredict) -> None:
     parts = derive_files(NewFiles(new, out, to, pieces, counts, "scans"), here=little(files))
     trained = trained_on(shards_store(out, source.folder))
     repeatability = results.read_json("metrics.json")["repeatability"]
-    for line in write_answers(to, parts, cases, inventory, trained, repeatability):
-        (warn if line.startswith("!") else say)(line.removeprefix("! "))
+    say_all(write_answers(to, parts, cases, inventory, trained, repeatability))
 
 
 def start() -> None:

@@ -34,11 +34,17 @@ def nested(
     return blended, weights
 
 
-def weighted_mean(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A ``Mean`` of values as they are; model by model, without a second array of all of them."""
+def weighted_mean(
+    predictions: np.ndarray, weights: np.ndarray, values: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> np.ndarray:
+    """A ``Mean``; model by model, without a second array of all of them.
+
+    Args:
+        values: of one model's predictions what is averaged, such as their logits.
+    """
     total = np.zeros(predictions.shape[1:])
     for share, one in zip(shares(weights, len(predictions)), predictions, strict=True):
-        total += share * one
+        total += share * values(one)
     return total
 
 

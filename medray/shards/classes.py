@@ -46,3 +46,8 @@ def absent_in_folds(index: pd.DataFrame, classes: Sequence[str]) -> list[str]:
 def by_rarest(index: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """(rows,) strata of folds: by the rarest class that is positive, so that each fold has about as many rows of every class."""
     return rarest_label(index[list(classes)])
+
+
+def any_known(index: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """(rows,) bool: where the label of at least one class is known."""
+    return index[list(classes)].notna().any(axis=1).to_numpy()

@@ -7,9 +7,8 @@ file that its "path" says.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -94,9 +93,3 @@ def read_files(folder: Store, paths: Mapping[str, Sequence[str]]) -> Files:
 def _read(folder: Store, path: str) -> bytes:
     with folder.open_file(path) as stream:
         return stream.read()
-
-
-def by_files(rows: Sequence[Row], key: Callable[[Row], Key]) -> Iterator[tuple[Key, Sequence[Row]]]:
-    """Rows that follow each other and share exactly their files, which are then read and decoded once."""
-    for files, own in itertools.groupby(rows, key):
-        yield files, list(own)

@@ -47,9 +47,19 @@ def features_store(out: Store, *model: str) -> Store:
     return out.sub(FEATURES, *model)
 
 
-def derived_store(out: Store, what: str, *model: str) -> Store:
-    """Of what finished networks made of the shards beside features, such as masks."""
-    return out.sub(what, *model)
+def masks_store(out: Store, model: str) -> Store:
+    """Of what the networks of a segmentation made of the shards."""
+    return out.sub("masks", model)
+
+
+def of_model(name: str) -> tuple[str, str]:
+    """Folders to the results of one of several models."""
+    return "models", name
+
+
+def of_variant(name: str) -> tuple[str, ...]:
+    """Folders to the results of another version of a method; none of the version without a name."""
+    return ("variants", name) if name else ()
 
 
 def search_store(out: Store, *name: str) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 import pandas as pd
@@ -36,16 +37,19 @@ def trained_on(
         id_column: of ``held_out``: rows that no network has learned from.
     """
     known: set[str] = set()
+    out = set(held_out)
     for name in shards.names(".parquet"):
         table = shards.read_table(name, columns=[*dict.fromkeys([*columns, *([id_column] if held_out else [])])])
-        rows = table.to_pylist()
-        out = set(held_out)
-        known |= {row[column] for row in rows if not out or row[id_column] not in out for column in columns}
-    return known - {None, ""}
+        rows = table.to_pandas()
+        if out:
+            rows = rows[~rows[id_column].isin(out)]
+        for column in columns:
+            known |= set(rows[column].dropna())
+    return known - {""}
 
 
 def seen_in_training(
-    table: pd.DataFrame, trained: Collection[str], columns: Sequence[str] = (PIXELS_HASH,)
+    table: pd.DataFrame, trained: AbstractSet[str], columns: Sequence[str] = (PIXELS_HASH,)
 ) -> pd.Series[bool]:
     """Which rows a network was trained on: (rows,), with the index of ``table``.
 
@@ -53,9 +57,8 @@ def seen_in_training(
         table: with ``columns``; an empty value says nothing.
         trained: as ``trained_on``.
     """
-    known = set(trained)
     found = pd.Series(False, index=table.index)
     for column in columns:
         values = table[column]
-        found |= values.notna() & values.ne("") & values.isin(known)
+        found |= values.notna() & values.ne("") & values.isin(trained)
     return found.astype(bool)

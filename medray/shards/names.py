@@ -1,4 +1,4 @@
-"""What a file of an image is called: its name without the suffixes of image files, and without any other loss."""
+"""Names: of folders that a user may choose; and of images, by their files' names without the suffixes of image files."""
 
 from __future__ import annotations
 

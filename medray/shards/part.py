@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medray.shards.files import Row, by_files, from_text
+from medray.shards.files import Row, from_text
 from medray.shards.reading import encode_item
 from medray.shards.source import Encoded, Source
 from medray.shards.store import Store
@@ -49,7 +49,7 @@ class Parts:
         try:
             self.to.write_stream(name, lambda stream: self._write(stream, rows, encode, notes, left_out))
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno else type(error).__name__
+            why = error.strerror or type(error).__name__
             raise ValueError(f"{self.to.uri}: cannot be written ({why}); make room and start again") from None
         return _result([row[own] for row in rows], notes, left_out)
 
@@ -81,7 +81,8 @@ class Parts:
         self, rows: Sequence[Row], encode: Encode, notes: dict[str, str], left_out: dict[str, str]
     ) -> Iterator[Row]:
         own = self.source.id_column
-        for (name, files), own_rows in by_files(rows, lambda row: (row["input"], row["private_files"])):
+        for (name, files), same in itertools.groupby(rows, lambda row: (row["input"], row["private_files"])):
+            own_rows = list(same)  # share their files, which are read and decoded once
             results = deque(encode(self.source, self.folders[name], from_text(files), own_rows))
             if len(results) != len(own_rows):
                 raise AssertionError(
@@ -105,9 +106,13 @@ def _flush(writer: pq.ParquetWriter, group: list[Row]) -> None:
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     """As ``pa.array``; bytes are copied once, and not at all where there is one value: a volume."""
-    if kind != pa.binary() or any(value is None for value in values):
+    offsets: Any = {pa.binary(): np.int32, pa.large_binary(): np.int64}.get(kind)
+    if offsets is None or any(value is None for value in values):
         return pa.array(values, kind)
-    ends = np.cumsum([0, *(memoryview(value).nbytes for value in values)]).astype(np.int32)
+    ends = np.cumsum([0, *(memoryview(value).nbytes for value in values)])
+    if ends[-1] > np.iinfo(offsets).max:  # refused there, and not wrapped
+        return pa.array(values, kind)
+    ends = ends.astype(offsets)
     joined = values[0] if len(values) == 1 else b"".join(values)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(joined)])
 

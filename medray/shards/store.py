@@ -164,7 +164,10 @@ class Store:
         if self.local is not None:
             return _patiently(lambda: self._write(name, make), patience)
         with tempfile.TemporaryFile() as whole:
-            make(whole)
+            try:
+                make(whole)
+            except OSError as error:  # of this machine's disk, not of the storage
+                raise OSError(error.errno, f"{os.strerror(error.errno or 0)} in {tempfile.gettempdir()}") from None
 
             def send(stream: Any) -> None:
                 whole.seek(0)

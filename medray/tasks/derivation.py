@@ -72,7 +72,7 @@ class OfFiles(Protocol):
         """Name, fold and kind of the finished runs that are asked."""
 
     def read(self, piece: Any, each: Callable[..., Any]) -> Any:
-        """What ``answer`` needs of the piece's files; runs in a thread of its own, ahead of the networks.
+        """What ``answer`` needs of the piece's files; where one process does all, it runs ahead of the networks, in a thread of its own.
 
         Args:
             each: ``map``, or one that works in several threads.

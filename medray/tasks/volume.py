@@ -122,6 +122,10 @@ class VolumeTask(CropFields, Task):
     def evaluation_batch(self) -> int:
         return 1
 
+    def crops_per_epoch(self, scans: int) -> int:
+        """Of an epoch over so many scans, for a plan."""
+        return scans * self.crops if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
+
     def times_per_epoch(self, index: pd.DataFrame) -> np.ndarray:
         patients = index["patient_id"]
         scans = patients.groupby(patients).transform("size").to_numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medray.shards.files import Files, by_files, from_text, paths_of, read_files, texts_of
+from medray.shards.files import Files, from_text, paths_of, read_files, texts_of
 from medray.shards.inventory import Inventory
 from medray.shards.store import Store
 
@@ -29,8 +29,6 @@ def test_equal_files_are_one_text_which_leads_back() -> None:
     first, again, other = texts_of(rows)
     assert first == again != other
     assert from_text(other) == {"a": ["1"]}
-    frames = [{"text": text} for text in (first, again, other, first)]
-    assert [len(own) for _, own in by_files(frames, lambda row: row["text"])] == [2, 1, 1]
 
 
 def test_bytes_by_name(tmp_path: Path) -> None:

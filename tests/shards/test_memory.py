@@ -32,7 +32,7 @@ class Large(Source):
     id_column: ClassVar[str] = "volume_id"
     rows_per_group: ClassVar[int] = 1
     shard_schema: ClassVar[pa.Schema] = pa.schema(
-        [pa.field("volume_id", pa.string(), metadata={{"identifier": "volume"}}), ("voxels", pa.binary())]
+        [pa.field("volume_id", pa.string(), metadata={{"identifier": "volume"}}), ("voxels", pa.large_binary())]
     )
     folder = ""
     def scan(self, stream): ...

@@ -29,9 +29,8 @@ class Input:
 
     def inventory(self, source: Source, cache: Store) -> Inventory:
         """Raises Refused with the name in front."""
-        own = cache.sub(self.name) if self.name else cache  # paths and sizes may be alike in two inputs
         try:
-            found = self.assemble(shard.scan(source, self.folder, list(self.files), own))
+            found = self.assemble(shard.scan(source, self.folder, list(self.files), cache))
         except Refused as refused:
             if not self.name:
                 raise

@@ -116,7 +116,8 @@ def _to_write(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> p
     rows = inventory.rows
     alone, ids = source.stack_column is None, rows[source.id_column]
     stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
-    table = renamed(rows, pseudonyms, source.kinds()).assign(private_files=texts_of(rows), stack_key=stack)
+    table = renamed(rows, pseudonyms, source.kinds()).drop(columns="files", errors="ignore")
+    table = table.assign(private_files=texts_of(rows), stack_key=stack)
     table["input"] = rows.get("source", "")
     table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
     return table.assign(index=0) if alone else table

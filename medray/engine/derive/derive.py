@@ -126,7 +126,7 @@ def _say_refused(derived: DerivedShards, total: int, what: str) -> None:
     """At every start: what was set aside by an earlier one is as much set aside.
 
     Raises:
-        StopRun: every row was refused, or nothing came of any.
+        StopRun: every row was refused.
     """
     aside = derived.set_aside()
     first = f"; the first reason: {aside['reason'].iloc[0]}" if len(aside) else ""

@@ -23,16 +23,11 @@ class FunctionWorker:
         self.derivation = derivation
         cv2.setNumThreads(1)  # there are as many processes as cores
 
-    def write(self, run: Run | None, inputs: Inputs, places: np.ndarray, to: Store, name: str) -> dict[str, str]:
-        """One part, row by row: neither what is read nor what comes out passes the object store.
-
-        Returns:
-            Id → reason of the rows that were set aside.
-        """
+    def write(self, run: Run | None, inputs: Inputs, places: np.ndarray, to: Store, name: str) -> None:
+        """One part, row by row: neither what is read nor what comes out passes the object store."""
         assert run is None
         left_out: dict[str, str] = {}
         write_rows(to, name, self.derivation.schema, self._rows(inputs.take(places), left_out), left_out)
-        return left_out
 
     def _rows(self, inputs: Inputs, left_out: dict[str, str]) -> Iterator[Mapping[str, Any]]:
         own = [*dict.fromkeys([*self.derivation.columns, self.derivation.id_column])]

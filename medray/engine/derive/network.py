@@ -46,12 +46,8 @@ class NetworkWorker:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)  # each thread reads a part of the shard
 
-    def write(self, run: Run, inputs: Inputs, places: np.ndarray, to: Store, name: str) -> dict[str, str]:
-        """One part through one network, within one task: neither images nor outputs pass the object store.
-
-        Returns:
-            Id → reason of the rows that were set aside.
-        """
+    def write(self, run: Run, inputs: Inputs, places: np.ndarray, to: Store, name: str) -> None:
+        """One part through one network, within one task: neither images nor outputs pass the object store."""
         torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
         torch.backends.cudnn.benchmark = not run.deterministic
         if self.weights != run.weights_digest():  # parts of a run come one after the other
@@ -68,7 +64,6 @@ class NetworkWorker:
         except ValueError as error:
             raise StopRun(f"run {run.name}: {reason(error)}") from None
         write_table(to, name, packed, left_out)
-        return left_out
 
     def _batches(self, task: Task, inputs: Inputs, left_out: dict[str, str]) -> Iterator[dict[str, Any]]:
         """Inference batches of all rows in order; threads decode ahead."""

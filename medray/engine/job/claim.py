@@ -13,13 +13,20 @@ from medray.shards.store import Store
 _NAME = "config.json"
 
 
-def claim(out: Store, configuration: dict[str, Any], begun: bool = True) -> None:
+def claim(
+    out: Store,
+    configuration: dict[str, Any],
+    begun: bool = True,
+    flag: str = "--out",
+    others: str = "--variant or --out",
+) -> None:
     """Write the configuration into ``out``, or compare it with the one that is there.
 
     Only what changes results belongs in it; how many workers or where MLflow is may change between starts.
 
     Args:
         begun: whether the folder holds results of the configuration that is there; if not, this one takes its place.
+        flag: what the folder was given with. others: what names another one.
     Raises:
         ValueError: the folder is another configuration's; the first difference is named.
     """
@@ -34,8 +41,8 @@ def claim(out: Store, configuration: dict[str, Any], begun: bool = True) -> None
     name = differing[0]
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
     raise ValueError(
-        f"--out {out.uri}: holds a run with {name} = {found.get(name)!r}, this one has {wanted.get(name)!r}{more}; "
-        "give the same settings to go on with it, or choose another --variant or --out"
+        f"{flag} {out.uri}: holds a run with {name} = {found.get(name)!r}, this one has {wanted.get(name)!r}{more}; "
+        f"give the same settings to go on with it, or choose another {others}"
     )
 
 
@@ -50,10 +57,7 @@ def claim_answers(to: Store, configuration: dict[str, Any]) -> None:
     found = to.read_json(_NAME)
     if found is not None and found.keys() != configuration.keys():
         raise ValueError(f"--to {to.uri}: holds the results of another kind of job; choose another --to")
-    try:
-        claim(to, configuration, bool(to.sub("parts").names()))
-    except ValueError as error:
-        raise ValueError(str(error).replace("--out", "--to").replace("--variant or ", "")) from None
+    claim(to, configuration, bool(to.sub("parts").names()), "--to", "--to")
 
 
 def claim_each(parent: Store, configurations: Mapping[str, dict[str, Any]], variant: str) -> dict[str, str]:

@@ -24,6 +24,8 @@ class Training:
     """Folder below runs/ → its task."""
     over: str = ""
     """What an epoch of a small network goes over, such as "all stacks"; images where not given."""
+    images: int | None = None
+    """That a run learns from in an epoch, where they are not the files."""
 
     def rows(self, at: Plan) -> list[tuple[str, str]]:
         rows = []
@@ -33,7 +35,9 @@ class Training:
                 work = f"{rest} runs × {task.epochs} epochs over {self.over}"
                 done = f"{len(at.folds) - rest} of {len(at.folds)} runs"
             else:
-                work, done = _training(at.out, model, task, at.folds, at.images, at.resources, at.price_per_gpu_hour)
+                work, done = _training(
+                    at.out, model, task, at.folds, self.images or at.images, at.resources, at.price_per_gpu_hour
+                )
             rows.append((f"{model}: {work}", done))
         if not self.over:
             rows.append(("\n".join(filter(None, [str(at.resources), at.resources.why])), ""))
@@ -64,7 +68,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a last stage leaves; it is made anew by every start."""
+    """What a stage after the training leaves; what of it can be kept is found, the rest is made anew by every start."""
 
     name: str
     what: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 
 _SECONDS_BETWEEN = 5.0
@@ -15,6 +16,12 @@ def say(text: str = "") -> None:
 
 def warn(text: str) -> None:
     print(f"! {text}", file=sys.stderr, flush=True)
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Lines for a terminal; those that begin with "! " are warnings."""
+    for line in lines:
+        (warn if line.startswith("!") else say)(line.removeprefix("! "))
 
 
 class Progress:

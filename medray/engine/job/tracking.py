@@ -82,8 +82,6 @@ class Tracker:
 
         A local database cannot go away, and logging a model takes its time: those are waited for.
         """
-        if self._gave_up.is_set() or not self._thread.is_alive():
-            return not self._changed  # it was closed before
         self._closing.set()
         self._wake.set()
         closed = time.monotonic()

@@ -185,7 +185,6 @@ class Workspace(AbstractContextManager["Workspace"]):
         """Scores, report and pictures go to MLflow, and the terminal says where everything is."""
         files = {name: self.results.read_bytes(name) for name in ("report.html", "metrics.json")}
         self.tracker.want("", "", metrics=metrics, artifacts=pictures | files, finished=True)
-        self.tracker.close()
         say(
             f"  {self.cost}\n  {self.results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {self.tracker.uri}"
         )

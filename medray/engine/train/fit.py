@@ -75,10 +75,7 @@ def renew(run: Run) -> None:
 
     A run of an older version did not note what it depended on, and is made anew too.
     """
-    if not run.origin:
-        return
-    found = run.store.read_json(ORIGIN)
-    if found == list(run.origin):
+    if run.store.read_json(ORIGIN, []) == list(run.origin):
         return
     if run.history():
         say(f"  {run.name}  is made anew: what it was made from has changed, or was not noted")

@@ -34,6 +34,8 @@ class FromRuns:
         """Raises ValueError where no run holds out this fold, or it is not finished."""
         for run in self.runs:
             if run.fold == fold:
+                if not run.finished:
+                    raise ValueError(f"fold {fold}: starts from {run.name}, which is not finished")
                 return Start(run.store, run.weights_digest(), self.prefixes)
         models = ", ".join(sorted({run.model for run in self.runs}))
         raise ValueError(f"fold {fold}: starts from {models}, of which no run holds out this fold; train all its folds")

@@ -179,11 +179,11 @@ def write_answers(
     if not good:
         raise ValueError(f"no film could be read; first reason: {aside['reason'].iloc[0]}")
     rows = []
-    for a in good:
+    seen = seen_in_training(pd.DataFrame(good), trained, _KNOWN_BY).tolist()
+    for a, known in zip(good, seen, strict=True):
         probabilities = json.loads(a["probabilities"])
         top = sorted(probabilities, key=lambda name: -probabilities[name])[:3]
-        seen = _seen(a, trained)
-        row = {"path": a["path"], "image_id": a["image_id"], "trained_on": seen, "top": " ".join(top)}
+        row = {"path": a["path"], "image_id": a["image_id"], "trained_on": known, "top": " ".join(top)}
         rows.append(row | {f"p_{name}": value for name, value in probabilities.items()})
     table = pd.DataFrame(rows)
     to.write_bytes("predictions.csv", table.to_csv(index=False).encode())
@@ -194,7 +194,7 @@ def write_answers(
         lines.append(f"! {int(table['trained_on'].sum())} of the films are among those that the model was trained on")
     localised = None
     if boxes is not None:
-        localised = _localised(good, trained, boxes)
+        localised = _localised(good, seen, boxes)
         to.write_json("localisation.json", localised)
         lines += _localisation_lines(localised)
     html = page.render(
@@ -215,12 +215,14 @@ def training_films(shards: Store, results: Store, folds: int) -> set[str]:
     return trained_on(shards, _KNOWN_BY, "image_id", held_out)
 
 
-def _seen(answer: Answer, trained: set[str]) -> bool:
-    return bool(seen_in_training(pd.DataFrame([answer]), trained, _KNOWN_BY).iloc[0])
-
-
-def _localised(good: Sequence[Answer], trained: set[str], boxes: Boxes) -> dict[str, Any]:
-    found = pd.DataFrame([box | {"trained_on": _seen(a, trained)} for a in good for box in json.loads(a["boxes"])])
+def _localised(good: Sequence[Answer], seen: Sequence[bool], boxes: Boxes) -> dict[str, Any]:
+    """
+    Args:
+        seen: whether the model was trained on each film.
+    """
+    found = pd.DataFrame(
+        [box | {"trained_on": known} for a, known in zip(good, seen, strict=True) for box in json.loads(a["boxes"])]
+    )
     there = {a["image_id"] for a in good}
     out: dict[str, Any] = {
         "boxes": len(boxes.table), "compared": len(found), "without_film": int((~boxes.table["image"].isin(there)).sum()),

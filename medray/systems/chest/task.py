@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from medray.shards.classes import any_known
 from medray.systems.chest.classes import FINDINGS, members
 from medray.systems.chest.scores import film_metrics
 from medray.systems.chest.views import centre, corners, resized
@@ -93,7 +94,7 @@ class FilmTask(BackboneTask):
 
     def labelled(self, index: pd.DataFrame) -> np.ndarray:
         """Where one finding is known."""
-        return index[list(FINDINGS)].notna().any(axis=1).to_numpy()
+        return any_known(index, FINDINGS)
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         return self._example(row, _augmented(resized(_image(row), self.resize_px), self, rng))

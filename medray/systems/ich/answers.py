@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import pandas as pd
@@ -53,7 +54,7 @@ def write_answers(
     to: Store,
     parts: Sequence[pa.Table],
     asked: StudySet,
-    trained: Collection[str],
+    trained: AbstractSet[str],
     rates: Mapping[str, float | None],
     caution: str,
 ) -> list[str]:

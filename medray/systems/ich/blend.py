@@ -42,11 +42,10 @@ def average(probabilities: np.ndarray, weights: np.ndarray | None = None, space:
     Returns:
         (n, 6) float64.
     """
-    shares = blend.shares(np.ones(len(probabilities)) if weights is None else weights, len(probabilities))
-    total = np.zeros(probabilities.shape[1:])
-    for share, one in zip(shares, probabilities, strict=True):  # model by model: no second array of all of them
-        total += share * (logits(one) if space == "logit" else one)
-    return expit(total) if space == "logit" else total
+    own = np.ones(len(probabilities)) if weights is None else weights
+    if space == "probability":
+        return blend.weighted_mean(probabilities, own)
+    return expit(blend.weighted_mean(probabilities, own, logits))
 
 
 @dataclass(frozen=True)

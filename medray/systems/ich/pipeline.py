@@ -9,6 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from medray.nn.backbone import licence_of
+from medray.shards.folders import of_variant
 from medray.shards.names import check_name
 from medray.systems.ich import recipes
 from medray.systems.ich.method import Ensemble
@@ -49,7 +50,7 @@ class Pipeline:
     @property
     def results(self) -> tuple[str, ...]:
         """Folders below --out to the one of scores and report."""
-        return ("variants", self.variant) if self.variant else ()
+        return of_variant(self.variant)
 
 
 @dataclass(frozen=True)

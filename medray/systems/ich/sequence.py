@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from medray.shards.classes import any_known
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.systems.ich.features import STACK_SCHEMA
 from medray.systems.ich.scores import slice_metrics
@@ -64,7 +65,7 @@ class SequenceTask(Task):
 
     def labelled(self, index: pd.DataFrame) -> np.ndarray:
         """Where one class is known of one slice."""
-        return index[list(CLASSES)].notna().any(axis=1).to_numpy()
+        return any_known(index, CLASSES)
 
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         example = self.example(row)

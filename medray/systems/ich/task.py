@@ -14,6 +14,7 @@ import tyro
 
 from medray.imaging.resize import resize
 from medray.imaging.window import parse_window
+from medray.shards.classes import any_known
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.systems.ich.scores import slice_metrics
 from medray.tasks.backbone import BackboneTask
@@ -138,7 +139,7 @@ class SliceTask(BackboneTask):
 
     def labelled(self, index: pd.DataFrame) -> np.ndarray:
         """Where one class is known."""
-        return index[list(CLASSES)].notna().any(axis=1).to_numpy()
+        return any_known(index, CLASSES)
 
     def identity(self) -> dict[str, Any]:
         """Without ``stored``: what else the shards hold changes nothing."""

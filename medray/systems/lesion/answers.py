@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pandas as pd
@@ -33,7 +34,7 @@ def write_answers(
     parts: Sequence[pa.Table],
     cases: Cases,
     inventory: Inventory,
-    trained: Collection[str],
+    trained: AbstractSet[str],
     repeatability: dict[str, Any],
 ) -> list[str]:
     """The tables; lines for a terminal, warnings with "! " before them.

@@ -21,7 +21,7 @@ from medray.engine.data.samples import Shards
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train import checkpoint
-from medray.engine.train.fit import fit
+from medray.engine.train.fit import fit, renew
 from medray.engine.train.loop import Worker
 from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
@@ -111,6 +111,24 @@ def test_a_fold_that_the_first_stage_has_not_trained_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="fold 1: starts from first, of which no run holds out this fold"):
         validation(tmp_path).runs("second", SECOND, shards, [FromRuns(first[:1], {"": "first."})])
+
+
+def test_a_run_that_is_not_finished_starts_no_other(shards: Ingest, tmp_path: Path) -> None:
+    runs = validation(tmp_path).runs("begun", FIRST, shards)
+    with pytest.raises(ValueError, match="^fold 0: starts from begun/fold0, which is not finished$"):
+        validation(tmp_path).runs("second", SECOND, shards, [FromRuns(runs, {"": "first."})])
+
+
+def test_a_run_that_no_longer_depends_on_others_is_another_one(
+    first: list[Run], shards: Ingest, tmp_path: Path
+) -> None:
+    run, _ = validation(tmp_path).runs("second", SECOND, shards, [FromRuns(first, {"": "first."})])
+    renew(run)
+    run.store.write_json("done.json", {})
+    renew(run)
+    assert run.finished  # the same one
+    renew(replace(run, starts=(), origin=()))
+    assert not run.finished
 
 
 def test_other_weights_of_the_first_stage_make_the_second_one_anew(
