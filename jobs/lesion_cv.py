@@ -74,13 +74,13 @@ def main(job: LesionCV, task: LesionTask) -> None:
 
         work.stage("report", "Masks of held-out scans")
         inner, store = inner_by_fold(runs), masks_store(work.out, name)
-        thresholds = {run.fold: results.threshold_of(task, inner.get(run.fold)) for run in runs}
+        thresholds = {run.fold: task.threshold_by(inner.get(run.fold)) for run in runs}
         found = []
         for run in runs:  # each scan by the network that has not seen its patient
             own, how = scans.where(scans.index["fold"] == run.fold), masks.Masks(thresholds[run.fold], job.rules)
             found.append(derive(how, own.rows, store, [run], what="masks"))
         table = pd.concat([one.index(masks.SMALL)[1] for one in found], ignore_index=True)
-        table = table.rename(columns={"embedded_by": "fold"}).drop(columns="made_by")
+        table = table.rename(columns={"network_fold": "fold"}).drop(columns="made_by")
         of_scan = nifti.files_of_scans(work.data.labels, work.data.files, work.options.pseudonyms())
         parts = [(one.store, one.names) for one in found]
         files = nifti.write_all(work.results.sub("masks"), work.data.folder, of_scan, parts)

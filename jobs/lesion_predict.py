@@ -8,7 +8,7 @@ picture. The CSV files carry the table's own identifiers: they are for whoever o
 on with the patients that are left.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from medray.engine.derive.files import NewFiles, derive_files
@@ -18,6 +18,7 @@ from medray.engine.job.options import run_job
 from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
 from medray.imaging.volume import read_volume
+from medray.metrics.change import ChangeRules
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.leakage import trained_on
@@ -48,6 +49,7 @@ class LesionPredict:
     """Label map of sites in the space of the scans: lesions.csv then says where each lesion is."""
     site_names: tuple[str, ...] = ()
     """Of the atlas's numbers, such as 1=periventricular 2=juxtacortical 3=infratentorial."""
+    change: ChangeRules = field(default_factory=ChangeRules)
     pages: int = 200
     """Draw a picture of this many scans at most."""
 
@@ -65,7 +67,7 @@ def main(job: LesionPredict) -> None:
         warn(caution)
     how = source_of(method["source"])
     source = replace(how, missing_channels=job.missing_channels, other_grids=job.other_grids)
-    cases = read_cases(job.images).having(source.channels)
+    cases = read_cases(job.images).having(source.channels, masks=False)
     atlas = None if job.atlas is None else read_volume(read_file(job.atlas), "--atlas")
     files = folder.files()
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
@@ -74,6 +76,7 @@ def main(job: LesionPredict) -> None:
         "other_grids": job.other_grids,
         "atlas": job.atlas,
         "site_names": list(job.site_names),
+        "change": asdict(job.change),
     }
     claim_answers(to, identity | settings | {"data_version": source.version})
     with reasons_kept(to):
@@ -82,7 +85,7 @@ def main(job: LesionPredict) -> None:
         warn(line)
     patients = patients_of(inventory)
     counts = [len(patient.visits) for patient in patients]
-    new = NewScans(method, source, folder, job.pages, caution, atlas, sites)
+    new = NewScans(method, source, folder, job.pages, caution, atlas, sites, job.change)
     say(f"{sum(counts):,} scans of {len(patients):,} patients, {name}: {len(new.runs)} networks")
 
     pieces = {patient.name: patient for patient in patients}

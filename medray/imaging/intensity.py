@@ -42,16 +42,11 @@ def between_percentiles(voxels: np.ndarray, brain: np.ndarray, low: float = 0.5,
     return _placed(scaled, brain)
 
 
-def sigma_voxels(sigma_mm: float, spacing_mm: Sequence[float]) -> tuple[float, ...]:
-    """A Gaussian's deviation in mm → along each axis in voxels."""
-    return tuple(sigma_mm / step for step in spacing_mm)
-
-
 def smoothed(voxels: np.ndarray, brain: np.ndarray, sigma: float | Sequence[float] = SIGMA_VOXELS) -> np.ndarray:
     """(D, H, W) → float32, filtered with a Gaussian, 0 outside the brain.
 
     Args:
-        sigma: deviation in voxels, of all axes or of each; ``sigma_voxels`` gives it from mm.
+        sigma: deviation in voxels, of all axes or of each.
     """
     filtered = ndimage.gaussian_filter(np.asarray(voxels, dtype=np.float32), sigma, mode="constant")
     return np.where(brain, filtered, np.float32(0))

@@ -18,7 +18,6 @@ SAME_PLACE = 0.05
 """Grids are the same where no corner is further from its counterpart than this share of the smallest spacing: a mask
 drawn on an image comes back with its affine rounded, and a twentieth of a voxel moves no label."""
 
-Box = tuple[slice, slice, slice]
 Grid = Volume | VolumeHeader
 
 
@@ -106,31 +105,6 @@ def resampled(volume: Volume, like: Grid, order: int) -> Volume:
         voxels, to_own[:3, :3], to_own[:3, 3], output_shape=_shape(like), order=order, mode="grid-constant", cval=0
     )
     return Volume(moved, like.affine)
-
-
-def bounding_box(mask: np.ndarray, margin: int = 0) -> Box:
-    """The smallest box with all voxels of a (D, H, W) mask, and so many voxels around it; the whole where it is empty."""
-    if not mask.any():
-        return (slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2]))
-    found = []
-    for axis, size in enumerate(mask.shape):
-        places = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        found.append(slice(max(0, int(places[0]) - margin), min(size, int(places[-1]) + 1 + margin)))
-    return (found[0], found[1], found[2])
-
-
-def cropped(volume: Volume, box: Box) -> Volume:
-    """The voxels within a box, each at its place in mm."""
-    affine = volume.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    return Volume(np.ascontiguousarray(volume.voxels[box]), affine)
-
-
-def pasted(array: np.ndarray, box: Box, shape: tuple[int, ...]) -> np.ndarray:
-    """The way back from ``cropped``: a (D, H, W) array of ``shape``, 0 outside of the box."""
-    whole = np.zeros(shape, dtype=array.dtype)
-    whole[box] = array
-    return whole
 
 
 def _shape(grid: Grid) -> tuple[int, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -112,8 +111,3 @@ class DropConnect(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         return functional.dropout(weight, self.part, self.training)
-
-
-def parameters_of(network: nn.Module) -> int:
-    """How many there are."""
-    return sum(torch.numel(p) for p in network.parameters())

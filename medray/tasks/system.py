@@ -43,6 +43,10 @@ def _as_it_is(source: Any, task: Any, labels: str | None) -> Any:
     return source
 
 
+def _as_they_are(labels: Any, source: Source) -> Any:
+    return labels
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """How a system reads its files and labels, and what its folds are balanced on."""
@@ -65,6 +69,8 @@ class System:
     source_for: Callable[[Any, Any, str | None], Any] = _as_it_is
     """Source, task and path or URI of the labels (None for phantoms) → the source with what only these tell, such as names of
     channels. Raises ValueError where the task asks for what the labels have not."""
+    labels_for: Callable[[Any, Source], Any] = _as_they_are
+    """Labels and the source that will read the files → what of them it needs: what is not asked for can spoil nothing."""
     label_notes: Callable[[Any], Sequence[str]] = _nothing
     """Labels → what is odd about them, a line each, said before anything is spent."""
     fold_notes: Callable[[pd.DataFrame], Sequence[str]] = _nothing

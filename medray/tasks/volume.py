@@ -14,7 +14,7 @@ import tyro
 from medray.tasks.sampling import balanced
 from medray.tasks.task import At, Example, Task
 from medray.tasks.volume_crops import CropFields, cut
-from medray.tasks.volume_rows import COLUMNS, UNKNOWN, Volume, box_of
+from medray.tasks.volume_rows import COLUMNS, UNKNOWN, VolumeRow, box_of
 from medray.tasks.volume_scores import dice_by_threshold, voxel_scores
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ IDENTIFIERS = ("scan_id", "patient_id", "visit")
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeTask(CropFields, Task):
-    """Classes of voxels. A system names ``channels_stored`` and ``class_names``, and says which rows are labelled."""
+    """Classes of voxels. A system names ``channel_places`` and ``class_names``, and says which rows are labelled."""
 
     id_column: ClassVar[str] = "scan_id"
     columns: ClassVar[tuple[str, ...]] = COLUMNS
@@ -143,13 +143,13 @@ class VolumeTask(CropFields, Task):
 
     def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
         """Each holds "voxels" (channels, D, H, W) of the patch and its context, and "mask" (D, H, W) of the patch."""
-        volume = Volume.of(row, self.channel_places)
+        volume = VolumeRow.of(row, self.channel_places)
         crops = [cut(volume, self, rng) for rng in rngs]
         return [{"scan_id": row["scan_id"], "voxels": voxels, "mask": mask} for voxels, mask in crops]
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """The whole volume; "own_mask" is UNKNOWN everywhere where there is none."""
-        volume = Volume.of(row, self.channel_places)
+        volume = VolumeRow.of(row, self.channel_places)
         mask = volume.mask_DHW
         return {
             **{name: row[name] or "" for name in IDENTIFIERS},

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from medray.tasks.sampling import number_of
-from medray.tasks.volume_augmentation import Motion, VolumeAugmentation, resampled, vary
-from medray.tasks.volume_rows import UNKNOWN, Volume
+from medray.tasks.volume_augmentation import Motion, VolumeAugmentation, sampled_at, vary
+from medray.tasks.volume_rows import UNKNOWN, VolumeRow
 
 Elsewhere = Literal["empty", "anywhere"]
 TRIES = 50
@@ -50,7 +50,7 @@ def is_foreground_turn(share: float, number: int) -> bool:
     return np.floor((number + 1) * share + 1e-9) > np.floor(number * share + 1e-9)
 
 
-def cut(volume: Volume, of: CropFields, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def cut(volume: VolumeRow, of: CropFields, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A crop, augmented: (channels, D, H, W) float32 of the patch and its context, and its (D, H, W) uint8 mask of the patch.
 
     Where it is cut depends on the number of the example in its epoch, which ``rng`` holds: the crops of one reading follow
@@ -70,11 +70,11 @@ def cut(volume: Volume, of: CropFields, rng: np.random.Generator) -> tuple[np.nd
         voxels, mask, inside = _sliced(volume, start, size)
     else:
         places = motion.everywhere() + middle.astype(np.float32)
-        voxels = resampled(volume.voxels_CDHW, places, nearest=False)
+        voxels = sampled_at(volume.voxels_CDHW, places, nearest=False)
         inner = places[tuple(slice(margin, margin + n) for n in patch)]
-        inside = resampled(volume.inside_DHW[None], places, nearest=True)[0] > 0
+        inside = sampled_at(volume.inside_DHW[None], places, nearest=True)[0] > 0
         voxels *= inside
-        mask = None if volume.mask_DHW is None else resampled(volume.mask_DHW[None], inner, nearest=True)[0]
+        mask = None if volume.mask_DHW is None else sampled_at(volume.mask_DHW[None], inner, nearest=True)[0]
     if mask is None:
         mask = np.full(of.patch_DHW, UNKNOWN, np.uint8)
     elif motion is None:
@@ -86,7 +86,7 @@ def cut(volume: Volume, of: CropFields, rng: np.random.Generator) -> tuple[np.nd
     return np.ascontiguousarray(voxels), np.ascontiguousarray(mask, np.uint8)
 
 
-def _middle(volume: Volume, of: CropFields, motion: Motion | None, rng: np.random.Generator) -> np.ndarray:
+def _middle(volume: VolumeRow, of: CropFields, motion: Motion | None, rng: np.random.Generator) -> np.ndarray:
     """(3,) the place of the volume that comes to the middle of the crop."""
     margin, patch, shape = of.context_padding, np.array(of.patch_DHW), np.array(volume.shape)
     size = patch + 2 * margin
@@ -114,7 +114,7 @@ def _middle(volume: Volume, of: CropFields, motion: Motion | None, rng: np.rando
     return middle
 
 
-def _sliced(volume: Volume, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+def _sliced(volume: VolumeRow, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Copies of a box of the voxels, the mask and the brain; what of it is outside of the volume is 0."""
     low, high = np.clip(start, 0, volume.shape), np.clip(start + size, 0, volume.shape)
     box: Any = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))

@@ -1,4 +1,4 @@
-"""Volume: a row of shards that hold one volume each, decoded."""
+"""VolumeRow: a row of shards that hold one volume each, decoded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-UNKNOWN = 255
-"""In a mask: nobody has drawn here."""
+from medray.imaging.volume_checks import UNKNOWN
+
 COLUMNS = (
     "scan_id", "patient_id", "visit", "shape_DHW", "spacing_mm", "voxels", "brain", "mask", "foreground",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class VolumeRow:
     """Views of a row's bytes: what is cut out of them must be copied, or the whole of them stays in memory."""
 
     voxels_CDHW: np.ndarray  # noqa: N815  axes; float32, 0 outside of the brain
@@ -27,7 +27,7 @@ class Volume:
     foreground: np.ndarray  # (n,) flat places of some voxels that are of a class
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], channels: Sequence[int]) -> Volume:
+    def of(cls, row: Mapping[str, Any], channels: Sequence[int]) -> VolumeRow:
         """
         Args:
             row: with ``COLUMNS``; "mask" None where nobody has drawn, "brain" None where all is inside.

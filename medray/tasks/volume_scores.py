@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from medray.metrics.overlap import Overlap
 from medray.tasks.volume_rows import UNKNOWN
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -11,24 +12,25 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 def voxel_scores(mask: np.ndarray, truth: np.ndarray, number: int, ml: float) -> dict[str, float]:
-    """Dice, positive predictive value, sensitivity, and the volumes of one class.
-
-    Dice is 0 where one of both is empty, NaN where both are; as all scores of a scan of which nothing is known.
+    """Dice, positive predictive value, sensitivity (``metrics.overlap`` has their rules for empty masks), and the volumes of one
+    class; NaN of a scan of which nothing is known.
 
     Args:
         mask, truth: (D, H, W) uint8 of class numbers.
         ml: millilitres of a voxel.
     """
     known = truth != UNKNOWN
-    found, drawn = (mask == number) & known, truth == number
-    both, n_found, n_drawn = (int(np.count_nonzero(x)) for x in (found & drawn, found, drawn))
+    found, drawn = mask == number, truth == number
+    if not known.any():
+        return dict.fromkeys(("dice", "ppv", "sensitivity", "true_ml"), np.nan) | {"ml": float(found.sum()) * ml}
+    overlap = Overlap.of(drawn, found & known)
     return {
-        "dice": 2 * both / (n_found + n_drawn) if n_found + n_drawn else np.nan,
-        "ppv": both / n_found if n_found else np.nan,
-        "sensitivity": both / n_drawn if n_drawn else np.nan,
-        "ml": float(np.count_nonzero(mask == number)) * ml,
-        "true_ml": n_drawn * ml if known.any() else np.nan,
-    } | ({} if known.any() else {"dice": np.nan, "ppv": np.nan, "sensitivity": np.nan})
+        "dice": overlap.dice,
+        "ppv": overlap.predictive_value,
+        "sensitivity": overlap.sensitivity,
+        "ml": float(found.sum()) * ml,
+        "true_ml": overlap.truth * ml,
+    }
 
 
 def dice_by_threshold(probability: np.ndarray, truth: np.ndarray) -> list[float]:

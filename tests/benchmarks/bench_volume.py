@@ -53,7 +53,7 @@ class Options:
 
 
 def volume(number: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Noise in an ellipsoid of half of the volume, with twenty balls."""
+    """Noise in an ellipsoid of 37% of the volume, with twenty balls."""
     rng = np.random.default_rng(number)
     grids = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
     brain = sum(g**2 for g in grids) < 0.8

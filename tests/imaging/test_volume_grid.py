@@ -9,11 +9,8 @@ from volume_files import OBLIQUE
 from medray.imaging.types import Volume, VolumeHeader
 from medray.imaging.volume_grid import (
     axis_codes,
-    bounding_box,
     canonical,
-    cropped,
     difference,
-    pasted,
     reoriented,
     resampled,
     same_grid,
@@ -95,17 +92,3 @@ def test_labels_keep_their_values_and_orientation_alone_loses_nothing() -> None:
     assert not resampled(labels, moved(a03=1000), order=0).voxels.any()
     with pytest.raises(ValueError, match="order 3"):
         resampled(labels, VOLUME, order=3)
-
-
-def test_a_crop_keeps_places_and_is_pasted_back() -> None:
-    mask = np.zeros(VOXELS.shape, dtype=bool)
-    mask[2:4, 5, 3:8] = True
-    assert bounding_box(mask) == (slice(2, 4), slice(5, 6), slice(3, 8))
-    box = bounding_box(mask, margin=3)
-    assert box == (slice(0, 7), slice(2, 9), slice(0, 11))
-    assert bounding_box(np.zeros((2, 3, 4), bool)) == (slice(0, 2), slice(0, 3), slice(0, 4))
-    tight = bounding_box(mask)
-    part = cropped(VOLUME, tight)
-    assert np.allclose(part.affine @ [0, 0, 0, 1], OBLIQUE @ [2, 5, 3, 1])
-    assert np.array_equal(pasted(part.voxels, tight, VOXELS.shape)[mask], VOXELS[mask])
-    assert np.count_nonzero(pasted(part.voxels, tight, VOXELS.shape)) == mask.sum()

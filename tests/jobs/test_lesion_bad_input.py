@@ -145,6 +145,43 @@ def test_cases_that_cannot_be_used_cost_no_neighbour(run_in_process: Job, tmp_pa
     assert set(inventory.loc[inventory["path"].str.contains("good|unmasked"), "status"]) == {"ok"}
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_a_channel_that_is_not_asked_for_can_spoil_no_case(run_in_process: Job, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    moved = LAS.copy()
+    moved[2, 3] += 8
+    files = {
+        "cut.nii": las(brain(1))[:-50],
+        "moved.nii": nifti(brain(2), moved),
+        "t1.nii": las(brain(3)),
+        "m.nii": las(lesion()),
+    }
+    for name, data in files.items():
+        write(folder, name, data)
+    flairs = {"cut": "cut.nii", "moved": "moved.nii", "lost": "no.nii"}
+    rows = [{"patient": who, "flair": flair, "t1": "t1.nii", "mask": "m.nii"} for who, flair in flairs.items()]
+    flags = (
+        "--images",
+        write_table(folder, rows),
+        "--channels",
+        "t1",
+        "--recipe",
+        "phantom",
+        "--folds",
+        2,
+        "--out",
+        out,
+    )
+    private = ("--public-ids", "--key-dir", tmp_path / "private")
+    status, text = run_in_process("lesion_cv", *flags, *private, "--until", "shards", "--workers", 0)
+    assert status == 0, text
+    columns = ["scan_id", "lesion_ml", "voxels"]
+    shards = pd.concat(pd.read_parquet(path, columns=columns) for path in (out / "shards").rglob("*.parquet"))
+    assert sorted(shards["scan_id"]) == ["cut", "lost", "moved"]
+    assert (shards["lesion_ml"] > 0).all()
+    assert shards["voxels"].map(len).unique().tolist() == [4 * int(np.prod(SHAPE))]
+
+
 # ---- lesion_predict -------------------------------------------------------------------------------------------------
 
 

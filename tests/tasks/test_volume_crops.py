@@ -10,7 +10,7 @@ from lesion_scans import row_of, scan_row
 
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.volume_crops import is_foreground_turn
-from medray.tasks.volume_rows import UNKNOWN, Volume
+from medray.tasks.volume_rows import UNKNOWN, VolumeRow
 
 MOVED = {
     "rotation_deg": 30.0, "scaling": 0.2, "deformation_mm": 1.5, "subvoxel_shift": True, "flip_axes": ("D", "W"),
@@ -86,7 +86,7 @@ def test_an_example_depends_on_its_own_generator_only() -> None:
 def test_without_augmentation_a_crop_is_a_part_of_the_volume_with_its_context() -> None:
     task = small_task(context_padding=2)
     row = scan_row(3, (20, 21, 22))
-    volume = Volume.of(row, CHANNELS)
+    volume = VolumeRow.of(row, CHANNELS)
     whole = np.pad(volume.voxels_CDHW, ((0, 0), *((2, 2),) * 3))
     drawn = volume.mask_DHW
     assert drawn is not None

@@ -43,7 +43,7 @@ class DerivedShards:
     def index(
         self, columns: Sequence[str], fold_of_patient: Mapping[str, int] | None = None
     ) -> tuple[Rows, pd.DataFrame]:
-        """Every row: where it is, its small columns, "embedded_by", the fold of the network that it came from, and
+        """Every row: where it is, its small columns, "network_fold", the fold of the network that it came from, and
         "made_by", which tells the weights and settings of every stage before it.
 
         Args:
@@ -54,7 +54,7 @@ class DerivedShards:
         # of what it was made from: the name of a part has the digests of all stages before it
         made_by = np.array([PurePosixPath(name).stem for _, name in order])
         index["made_by"] = made_by[rows.file]
-        index["embedded_by"] = np.array([fold for fold, _ in order])[rows.file]
+        index["network_fold"] = np.array([fold for fold, _ in order])[rows.file]
         if fold_of_patient is not None:
             index["fold"] = index["patient_id"].map(dict(fold_of_patient)).to_numpy()
         return rows, index
@@ -69,7 +69,7 @@ class DerivedShards:
         with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
             found = list(pool.map(lambda one: read_left_out(self.store, one[1]), order))
         rows = [(i, why, fold) for (fold, _), own in zip(order, found, strict=True) for i, why in own.items()]
-        return pd.DataFrame(rows, columns=["id", "reason", "embedded_by"])
+        return pd.DataFrame(rows, columns=["id", "reason", "network_fold"])
 
 
 def derive(

@@ -52,7 +52,7 @@ class Dataset:
 
     def _read_labels(self, uri: str) -> Any:
         """The system's labels; says what is odd about them."""
-        labels = self.system.read_labels(uri)
+        labels = self.system.labels_for(self.system.read_labels(uri), self.source)
         for line in self.system.label_notes(labels):
             warn(line)
         return labels

@@ -88,13 +88,13 @@ def stack_index(stacks: pd.DataFrame, slice_ids: Sequence[str], where: str) -> p
     """What a cross-validation needs to know of each stack: a class is positive where it is on any slice.
 
     Args:
-        stacks: INDEX_COLUMNS as lists, "embedded_by"; and whatever else.
+        stacks: INDEX_COLUMNS as lists, "network_fold"; and whatever else.
         slice_ids: of the shards. Each network must have embedded exactly these.
         where: to be named in a message.
     Raises:
         ValueError: the slices are others.
     """
-    for fold, of_network in stacks.groupby("embedded_by", sort=True):
+    for fold, of_network in stacks.groupby("network_fold", sort=True):
         check_slices(of_network["slice_id"].explode(), slice_ids, f"{where}/fold{fold}")
     index = stacks.copy()
     for name in CLASSES:
@@ -111,10 +111,10 @@ def embedded_for(index: pd.DataFrame, fold: int, embedding: str) -> np.ndarray:
     several spaces, and those networks have learned from the patients that the run is scored on.
 
     Args:
-        index: with "embedded_by", the fold of the network, and "fold", of the patient.
+        index: with "network_fold", the fold of the network, and "fold", of the patient.
     """
     wanted = fold if embedding == "within-fold" else index["fold"].to_numpy()
-    return np.asarray(index["embedded_by"].to_numpy() == wanted)
+    return np.asarray(index["network_fold"].to_numpy() == wanted)
 
 
 def check_slices(found: Sequence[str] | pd.Series, expected: Sequence[str] | pd.Series, where: str) -> None:

@@ -35,9 +35,9 @@ class Cases:
     channels: tuple[str, ...]
     doubtful: dict[tuple[str, str], str]  # patient and visit → why the case cannot be told
 
-    def having(self, channels: Sequence[str]) -> Cases:
-        """These channels, in their order, without masks: what is not asked for can spoil no case. The others are left out, and
-        one that no case has is there of none.
+    def having(self, channels: Sequence[str], masks: bool) -> Cases:
+        """These channels, in their order, and the masks where they are wanted: what is not asked for can spoil no case. One that
+        no case has is there of none.
 
         Raises:
             ValueError: no case has any of them.
@@ -47,7 +47,7 @@ class Cases:
         table = self.table[[PATIENT, VISIT]].copy()
         for name in channels:
             table[name] = self.table.get(name, None)
-        table[MASK] = None
+        table[MASK] = self.table[MASK] if masks else None
         return Cases(table, tuple(channels), self.doubtful)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -20,13 +19,13 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
         Refused: no case can be used.
     """
     table = scan.sort_values("path", kind="stable").reset_index(drop=True)
-    table["item_id"] = None
     status = dict(zip(table["path"], zip(table["status"], table["reason"], strict=True), strict=True))
     below: dict[str, list[str]] = {}  # folder → files in it, for series of DICOM files
     for path in table["path"]:
         below.setdefault(path.rpartition("/")[0], []).append(path)
     rows: list[dict[str, Any]] = []
     lost: dict[str, str] = {}  # path → why its case is set aside
+    scan_of: dict[str, str | None] = {}  # path → the scan that uses it
     why_lost: list[str] = []
     named: set[str] = set()
     for patient, visits in cases.table.groupby(PATIENT, sort=True):
@@ -42,12 +41,13 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
                 continue
             scan_id = scan_name(case)
             rows.append({"scan_id": scan_id, "patient_id": patient, "visit": number[case[VISIT]], "files": files})
-            table.loc[table["path"].isin(paths), "item_id"] = scan_id
-    used = Counter(path for row in rows for own in row["files"].values() for path in own)
-    table.loc[table["path"].isin([path for path, times in used.items() if times > 1]), "item_id"] = None
-    ok = table["status"].eq("ok") & ~table["path"].isin(used)  # another case may have the file too
-    for path, reason in lost.items():
-        table.loc[ok & table["path"].eq(path), ["status", "reason"]] = ["quarantined", reason]
+            for path in paths:
+                scan_of[path] = None if path in scan_of else scan_id  # of several scans: of none
+    paths = table["path"]
+    table["item_id"] = paths.map(scan_of).astype(object).where(paths.isin(scan_of), None)
+    aside = table["status"].eq("ok") & ~paths.isin(scan_of) & paths.isin(lost)  # another case may have the file too
+    table.loc[aside, "reason"] = paths[aside].map(lost)
+    table.loc[aside, "status"] = "quarantined"
     table.loc[~table["path"].isin(named), ["status", "reason"]] = ["unused", "no case needs it"]
     if not rows:
         first = f"; the first reason: {why_lost[0]}" if why_lost else ""

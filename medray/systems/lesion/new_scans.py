@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
-from medray.imaging.volume_grid import axis_codes, canonical, reoriented, resampled, same_grid
+from medray.imaging.volume_grid import canonical, resampled, same_grid
 from medray.metrics.change import ChangeRules, changes
 from medray.metrics.lesions import Components, Rules
 from medray.shards.files import Files, paths_of, read_files
 from medray.shards.store import Store, reason
 from medray.systems.lesion.masks import scores
-from medray.systems.lesion.nifti import on_own_grid
+from medray.systems.lesion.nifti import on_own_grid, turned_back
 from medray.systems.lesion.report.pictures import slices_of
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
@@ -111,10 +111,11 @@ class NewScans:
             if row is None:
                 rows.append(about | {"reason": like})
                 continue
+            task = networks[self.runs[0][:2]][0]
             mask, probability, spacing_mm = self._ask(networks, row, outputs_of)
             upright = canonical(like)
             notes = [row["note"]] if row["note"] else []
-            notes += self._write(to, name, mask, probability, like, files)
+            notes += self._write(to, name, mask, probability, like, files, task.classes)
             rules = Rules(**self.method["rules"])
             found = scores(mask, np.rint(probability * 255).astype(np.uint8), None, spacing_mm, rules)
             sites = self._sites(mask, upright, rules)
@@ -156,18 +157,25 @@ class NewScans:
         return asked.finished(mask, spacing_mm), best, spacing_mm
 
     def _write(
-        self, to: Store, name: str, mask: np.ndarray, probability: np.ndarray, like: Volume, files: Files | None
+        self,
+        to: Store,
+        name: str,
+        mask: np.ndarray,
+        probability: np.ndarray,
+        like: Volume,
+        files: Files | None,
+        names: Sequence[str],
     ) -> list[str]:
         to.write_bytes(f"{name}_mask.nii.gz", on_own_grid(mask, like))
         to.write_bytes(f"{name}_probability.nii.gz", on_own_grid(probability.astype(np.float32), like))
         if like.kind != "dicom" or files is None:
             return []
-        from medray.imaging.volume_seg import dicom_seg  # highdicom takes seconds
+        from medray.imaging.volume_seg import MS_LESION, dicom_seg  # highdicom takes seconds
 
         (own,) = files.named.values()
-        turned = reoriented(replace(canonical(like), voxels=mask), axis_codes(like))
+        classes = [replace(MS_LESION, label=name) for name in names] if len(names) > 1 else [MS_LESION]
         try:
-            to.write_bytes(f"{name}_seg.dcm", dicom_seg(turned.voxels, like, list(own)))
+            to.write_bytes(f"{name}_seg.dcm", dicom_seg(turned_back(mask, like), like, list(own), classes))
         except ValueError as error:
             return [f"no DICOM SEG: {reason(error)}"]
         return []

@@ -56,8 +56,12 @@ def on_own_grid(answer: np.ndarray, like: Volume) -> bytes:
     Args:
         answer: (D, H, W), axes towards right, front and head. like: the scan, as its file has it.
     """
-    upright = replace(canonical(like), voxels=answer)
-    return nifti_bytes(reoriented(upright, axis_codes(like)).voxels, like)
+    return nifti_bytes(turned_back(answer, like), like)
+
+
+def turned_back(answer: np.ndarray, like: Volume) -> np.ndarray:
+    """The answer with the axes of the scan's file."""
+    return reoriented(replace(canonical(like), voxels=answer), axis_codes(like)).voxels
 
 
 def write_all(

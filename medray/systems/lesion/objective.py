@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medray.systems.lesion.task import LesionTask
-from medray.tasks.volume_scores import THRESHOLDS, best_threshold
+from medray.tasks.volume_scores import THRESHOLDS
 
 OBJECTIVES: dict[str, Literal["min", "max"]] = {"dice": "max", "sensitivity": "max", "ppv": "max"}
 """Figure of ``score_folds`` → where better lies."""
@@ -20,8 +20,7 @@ def score_folds(task: LesionTask, folds: Sequence[tuple[pd.DataFrame, pd.DataFra
     every = task.metrics(pd.concat([held_out for held_out, _ in folds], ignore_index=True))
     dice = []
     for held_out, inner in folds:
-        threshold = task.threshold if inner is None else best_threshold(inner["dice_by_threshold"].tolist())
-        place = int(np.abs(np.array(THRESHOLDS) - threshold).argmin())
+        place = int(np.abs(np.array(THRESHOLDS) - task.threshold_by(inner)).argmin())
         dice += [values[place] for values in held_out["dice_by_threshold"]]
     known = [value for value in dice if np.isfinite(value)]
     return every | {"dice": float(np.mean(known)) if known else float("nan")}

@@ -13,14 +13,6 @@ from medray.shards.store import Store
 from medray.systems.lesion.scores import MEANS, scan_table, score
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
-from medray.tasks.volume_scores import best_threshold
-
-
-def threshold_of(task: LesionTask, inner: pd.DataFrame | None) -> float:
-    """Chosen on the inner scans of a run; the task's own where there are none, or it is not to be chosen."""
-    if inner is None or not task.choose_threshold:
-        return task.threshold
-    return best_threshold(inner["dice_by_threshold"].tolist())
 
 
 def conclude(

@@ -117,14 +117,15 @@ def by_depth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def change_by_error(scans: pd.DataFrame) -> dict[str, Any]:
     """How much the total volume of two visits of one patient differs by error alone: 95% of such differences are smaller.
 
-    Of each pair of neighbouring visits it takes how far the two volumes are off; mL, and how many pairs and patients.
+    Of each pair of neighbouring visits that both have a mask it takes how far the two volumes are off; mL, and how many pairs and patients.
     """
     first, second, who = [], [], []
     for patient, own in scans.groupby("patient_id"):
-        errors = (own["ml"] - own["true_ml"]).to_numpy(dtype=float)[np.argsort(own["visit"].astype(int).to_numpy())]
-        first += errors[:-1].tolist()
-        second += errors[1:].tolist()
-        who += [patient] * (len(errors) - 1)
+        errors = dict(zip(own["visit"].astype(int), own["ml"] - own["true_ml"], strict=True))
+        pairs = [(error, errors[visit + 1]) for visit, error in errors.items() if visit + 1 in errors]
+        first += [error for error, _ in pairs]
+        second += [error for _, error in pairs]
+        who += [patient] * len(pairs)
     return {"ml": _known(repeatability(first, second)), "pairs": len(first), "patients": len(set(who))}
 
 

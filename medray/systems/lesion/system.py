@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medray.shards.source import Source
 from medray.systems.lesion import recipes
 from medray.systems.lesion.cases import FLAG, Cases, files_of, read_cases
 from medray.systems.lesion.inventory import assemble
@@ -52,6 +53,11 @@ def source_for(source: BrainMR, task: LesionTask, images: str | None) -> BrainMR
     return replace(source, channels=tuple(dict.fromkeys(wanted)) or known, classes=task.classes)
 
 
+def labels_for(cases: Cases, source: Source) -> Cases:
+    assert isinstance(source, BrainMR)
+    return cases.having(source.channels, masks=True)
+
+
 BRAIN_MR = System(
     source=BrainMR(),
     read_labels=read_cases,
@@ -65,6 +71,7 @@ BRAIN_MR = System(
         "Where not given, phantoms are written and used.",
     ),
     source_for=source_for,
+    labels_for=labels_for,
     label_notes=label_notes,
     fold_notes=fold_notes,
 )
@@ -86,7 +93,6 @@ SEARCH = SearchSetup(
 
 PHANTOM_SEARCH = replace(
     SEARCH,
-    recipe=recipes.recipe,
     backbones=("phantom",),
     space=("learning-rate=1e-4..3e-2:log", "foreground-share=0.2..0.9", "dice-weight=0..2"),
     options={

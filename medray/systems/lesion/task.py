@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tyro
-from scipy import ndimage
 
+from medray.metrics.lesions import without_small
 from medray.tasks.volume import VolumeTask
+from medray.tasks.volume_scores import best_threshold
 
 LEAST_PATIENTS = 4
 """Of a fold's training scans, for some to be kept to choose a threshold on."""
@@ -76,29 +77,27 @@ class LesionTask(VolumeTask):
         """Unless there are so few that none can be spared."""
         return self.choose_threshold and index["patient_id"].nunique() >= LEAST_PATIENTS
 
+    def threshold_by(self, inner: pd.DataFrame | None) -> float:
+        """Chosen on the outputs of a run's inner scans; --threshold where there are none, or it is not to be chosen."""
+        if inner is None or not self.choose_threshold:
+            return self.threshold
+        return best_threshold(inner["dice_by_threshold"].tolist())
+
     def finished(self, mask_DHW: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:  # noqa: N803  axes
-        least = self.smallest_mm3 / float(np.prod(spacing_mm))
-        if least <= 1:
+        voxel_mm3 = float(np.prod(spacing_mm))
+        if self.smallest_mm3 <= voxel_mm3:
             return mask_DHW
         kept = mask_DHW.copy()
         for number in range(1, len(self.classes) + 1):
-            components, _ = ndimage.label(mask_DHW == number, ndimage.generate_binary_structure(3, 2))
-            small = np.bincount(components.ravel()) < least
-            small[0] = False
-            kept[small[components]] = 0
+            own = mask_DHW == number
+            kept[own & ~without_small(own, voxel_mm3, self.smallest_mm3)] = 0
         return kept
 
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
-        """Means over the scans for which a score is defined; Dice over the classes too."""
-        named = {
-            f"{score}_{name}" if len(self.classes) > 1 else score: float(
-                outputs[f"{score}_{name}"].astype(float).mean()
-            )
-            for score in ("dice", "ppv", "sensitivity")
-            for name in self.classes
-        }
-        dice = float(np.nanmean(values)) if np.isfinite(values := self._dice(outputs)).any() else np.nan
-        return {"one_minus_dice": 1 - dice, **named}
-
-    def _dice(self, outputs: pd.DataFrame) -> np.ndarray:
-        return outputs[[f"dice_{name}" for name in self.classes]].to_numpy(dtype=float)
+        """Means over the scans and classes for which a score is defined; of several classes, of each one too."""
+        scores = ("dice", "ppv", "sensitivity")
+        every = {score: outputs[[f"{score}_{name}" for name in self.classes]].astype(float) for score in scores}
+        found = {score: float(np.nanmean(v)) if v.notna().any(axis=None) else np.nan for score, v in every.items()}
+        if len(self.classes) > 1:
+            found |= {column: float(v[column].mean()) for v in every.values() for column in v}
+        return {"one_minus_dice": 1 - found["dice"], **found}

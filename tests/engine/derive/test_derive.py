@@ -164,11 +164,11 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
     store, names = features
     rows, index = DerivedShards(store, names).index(INDEX_COLUMNS, prepared.fold_of_patient)
     assert len(rows) == len(index) == 3 * prepared.index["stack_id"].nunique()
-    assert (index.groupby("stack_id")["embedded_by"].apply(sorted).map(tuple) == FOLDS).all()
+    assert (index.groupby("stack_id")["network_fold"].apply(sorted).map(tuple) == FOLDS).all()
     fold_of_slice = dict(zip(prepared.index["slice_id"], prepared.index["fold"], strict=True))
     for place, stack in enumerate(index.itertuples()):
         name = rows.files[rows.file[place]]
-        assert name.startswith(f"fold{stack.embedded_by}/")
+        assert name.startswith(f"fold{stack.network_fold}/")
         in_file = pq.ParquetFile(store.path(name)).read_row_group(int(rows.group[place]))
         assert in_file["slice_id"][int(rows.row[place])].as_py() == list(stack.slice_id)
         assert {fold_of_slice[s] for s in stack.slice_id} == {stack.fold}

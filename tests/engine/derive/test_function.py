@@ -358,7 +358,7 @@ def test_each_film_goes_through_the_network_that_has_not_seen_it(
     found = derive(Masks(), rows, Store(tmp_path / "masks"), runs(rows), unseen=fold)
     derived, table = found.index(["film_id", "value"])
     table = table.set_index("film_id").loc[index["film_id"]]
-    assert table["embedded_by"].tolist() == fold
+    assert table["network_fold"].tolist() == fold
     means = [np.mean([int(name[1]), int(name[2])]) for name in index["film_id"]]
     assert table["value"].to_numpy() == pytest.approx([m * 10.0**k for m, k in zip(means, fold, strict=True)])
     plan = TrainingPlan(derived, batch_size=4, epochs=1, seed=0)
@@ -388,7 +388,7 @@ def test_a_film_of_which_the_task_can_make_no_example_is_set_aside(
     pq.write_table(table, tmp_path / "films" / "part-00.parquet")
     found = derive(Masks(), rows_of(store), Store(tmp_path / "masks"), runs(rows_of(store))[:1], what="masks")
     assert found.index(["value"])[1]["value"].tolist() == [1, 3]
-    assert found.set_aside().to_dict("records") == [{"id": "f01", "reason": "no pixels", "embedded_by": 0}]
+    assert found.set_aside().to_dict("records") == [{"id": "f01", "reason": "no pixels", "network_fold": 0}]
     assert "! masks: 1 of 3 rows were set aside; the first reason: no pixels" in capsys.readouterr().err
 
 

@@ -124,7 +124,7 @@ def test_a_folder_of_no_layout_says_what_it_should_be(tmp_path: Path) -> None:
 def test_a_run_takes_its_own_channels_of_new_cases_in_its_own_order_and_no_mask(tmp_path: Path) -> None:
     rows = [{"patient": "p", "t1": "a.nii", "pd": "b.nii", "flair": "c.nii", "mask": "m.nii"}]
     cases = read_cases(str(write_table(tmp_path, rows)))
-    had = cases.having(("flair", "t1", "t2"))
+    had = cases.having(("flair", "t1", "t2"), masks=False)
     assert had.channels == ("flair", "t1", "t2")
     (case,) = had.table.to_dict("records")
     assert (case["flair"], case["t1"]) == (f"{tmp_path}/c.nii", f"{tmp_path}/a.nii")
@@ -132,7 +132,8 @@ def test_a_run_takes_its_own_channels_of_new_cases_in_its_own_order_and_no_mask(
     assert case["t2"] is None
     assert case["mask"] is None
     with pytest.raises(ValueError, match="--images: has t1, pd, flair, and the run wants t2"):
-        cases.having(("t2",))
+        cases.having(("t2",), masks=False)
+    assert cases.having(("t1",), masks=True).table["mask"].tolist() == [f"{tmp_path}/m.nii"]
 
 
 def test_visits_are_ordered_as_a_person_would(tmp_path: Path) -> None:

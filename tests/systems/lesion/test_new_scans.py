@@ -39,6 +39,17 @@ class Bright(torch.nn.Module):
         return self.gain * (voxels[:, :1] - 6)
 
 
+class Everything(torch.nn.Module):
+    """The second class everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1))
+
+    def forward(self, voxels: torch.Tensor) -> torch.Tensor:
+        return 0 * voxels[:, :1] + self.bias
+
+
 def scan(*lesions: np.ndarray, number: int = 1) -> np.ndarray:
     return brain(number) + 100 * np.maximum.reduce(lesions).astype(np.float32) if lesions else brain(number)
 
@@ -169,9 +180,21 @@ def test_a_dicom_series_gets_a_segmentation_beside_the_nifti(tmp_path: Path) -> 
     assert np.array_equal(np.asarray(mask.dataobj) > 0, stored == 900)
 
 
+def test_the_segments_of_a_run_of_two_classes_have_their_names(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(1, 20, (16, 18, 20)).astype(np.int16)
+    for i, dataset in enumerate(mr_series(stored)):
+        write(tmp_path, f"p/flair/{i:02d}.dcm", as_bytes(dataset))
+    (piece,) = patients_of(inventory_of(write_table(tmp_path, [{"patient": "p", "flair": "p/flair"}])))
+    task = LesionTask(architecture="unet", patch_DHW=(8, 8, 8), classes=("old", "active"))
+    new = NewScans(METHOD, BrainMR(channels=("flair",), classes=task.classes), Store(tmp_path), 0)
+    new.answer({("net", 0): (task, Everything())}, piece, new.read(piece, map), outputs_of, Store(tmp_path / "to"))
+    seg = pydicom.dcmread(tmp_path / "to" / "scan00001_seg.dcm")
+    assert [(one.SegmentNumber, one.SegmentLabel) for one in seg.SegmentSequence] == [(1, "old"), (2, "active")]
+
+
 def test_a_mask_in_the_table_of_new_scans_can_spoil_nothing(tmp_path: Path) -> None:
     table = write_table(tmp_path, [{"patient": "p", "flair": "f.nii", "mask": "bad.nii"}])
-    assert read_cases(str(table)).having(["flair"]).table["mask"].tolist() == [None]
+    assert read_cases(str(table)).having(["flair"], masks=False).table["mask"].tolist() == [None]
 
 
 def test_a_picture_of_so_many_scans(tmp_path: Path) -> None:

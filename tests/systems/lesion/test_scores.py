@@ -80,10 +80,11 @@ def test_a_scan_in_which_nothing_was_found_earns_nothing_of_the_isbi_score() -> 
 
 
 def test_repeatability_by_hand() -> None:
-    """Errors of a: -0.020, -0.020 mL → 0 apart; of d: +0.010, -0.020, +0.010 → 0.030 apart twice."""
+    """Errors of a: -0.020, -0.020 mL → 0 apart; of d: +0.010, -0.020, +0.010 → 0.030 apart twice; of e's, nobody has drawn the
+    one between."""
     rows = [*ROWS, *(
-        scan(f"d{visit}", "d", visit, truth=100, predicted=n, both=min(n, 100)) for visit, n in (("10", 110), ("2", 80), ("1", 110))
-    )]  # fmt: skip
+        scan(f"d{visit}", "d", visit, truth=100, predicted=n, both=min(n, 100)) for visit, n in (("11", 110), ("10", 80), ("9", 110))
+    ), *(scan(f"e{visit}", "e", visit, truth=100, predicted=n, both=n) for visit, n in (("1", 10), ("3", 90)))]  # fmt: skip
     found = change_by_error(scan_table(pd.DataFrame(rows)))
     squares = (0.0 + 0.03**2 + 0.03**2) / 3
     assert found["ml"] == pytest.approx(1.959964 * np.sqrt(2) * np.sqrt(squares / 2))
