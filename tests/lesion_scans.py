@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from medray.tasks.volume_rows import in_box
+
 
 def scan_row(
     number: int, shape: tuple[int, int, int] = (18, 20, 22), channels: int = 4, classes: int = 1, lesions: int = 2
@@ -37,7 +39,7 @@ def row_of(
         places = np.sort(np.random.default_rng(0).choice(places, 10_000, replace=False))
     return {
         "scan_id": scan, "patient_id": patient, "visit": "1", "shape_DHW": list(mask.shape), "spacing_mm": list(spacing_mm),
-        "affine": np.eye(4).ravel().tolist(), "voxels": voxels.astype(np.float32).tobytes(),
+        "affine": np.eye(4).ravel().tolist(), **in_box(voxels, brain),
         "brain": np.packbits(brain).tobytes(), "mask": mask.astype(np.uint8).tobytes(), "foreground": places.tolist(),
         "lesion_ml": float((mask == 1).sum()) * float(np.prod(spacing_mm)) / 1000, "channels_there": [1] * len(voxels),
     }  # fmt: skip

@@ -153,7 +153,7 @@ class VolumeTask(CropFields, Task):
         mask = volume.mask_DHW
         return {
             **{name: row[name] or "" for name in IDENTIFIERS},
-            "voxels": volume.voxels_CDHW,
+            "voxels": volume.whole(),
             "own_mask": np.full(volume.shape, UNKNOWN, np.uint8) if mask is None else mask,
             "inside": volume.inside_DHW,
             "spacing_mm": volume.spacing_mm,

@@ -70,7 +70,7 @@ def cut(volume: VolumeRow, of: CropFields, rng: np.random.Generator) -> tuple[np
         voxels, mask, inside = _sliced(volume, start, size)
     else:
         places = motion.everywhere() + middle.astype(np.float32)
-        voxels = sampled_at(volume.voxels_CDHW, places, nearest=False)
+        voxels = sampled_at(volume.voxels_CDHW, places - volume.first.astype(np.float32), nearest=False)
         inner = places[tuple(slice(margin, margin + n) for n in patch)]
         inside = sampled_at(volume.inside_DHW[None], places, nearest=True)[0] > 0
         voxels *= inside
@@ -116,14 +116,17 @@ def _middle(volume: VolumeRow, of: CropFields, motion: Motion | None, rng: np.ra
 
 def _sliced(volume: VolumeRow, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Copies of a box of the voxels, the mask and the brain; what of it is outside of the volume is 0."""
-    low, high = np.clip(start, 0, volume.shape), np.clip(start + size, 0, volume.shape)
-    box: Any = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
-    there: Any = (..., *(slice(a, b) for a, b in zip(low - start, high - start, strict=True)))
 
-    def copied(whole: np.ndarray, dtype: type) -> np.ndarray:
-        out = np.zeros((*whole.shape[:-3], *size), dtype)
-        out[there] = whole[box]
+    def copied(some: np.ndarray, first: np.ndarray, dtype: type) -> np.ndarray:
+        at = start - first  # of ``some``
+        low, high = np.clip(at, 0, some.shape[-3:]), np.clip(at + size, 0, some.shape[-3:])
+        out = np.zeros((*some.shape[:-3], *size), dtype)
+        box: Any = (..., *map(slice, low, high))
+        there: Any = (..., *map(slice, low - at, high - at))
+        out[there] = some[box]
         return out
 
-    mask = None if volume.mask_DHW is None else copied(volume.mask_DHW, np.uint8)
-    return copied(volume.voxels_CDHW, np.float32), mask, copied(volume.inside_DHW, np.bool_)
+    zero = np.zeros(3, int)
+    mask = None if volume.mask_DHW is None else copied(volume.mask_DHW, zero, np.uint8)
+    inside = copied(volume.inside_DHW, zero, np.bool_)
+    return copied(volume.voxels_CDHW, volume.first, np.float32), mask, inside

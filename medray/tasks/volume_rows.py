@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from medray.imaging.volume_checks import UNKNOWN
 
 COLUMNS = (
-    "scan_id", "patient_id", "visit", "shape_DHW", "spacing_mm", "voxels", "brain", "mask", "foreground",
+    "scan_id", "patient_id", "visit", "shape_DHW", "spacing_mm", "voxels", "box_DHW", "brain", "mask", "foreground",
 )  # fmt: skip
 
 
@@ -20,7 +19,8 @@ COLUMNS = (
 class VolumeRow:
     """Views of a row's bytes: what is cut out of them must be copied, or the whole of them stays in memory."""
 
-    voxels_CDHW: np.ndarray  # noqa: N815  axes; float32, 0 outside of the brain
+    voxels_CDHW: np.ndarray  # noqa: N815  axes; float32, of ``box`` alone: outside of it there is no brain, and all is 0
+    box: tuple[slice, slice, slice]  # of the volume
     mask_DHW: np.ndarray | None  # noqa: N815  uint8: 0, class numbers, UNKNOWN
     inside_DHW: np.ndarray  # noqa: N815  uint8, 1 in the brain; everywhere where the row does not tell
     spacing_mm: np.ndarray  # (3,) float64 of D, H, W
@@ -35,13 +35,14 @@ class VolumeRow:
         """
         shape = tuple(row["shape_DHW"])
         size = int(np.prod(shape))
-        voxels = np.frombuffer(row["voxels"], np.float32).reshape(-1, *shape)
+        box, voxels = _stored(row)
         if list(channels) != list(range(len(voxels))):
             voxels = voxels[list(channels)]
         known = row["mask"] is not None
         brain = row["brain"]
         return cls(
             voxels,
+            box,
             np.frombuffer(row["mask"], np.uint8).reshape(shape) if known else None,
             np.ones(shape, np.uint8)
             if brain is None
@@ -55,9 +56,14 @@ class VolumeRow:
         d, h, w = self.inside_DHW.shape
         return d, h, w
 
-    @functools.cached_property
-    def box(self) -> tuple[slice, slice, slice]:
-        return box_of(self.inside_DHW)
+    def whole(self) -> np.ndarray:
+        """(channels, D, H, W) float32 of all of the volume."""
+        return _spread(self.voxels_CDHW, self.box, self.shape)
+
+    @property
+    def first(self) -> np.ndarray:
+        """(3,) the place in the volume of the first of ``voxels_CDHW``."""
+        return np.array([part.start for part in self.box])
 
     def places(self, number: int | None) -> np.ndarray:
         """(n,) flat places of voxels of any class, or of one by its number; all those of a rare one."""
@@ -85,6 +91,42 @@ def box_of(inside_DHW: np.ndarray) -> tuple[slice, slice, slice]:  # noqa: N803 
     """Of the brain; empty where there is none."""
     d, h, w = (_extent(np.asarray(inside_DHW.any(tuple(a for a in range(3) if a != axis)))) for axis in range(3))
     return d, h, w
+
+
+def in_box(voxels_CDHW: np.ndarray, brain_DHW: np.ndarray) -> dict[str, Any]:  # noqa: N803  axes
+    """Columns of a row: the voxels in the box of the brain. Of a head's scan it is a third: that much less is read and
+    unpacked for every few crops. Where there is no brain, all of the volume. ``whole`` leads back."""
+    box = box_of(brain_DHW) if brain_DHW.any() else tuple(slice(0, side) for side in brain_DHW.shape)
+    return {
+        "box_DHW": [end for part in box for end in (part.start, part.stop)],
+        "voxels": np.ascontiguousarray(voxels_CDHW[(slice(None), *box)], np.float32).tobytes(),
+    }
+
+
+def whole(row: Mapping[str, Any]) -> np.ndarray:
+    """(channels, D, H, W) float32 of all of a row's volume."""
+    box, voxels = _stored(row)
+    return _spread(voxels, box, tuple(row["shape_DHW"]))
+
+
+def _spread(voxels: np.ndarray, box: tuple[slice, slice, slice], shape: tuple[int, int, int]) -> np.ndarray:
+    if voxels.shape[1:] == shape:
+        return voxels
+    out = np.zeros((len(voxels), *shape), np.float32)
+    out[(slice(None), *box)] = voxels
+    return out
+
+
+def _stored(row: Mapping[str, Any]) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+    """The box, of which voxels are there (all of the volume where the row names none), and them."""
+    ends = row["box_DHW"]
+    d, h, w = (
+        (slice(0, side) for side in row["shape_DHW"])
+        if ends is None
+        else (slice(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True))
+    )
+    sides = [part.stop - part.start for part in (d, h, w)]
+    return (d, h, w), np.frombuffer(row["voxels"], np.float32).reshape(-1, *sides)
 
 
 def mask_of(row: Mapping[str, Any], column: str = "mask") -> np.ndarray:

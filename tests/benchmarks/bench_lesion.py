@@ -34,6 +34,7 @@ from medray.systems.lesion.phantoms import PhantomPatients, PhantomSpec
 from medray.systems.lesion.recipes import phantom
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
+from medray.tasks.volume_rows import whole
 
 WAYS: dict[str, dict[str, Any]] = {
     "four channels, half of the crops with lesion": {},
@@ -73,7 +74,7 @@ def best_threshold(rows: list[dict[str, Any]]) -> np.ndarray:
     values = np.linspace(0, 6, 61)
     dice = []
     for row in rows:
-        flair = np.frombuffer(row["voxels"], np.float32).reshape(-1, *row["shape_DHW"])[0].ravel()
+        flair = whole(row)[0].ravel()
         truth = np.frombuffer(row["mask"], np.uint8) == 1
         dice.append([2 * (truth & (flair > v)).sum() / max(1, truth.sum() + (flair > v).sum()) for v in values])
     table = np.array(dice)

@@ -175,11 +175,12 @@ def test_a_channel_that_is_not_asked_for_can_spoil_no_case(run_in_process: Job, 
     private = ("--public-ids", "--key-dir", tmp_path / "private")
     status, text = run_in_process("lesion_cv", *flags, *private, "--until", "shards", "--workers", 0)
     assert status == 0, text
-    columns = ["scan_id", "lesion_ml", "voxels"]
+    columns = ["scan_id", "lesion_ml", "voxels", "box_DHW"]
     shards = pd.concat(pd.read_parquet(path, columns=columns) for path in (out / "shards").rglob("*.parquet"))
     assert sorted(shards["scan_id"]) == ["cut", "lost", "moved"]
     assert (shards["lesion_ml"] > 0).all()
-    assert shards["voxels"].map(len).unique().tolist() == [4 * int(np.prod(SHAPE))]
+    for voxels, box in zip(shards["voxels"], shards["box_DHW"], strict=True):
+        assert len(voxels) == 4 * int(np.prod(box[1::2] - box[::2]))  # of one channel
 
 
 # ---- lesion_predict -------------------------------------------------------------------------------------------------

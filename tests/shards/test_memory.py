@@ -51,14 +51,16 @@ class Reader(PatchTask):
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-folder, count, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-to = Store(folder / "to")
+folder, count, what, per_file = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+to = Store(folder / f"{{per_file}}")
 if what == "write":
     table = pd.DataFrame({{"volume_id": [str(i) for i in range(count)], "path": str(folder / "item")}})
     table["path"] = [str(folder / f"item{{i % 2}}") for i in range(count)]
     rows = table.assign(input="", private_files=texts_of(table)).to_dict("records")
     before = peak_mb()
-    Parts(Large(), {{"": Store(folder)}}, to, ["volume_id"]).write("a.parquet", rows)
+    parts = Parts(Large(), {{"": Store(folder)}}, to, ["volume_id"])
+    for start in range(0, count, per_file):
+        parts.write(f"{{start:02}}.parquet", rows[start : start + per_file])
 else:
     rows, index = read_index(to, ["volume_id"])
     task = Reader(batch_size=4, crops=4)
@@ -78,22 +80,27 @@ print(peak_mb() - before)
 """
 
 
-def peak_mb(folder: Path, count: int, what: str) -> float:
+def peak_mb(folder: Path, count: int, what: str, per_file: int) -> float:
     """Of ``count`` items of ``ITEM_MB`` each, above what the imports take, in a process of its own."""
     program = PROGRAM.format(tests=str(Path(__file__).resolve().parents[1]))
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder), str(count), what], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(folder), str(count), what, str(per_file)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
 
 
 @pytest.mark.slow
-def test_large_items_are_written_and_read_one_after_the_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("per_file", [10, 1])
+def test_large_items_are_written_and_read_one_after_the_other(tmp_path: Path, per_file: int) -> None:
     for number in range(2):
         noise = np.random.default_rng(number).integers(0, 256, ITEM_MB << 20, dtype=np.uint8)
         (tmp_path / f"item{number}").write_bytes(noise.tobytes())
     for what in ("write", "train", "evaluate"):
-        few, many = peak_mb(tmp_path, 3, what), peak_mb(tmp_path, 10, what)
-        assert many < few + ITEM_MB / 2, (what, few, many)
+        few, many = (peak_mb(tmp_path, count, what, per_file) for count in (3, 10))
+        # the allocator holds on to one or two more or not, from run to run; seven would be a leak
+        assert many < few + 2.5 * ITEM_MB, (what, few, many)
         assert many < 8 * ITEM_MB, (what, many)  # copies of one, on its way from form to form

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,6 +129,27 @@ def test_a_row_group_is_full_by_rows_or_by_bytes(tmp_path: Path, monkeypatch: py
     parts.write("a.parquet", rows)
     metadata = pq.read_metadata(tmp_path / "to" / "zeros" / "a.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [8, 4, 1, 2]
+
+
+def test_volumes_are_packed_so_that_they_are_unpacked_fast_and_all_else_smaller(tmp_path: Path) -> None:
+    class Volumes(Zeros):
+        shard_schema: ClassVar[pa.Schema] = pa.schema(
+            [
+                pa.field("item", pa.string(), metadata={"identifier": "item"}),
+                pa.field("spacing_mm", pa.list_(pa.float64())),
+                pa.field("brain", pa.binary()),
+                pa.field("voxels", pa.large_binary()),
+            ]
+        )
+
+        def encode(self, files: Files, rows: Any) -> list[Encoded]:
+            return [Encoded({"spacing_mm": [1.0] * 3, "brain": bytes(10), "voxels": bytes(10_000)})] * len(rows)
+
+    parts, rows = zeros(tmp_path, [5])
+    replace(parts, source=Volumes()).write("a.parquet", rows)
+    group = pq.read_metadata(tmp_path / "to" / "zeros" / "a.parquet").row_group(0)
+    found = {group.column(i).path_in_schema: group.column(i).compression for i in range(group.num_columns)}
+    assert found == {"item": "ZSTD", "spacing_mm.list.element": "ZSTD", "brain": "ZSTD", "voxels": "LZ4"}
 
 
 def test_shards_say_what_they_hold_and_those_of_an_earlier_version_do_not(tmp_path: Path) -> None:

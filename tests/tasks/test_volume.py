@@ -18,7 +18,7 @@ from medray.engine.train.outputs import evaluate
 from medray.engine.train.step import Trainer
 from medray.shards.store import Store
 from medray.systems.lesion.task import LesionTask
-from medray.tasks.volume_rows import UNKNOWN, mask_of, probability_of
+from medray.tasks.volume_rows import UNKNOWN, mask_of, probability_of, whole
 from medray.tasks.volume_scores import THRESHOLDS, best_threshold, dice_by_threshold, voxel_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,7 +64,7 @@ def test_the_windows_give_each_voxel_its_own_answer_with_its_context(
     row = scan_row(1, shape)
     network = Pointwise(reach=margin)
     found = predicted(task, network, row)
-    voxels = np.frombuffer(row["voxels"], np.float32).reshape(4, *shape)
+    voxels = whole(row)
     brain = np.unpackbits(np.frombuffer(row["brain"], np.uint8), count=int(np.prod(shape))).reshape(shape)
     expected = brain / (1 + np.exp(-voxels[0]))
     np.testing.assert_allclose(probability_of(found)[0], expected, atol=1e-3)
@@ -196,7 +196,7 @@ def test_channels_are_picked_by_name_whatever_else_the_shards_hold() -> None:
         stored_channels = ("t2", "flair")
 
     row = scan_row(0, channels=2)
-    voxels = np.frombuffer(row["voxels"], np.float32).reshape(2, 18, 20, 22)
+    voxels = whole(row)
     task = task_of(channels=("flair",)).reading(Source())
     assert np.array_equal(task.example(row)["voxels"], voxels[1:])
     assert task.identity() == task_of(channels=("flair",)).identity()

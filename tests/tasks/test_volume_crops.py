@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from lesion_scans import row_of, scan_row
 
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.volume_crops import is_foreground_turn
-from medray.tasks.volume_rows import UNKNOWN, VolumeRow
+from medray.tasks.volume_rows import UNKNOWN, VolumeRow, in_box, whole
 
 MOVED = {
     "rotation_deg": 30.0, "scaling": 0.2, "deformation_mm": 1.5, "subvoxel_shift": True, "flip_axes": ("D", "W"),
@@ -87,12 +88,12 @@ def test_without_augmentation_a_crop_is_a_part_of_the_volume_with_its_context() 
     task = small_task(context_padding=2)
     row = scan_row(3, (20, 21, 22))
     volume = VolumeRow.of(row, CHANNELS)
-    whole = np.pad(volume.voxels_CDHW, ((0, 0), *((2, 2),) * 3))
+    padded = np.pad(whole(row), ((0, 0), *((2, 2),) * 3))
     drawn = volume.mask_DHW
     assert drawn is not None
     for example in task.train_examples(row, rngs(0, 8)):
         size = example["voxels"].shape[1:]
-        windows = np.lib.stride_tricks.sliding_window_view(whole[0], size)
+        windows = np.lib.stride_tricks.sliding_window_view(padded[0], size)
         found = np.argwhere((windows == example["voxels"][0]).all((3, 4, 5)))
         assert len(found) == 1
         box = tuple(slice(a, a + p) for a, p in zip(found[0], task.patch_DHW, strict=True))
@@ -157,11 +158,30 @@ def test_a_channel_is_dropped_as_often_as_stated_and_never_all() -> None:
     assert not missing.all(1).any()
 
 
+@pytest.mark.parametrize("fields", [{}, MOVED, {"context_padding": 4}])
+def test_crops_are_those_of_the_whole_volume_though_only_the_box_of_the_brain_is_stored(fields: dict[str, Any]) -> None:
+    row = scan_row(3, (30, 31, 32))
+    volume = VolumeRow.of(row, CHANNELS)
+    brain = volume.inside_DHW.copy()
+    brain[:9], brain[:, 22:], brain[..., :3] = 0, 0, 0
+    voxels = volume.whole() * brain
+    small = row | in_box(voxels, brain) | {"brain": np.packbits(brain).tobytes()}
+    large = small | {"box_DHW": None, "voxels": voxels.tobytes()}
+    task = small_task(foreground_share=1.0, **fields)  # where they are cut does not depend on the box
+    for ours, theirs in zip(
+        task.train_examples(small, rngs(0, 8)), task.train_examples(large, rngs(0, 8)), strict=True
+    ):
+        np.testing.assert_allclose(ours["voxels"], theirs["voxels"], atol=1e-5)
+        assert np.array_equal(ours["mask"], theirs["mask"])
+    assert np.array_equal(task.example(small)["voxels"], voxels)
+
+
 def test_a_missing_channel_stays_missing() -> None:
     row = scan_row(1, (24, 24, 24))
-    voxels = np.frombuffer(row["voxels"], np.float32).reshape(4, 24, 24, 24).copy()
+    volume = VolumeRow.of(row, CHANNELS)
+    voxels = volume.whole().copy()
     voxels[2] = 0
-    for example in small_task(**MOVED, **VARIED).train_examples(row | {"voxels": voxels.tobytes()}, rngs(0, 4)):
+    for example in small_task(**MOVED, **VARIED).train_examples(row | in_box(voxels, volume.inside_DHW), rngs(0, 4)):
         assert not example["voxels"][2].any()
 
 

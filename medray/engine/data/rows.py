@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,15 +143,17 @@ def _with_context(rows: Rows, spot: tuple[int, int, int], context: int) -> list[
 
 @functools.lru_cache(maxsize=32)
 def _row_group_starts(store: Store, name: str) -> np.ndarray:
-    metadata = _opened(store, name).metadata
-    return np.cumsum([0] + [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+    footer = _footer(store, name)
+    return np.cumsum([0] + [footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
 
 
 def _opened(store: Store, name: str) -> pq.ParquetFile:
-    return _kept_open(store, name, threading.get_ident())
+    """Opened for each row group anew: a reader holds on to the bytes that it has read last."""
+    file = store.filesystem.open_input_file(store.path(name))
+    return pq.ParquetFile(file, metadata=_footer(store, name))
 
 
-@functools.lru_cache(maxsize=64)
-def _kept_open(store: Store, name: str, thread: int) -> pq.ParquetFile:
-    """Footers are kept: one of them holds the places of a thousand rows. A reader belongs to one thread."""
-    return pq.ParquetFile(store.filesystem.open_input_file(store.path(name)))
+@functools.lru_cache(maxsize=256)
+def _footer(store: Store, name: str) -> pq.FileMetaData:
+    """Kept: one holds the places of a thousand rows."""
+    return pq.read_metadata(store.path(name), filesystem=store.filesystem)

@@ -24,6 +24,7 @@ from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.derivation import Networks, OutputsOf
 from medray.tasks.task import Task
+from medray.tasks.volume_rows import whole
 
 OTHER_GRID = "the visits are on other grids: register them, and the changes are computed"
 
@@ -203,11 +204,8 @@ class NewScans:
 
     def _picture(self, row: dict[str, Any], mask: np.ndarray) -> bytes:
         """The quality page of a scan: every channel at the slice with most lesion, outlined."""
-        shape = tuple(row["shape_DHW"])
-        channels = np.frombuffer(row["voxels"], np.float32).reshape(-1, *shape)
         tiles = [
-            slices_of(row | {"voxels": channel.tobytes(), "mask": None}, {"mask": mask.tobytes()}, None)[0].image
-            for channel in channels
+            slices_of(channel, row | {"mask": None}, {"mask": mask.tobytes()}, None)[0].image for channel in whole(row)
         ]
         band = np.zeros((34, sum(tile.shape[1] for tile in tiles), 3), np.uint8)
         text = "  ".join(self.source.stored_channels) + (f"   {self.caution}" if self.caution else "")

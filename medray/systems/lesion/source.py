@@ -18,7 +18,7 @@ from medray.imaging.volume_grid import axis_codes, canonical, difference, resamp
 from medray.shards.files import Files
 from medray.shards.leakage import pixels_hash
 from medray.shards.source import Encoded, Source
-from medray.tasks.volume_rows import UNKNOWN
+from medray.tasks.volume_rows import UNKNOWN, in_box
 
 PLACES = 10_000
 """Voxels of a class that are kept, to cut crops around: a crop with lesion then costs no search."""
@@ -45,7 +45,7 @@ class BrainMR(Source):
     """Add a copy of each channel, less its filtered one."""
 
     id_column: ClassVar[str] = "scan_id"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     rows_per_group: ClassVar[int] = 1
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -63,7 +63,12 @@ class BrainMR(Source):
             pa.field("spacing_mm", pa.list_(pa.float64()), metadata=_DHW),
             pa.field("affine", pa.list_(pa.float64()), metadata={"meaning": "16, row by row: (d, h, w) → RAS+ mm"}),
             pa.field("orientation", pa.string(), metadata={"meaning": "axes of the first channel's file, such as LPS"}),
-            pa.field("voxels", pa.large_binary(), metadata={"axes": "channels, D, H, W", "dtype": "float32"}),
+            pa.field(
+                "voxels", pa.large_binary(), metadata={"axes": "channels, D, H, W", "dtype": "float32", "of": "box_DHW"}
+            ),
+            pa.field(
+                "box_DHW", pa.list_(pa.int32()), metadata={"meaning": "first and after last of D, H, W: of the brain"}
+            ),
             pa.field("brain", pa.binary(), metadata=_DHW | {"dtype": "bits"}),
             pa.field("mask", pa.large_binary(), metadata=_DHW | {"dtype": "uint8", "meaning": f"{UNKNOWN} is unknown"}),
             pa.field("foreground", pa.list_(pa.int32()), metadata={"meaning": "flat places of some voxels of a class"}),
@@ -101,7 +106,7 @@ class BrainMR(Source):
             "spacing_mm": list(upright.spacing_mm),
             "affine": upright.affine.ravel().tolist(),
             "orientation": axis_codes(first),
-            "voxels": np.stack([*scaled, *copies]).tobytes(),
+            **in_box(np.stack([*scaled, *copies]), brain),
             "brain": np.packbits(brain).tobytes(),
             "channels_there": [int(channel is not None) for channel in channels],
             "pixels_hash": pixels_hash(first.voxels),

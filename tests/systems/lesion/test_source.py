@@ -13,6 +13,7 @@ from medray.imaging.volume import read_volume
 from medray.imaging.volume_grid import canonical, reoriented
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.systems.lesion.source import PLACES, BrainMR, source_of
+from medray.tasks.volume_rows import whole
 
 TWO = BrainMR(channels=("flair", "t1"))
 FLAIR, T1 = las(brain(1)), las(brain(2))
@@ -31,7 +32,7 @@ def refused(source: BrainMR, message: str, **named: bytes | list[bytes]) -> None
 
 
 def voxels(columns: dict) -> np.ndarray:
-    return np.frombuffer(columns["voxels"], np.float32).reshape(-1, *columns["shape_DHW"])
+    return whole(columns)
 
 
 def test_a_case_becomes_a_row_turned_to_ras_and_whitened_in_the_brain() -> None:
@@ -166,6 +167,17 @@ def test_copies_and_intensities_by_choice() -> None:
     assert (found[:2].min(), found[:2].max()) == (0, 1)
     inside = brain(1)[::-1] != 0
     assert np.allclose((found[2:4] + found[4:])[:, inside], found[:2, inside], atol=1e-5)
+    assert not found[:, ~inside].any()
+
+
+def test_only_the_box_of_the_brain_is_kept_and_no_voxel_is_lost() -> None:
+    image = np.zeros(SHAPE, np.float32)
+    image[3:7, 8:13, 10:19] = np.random.default_rng(0).normal(100, 10, (4, 5, 9))
+    columns, _ = row(BrainMR(channels=("flair",)), flair=nifti(image, np.eye(4)))
+    assert columns["box_DHW"] == [3, 7, 8, 13, 10, 19]
+    assert len(columns["voxels"]) == 4 * 4 * 5 * 9
+    part = image[image != 0]
+    assert np.allclose(voxels(columns)[0], np.where(image != 0, (image - part.mean()) / part.std(), 0), atol=1e-5)
 
 
 def test_a_dicom_series_is_a_channel() -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from scipy import ndimage
 
 from medray.shards.store import Store
-from medray.tasks.volume_rows import UNKNOWN
+from medray.tasks.volume_rows import UNKNOWN, whole
 
 DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red
 SCANS = 6
@@ -45,10 +45,10 @@ def collect(shards: Store, parts: Parts, table: pd.DataFrame) -> list[Slice]:
         for own in of_fold.values()
         for row in rows_of(store, own, wanted, ["scan_id", "shape_DHW", "mask"])
     }
-    names = ["scan_id", "shape_DHW", "spacing_mm", "voxels", "mask"]
+    names = ["scan_id", "shape_DHW", "spacing_mm", "voxels", "box_DHW", "mask"]
     scans = {row["scan_id"]: row for row in rows_of(shards, shards.names(".parquet"), wanted, names)}
     dice = dict(zip(table["scan_id"], table["dice"], strict=True))
-    return [one for scan_id in wanted if scan_id in scans and scan_id in masks for one in slices_of(scans[scan_id], masks[scan_id], dice[scan_id])]  # fmt: skip
+    return [one for scan_id in wanted if scan_id in scans and scan_id in masks for one in slices_of(whole(scans[scan_id])[0], scans[scan_id], masks[scan_id], dice[scan_id])]  # fmt: skip
 
 
 def rows_of(store: Store, names: Sequence[str], wanted: Sequence[str], columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -69,9 +69,8 @@ def _chosen(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(known[i] for i in places)) or table["scan_id"].head(SCANS).tolist()
 
 
-def slices_of(scan: Mapping[str, Any], answer: Mapping[str, Any], dice: float | None) -> list[Slice]:
+def slices_of(image: np.ndarray, scan: Mapping[str, Any], answer: Mapping[str, Any], dice: float | None) -> list[Slice]:
     shape = tuple(scan["shape_DHW"])
-    image = np.frombuffer(scan["voxels"], np.float32).reshape(-1, *shape)[0]
     found = np.frombuffer(answer["mask"], np.uint8).reshape(shape) != 0
     truth = None if scan["mask"] is None else np.frombuffer(scan["mask"], np.uint8).reshape(shape)
     drawn = np.zeros(shape, bool) if truth is None else (truth != 0) & (truth != UNKNOWN)
