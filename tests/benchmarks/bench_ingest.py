@@ -122,10 +122,10 @@ def measure(flags: Flags, count: int) -> dict[str, list[float]]:
     source, found = HeadCT(), {"sharding": [], "ray": [], "loader": []}  # type: dict[str, list[float]]
     with tempfile.TemporaryDirectory() as links:
         slices = table_of(source, flags.dicom, flags.slices, Path(links))
-        shard.write(source, Store("/"), slices.iloc[:256], Store(f"{links}/warm"), 64, 0)
+        shard.write(source, {"": Store("/")}, slices.iloc[:256], Store(f"{links}/warm"), 64, 0)
         to = Store(flags.folder) if count == flags.nodes[0] else Store(f"{links}/shards")
         started = time.perf_counter()
-        shard.write(source, Store("/"), slices, to, ROWS_PER_SHARD, 0)
+        shard.write(source, {"": Store("/")}, slices, to, ROWS_PER_SHARD, 0)
         found["sharding"].append(len(slices) / (time.perf_counter() - started))
     for _ in range(flags.rounds):
         found["ray"].append(rate(lambda: with_ray(flags.folder), flags.images))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from medray.engine.derive.part import ROWS_PER_GROUP
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources, connect
 from medray.engine.train.fit import fit
-from medray.engine.train.sweep import cross_validation_on_features
+from medray.engine.train.sweep import CrossValidation
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.features import INDEX_COLUMNS, STACK_SCHEMA, stack_index
 from medray.systems.ich.sequence import SequenceTask
+from medray.systems.ich.system import strata
 
 STACKS_PER_FILE = 64
 
@@ -74,13 +75,11 @@ def main(flags: Flags) -> None:
             with Peak() as peak:
                 started = time.perf_counter()
                 folds = {str(i): i % 5 for i in range(count)}
-                rows, table = DerivedShards(Store(name), names).index(INDEX_COLUMNS, folds)
-                index = stack_index(table, table["slice_id"].explode(), name)
+                found = DerivedShards(Store(name), names).shards(INDEX_COLUMNS, folds)
+                index = stack_index(found.index, found.index["slice_id"].explode(), name)
                 options = Options(out=name, monitor="none")
-                runs = cross_validation_on_features(
-                    "sequence", task, rows, index, True, CLASSES, (0,), Store(name), here, options
-                )
-                fit(runs)
+                runs = CrossValidation(Store(name), (0,), options, here, strata)
+                fit(runs.runs("sequence", task, replace(found, index=index)))
                 seconds = time.perf_counter() - started
             if count in flags.stacks:
                 print(

@@ -15,6 +15,7 @@ from medray.engine.nodes.awaited import grows, say_what_is_awaited
 
 _ERROR = re.compile(r"(?:^|[\s.])(\w*Error|\w*Exception|StopRun|Unreadable)(?:: (.*)|$)")
 _KINDS_THAT_EXPLAIN_THEMSELVES = {"StopRun", "Unreadable", "ValueError", "OutOfMemoryError", "OSError", "RuntimeError"}
+_WRAPPERS = {"UserCodeException"}  # Ray Data's "UDF failed", after what failed
 LEAST_GIGABYTES = 16.0
 GIGABYTES = {"A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180}
 """Memory of a GPU by Ray's name of its type. A V100 has 16 or 32, which the name does not say: the least."""
@@ -82,7 +83,9 @@ def connect() -> None:
         keep_nodes_free()
         say_what_is_awaited()
     else:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, configure_logging=True)
+        # "local": Ray would otherwise join the last cluster that was started on this machine, whoever's it is, and where that
+        # was killed, wait for it without end
+        ray.init("local", include_dashboard=False, logging_level=logging.ERROR, configure_logging=True)
     quiet_data()
 
 
@@ -217,8 +220,9 @@ def what_happened(error: BaseException) -> str:
 def last_error(text: str) -> tuple[str, str]:
     """Type and first line of the last error in a text of tracebacks; "" and the last line where none is named."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if found := _ERROR.search(line):
+    named = [found for line in reversed(lines) if (found := _ERROR.search(line))]
+    for found in named:
+        if found[1] not in _WRAPPERS or found is named[-1]:
             return found[1], found[2] or ""
     return "", lines[-1] if lines else ""
 

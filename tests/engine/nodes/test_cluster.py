@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,31 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             monkeypatch.setenv("RAY_ADDRESS", address)
 
     return have
+
+
+@pytest.mark.slow
+def test_a_cluster_that_was_killed_on_this_machine_is_not_waited_for() -> None:
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # short: sockets lie in it
+        Path(folder, "ray").mkdir()
+        for place in (Path(folder), Path(folder, "ray")):
+            (place / "ray_current_cluster").write_text("127.0.0.1:1")
+        program = "from medray.engine.nodes.cluster import connect; import ray; connect(); print(len(ray.nodes()))"
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment | {"RAY_TMPDIR": folder}, capture_output=True, text=True,
+            timeout=90, check=False,
+        )  # fmt: skip
+        assert done.stdout.split() == ["1"], done.stderr
+
+
+def test_what_failed_is_said_and_not_that_ray_data_failed() -> None:
+    text = (
+        "ray.exceptions.RayTaskError(UserCodeException): ray::Map()\nValueError: a.dcm: no pixels\n\nThe above exception "
+        "was the direct cause of the following exception:\n\nray.exceptions.UserCodeException: UDF failed to process a block."
+    )
+    assert cluster.what_happened(RuntimeError(text)) == "a.dcm: no pixels"
+    alone = "ray.exceptions.UserCodeException: UDF failed to process a block."
+    assert cluster.what_happened(RuntimeError(alone)) == "UserCodeException: UDF failed to process a block."
 
 
 def test_gpus_of_a_node_go_to_one_run(nodes: Callable[..., None]) -> None:
