@@ -89,7 +89,7 @@ def local_ray() -> Iterator[None]:
 def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     """The phantoms' shards, inventory and three folds; read-only."""
     from medray.engine.data.inputs import Input
-    from medray.engine.data.prepare import prepare
+    from medray.engine.data.prepare import Folding, Private, prepare
     from medray.shards.pseudonym import Pseudonyms
     from medray.shards.store import Store
     from medray.systems.ich.classes import CLASSES
@@ -102,9 +102,15 @@ def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.Tem
     dicom = Store(phantoms.folder / "dicom")
     labels = read_labels(str(phantoms.folder / "labels.csv"))
     return prepare(
-        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble(scan, labels))], CLASSES, strata, Store(out),
-        Store(out).sub("shards"), Pseudonyms(b"k" * 32), private, folds=3, rows_per_shard=32, seed=0,
-    )  # fmt: skip
+        HeadCT(),
+        [Input("", dicom, dicom.files(), lambda scan: assemble(scan, labels))],
+        CLASSES,
+        Folding(strata, 3, seed=0),
+        Store(out),
+        Store(out).sub("shards"),
+        Private(Pseudonyms(b"k" * 32), private),
+        rows_per_shard=32,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Ingest, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes import notice
 from medray.engine.nodes.cluster import Resources, connect
@@ -92,9 +92,15 @@ def prepared_in(folder: Path, dicom: Store, labels: str) -> Ingest:
     """Shards and folds of the phantoms."""
     known = read_labels(labels)
     return prepare(
-        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble(scan, known))], CLASSES, strata, Store(folder),
-        Store(folder).sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=3, rows_per_shard=32, seed=0,
-    )  # fmt: skip
+        HeadCT(),
+        [Input("", dicom, dicom.files(), lambda scan: assemble(scan, known))],
+        CLASSES,
+        Folding(strata, 3, seed=0),
+        Store(folder),
+        Store(folder).sub("shards"),
+        Private(Pseudonyms(b"k" * 32), folder / "private"),
+        rows_per_shard=32,
+    )
 
 
 class Ending:

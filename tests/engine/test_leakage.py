@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Ingest, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
@@ -81,9 +81,15 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Inges
             Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
     files, out = Store(folder / "in"), Store(folder / "out")
     return prepare(
-        Canaries(), [Input("", files, files.files(), assemble)], CLASSES, strata, out, out.sub("shards"), Pseudonyms(None), folder / "private",
-        folds=2, rows_per_shard=128, seed=0,
-    )  # fmt: skip
+        Canaries(),
+        [Input("", files, files.files(), assemble)],
+        CLASSES,
+        Folding(strata, 2, seed=0),
+        out,
+        out.sub("shards"),
+        Private(Pseudonyms(None), folder / "private"),
+        rows_per_shard=128,
+    )
 
 
 def auc_any(prepared: Ingest, folder: Path) -> Figure:
@@ -120,9 +126,15 @@ def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_pa
     permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})
     dicom = Store(phantoms.folder / "dicom")
     prepared = prepare(
-        HeadCT(), [Input("", dicom, dicom.files(), lambda scan: assemble_head_ct(scan, permuted))], CLASSES, strata, Store(tmp_path / "out"),
-        Store(tmp_path / "shards"), Pseudonyms(None), tmp_path / "private", folds=2, rows_per_shard=64, seed=0,
-    )  # fmt: skip
+        HeadCT(),
+        [Input("", dicom, dicom.files(), lambda scan: assemble_head_ct(scan, permuted))],
+        CLASSES,
+        Folding(strata, 2, seed=0),
+        Store(tmp_path / "out"),
+        Store(tmp_path / "shards"),
+        Private(Pseudonyms(None), tmp_path / "private"),
+        rows_per_shard=64,
+    )
     found = auc_any(prepared, tmp_path / "runs")
     assert found["low"] is not None
     assert found["high"] is not None

@@ -11,7 +11,7 @@ from miniature.volumes import assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import prepare
+from medray.engine.data.prepare import Folding, Private, prepare
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 
@@ -31,9 +31,15 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
 
     def run() -> dict[str, tuple[str, str | None]]:
         prepared = prepare(
-            Lethal(), [Input("", folder, folder.files(), assemble)], ["lesion"], with_lesion, out, out.sub("shards"), Pseudonyms(None),
-            tmp_path / "private", 2, rows_per_shard=3, seed=0,
-        )  # fmt: skip
+            Lethal(),
+            [Input("", folder, folder.files(), assemble)],
+            ["lesion"],
+            Folding(with_lesion, 2, seed=0),
+            out,
+            out.sub("shards"),
+            Private(Pseudonyms(None), tmp_path / "private"),
+            rows_per_shard=3,
+        )
         table = prepared.private
         names = table["path"].str.rsplit("/", n=1).str[1]
         assert sorted(prepared.index["patient_id"]) == [f"patient{i}" for i in (0, 1, 3, 4, 6, 7)]

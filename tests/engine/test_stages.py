@@ -18,7 +18,7 @@ from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Ingest, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.derive.derive import derive
 from medray.engine.derive.inputs import joined
 from medray.engine.job.options import Options
@@ -50,9 +50,15 @@ def volumes(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest
         inputs.append(Input(name, store, store.files(), assemble))
     out = Store(folder / "out")
     return prepare(
-        Volumes(), inputs, ["lesion"], with_lesion, out, out.sub("shards"), Pseudonyms(b"k" * 32), folder / "private",
-        folds=2, rows_per_shard=4, seed=0,
-    )  # fmt: skip
+        Volumes(),
+        inputs,
+        ["lesion"],
+        Folding(with_lesion, 2, seed=0),
+        out,
+        out.sub("shards"),
+        Private(Pseudonyms(b"k" * 32), folder / "private"),
+        rows_per_shard=4,
+    )
 
 
 def second_stage(folder: Path, volumes: Ingest, seed: int) -> tuple[list[Run], list[Run]]:

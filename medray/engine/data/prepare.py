@@ -34,74 +34,80 @@ class Ingest(Shards):
     private: pd.DataFrame  # the same rows with the files' own paths and identifiers: for the driver only
 
 
+@dataclass(frozen=True)
+class Folding:
+    """Which patients are held out together."""
+
+    strata: Strata  # of the system; the folds are balanced on them
+    folds: int | None  # None for data that is only predicted
+    seed: int  # also of the order of the shards
+    held_out: str = "test"  # which of the given lists, where the inventory has lists; "val" for a search
+
+
+@dataclass(frozen=True)
+class Private:
+    """What does not leave this user."""
+
+    pseudonyms: Pseudonyms
+    folder: Path  # with the key; header tables and the map of names stay there
+
+
 def prepare(
-    source: Source,
-    inputs: Sequence[Input],
-    columns: Sequence[str],
-    strata: Strata,
-    out: Store,
-    shards: Store,
-    pseudonyms: Pseudonyms,
-    private: Path,
-    folds: int | None,
-    rows_per_shard: int,
-    seed: int,
-    held_out: str = "test",
-) -> Ingest:
+    source: Source, inputs: Sequence[Input], columns: Sequence[str], folding: Folding, out: Store, shards: Store,
+    private: Private, rows_per_shard: int,
+) -> Ingest:  # fmt: skip
     """Scan, shard and fold; what an earlier start has finished is found and kept.
 
     Args:
         inputs: folders of files with their labels; one index is made of all.
-        columns: small columns of the shards, for the index. strata: of the system; the folds are balanced on them.
+        columns: small columns of the shards, for the index.
         out: where inventory.parquet and folds.parquet go.
         shards: where the shards go.
-        private: this user's folder with the key; header tables and the map of names stay there.
-        folds: None for data that is only predicted.
-        held_out: which of the given lists is held out, where the inventory has lists: "test", or "val" for a search.
     Raises:
         ValueError: no usable file, fewer patients than folds, or a patient in two of the given lists. inventory.parquet
             is there then, and the message names it.
     """
+    pseudonyms = private.pseudonyms
     try:
-        inventory = joined(source, inputs, Store(private / "headers"))
+        inventory = joined(source, inputs, Store(private.folder / "headers"))
     except Refused as refused:
-        _write_inventory(source, refused.table, out, pseudonyms, private)
+        _write_inventory(source, refused.table, out, private)
         raise ValueError(f"{refused}; {_where(out)} by its header; no pixels were read") from None
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
     folders = {one.name: one.folder for one in inputs}
-    written = shard.write(source, folders, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, seed)
+    written = shard.write(
+        source, folders, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, folding.seed
+    )
     table = _with_results(source, inventory, written, pseudonyms)
-    shown = _write_inventory(source, table, out, pseudonyms, private)
+    shown = _write_inventory(source, table, out, private)
 
     own_columns = [name for name in (*kinds, "source") if name in source.shard_schema.names]
     rows, index = read_index(shards, [*own_columns, *columns])
     index["fold"] = -1
-    if folds is not None:
+    if folding.folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
         known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
         try:
             if "split" in known:
-                index["fold"], index["inner"] = _given(known, index, strata, held_out, folds, seed, out)
+                index["fold"], index["inner"] = _given(known, index, folding, out)
             else:
-                index["fold"] = _fold(known["patient_id"].to_numpy(), strata(index), folds, seed, pseudonyms, out)
+                index["fold"] = _fold(known["patient_id"].to_numpy(), index, folding, pseudonyms, out)
         except ValueError as error:
             raise ValueError(f"{error}; {_where(out)}") from error
     return Ingest(rows, index, shown, table)
 
 
-def _write_inventory(
-    source: Source, table: pd.DataFrame, out: Store, pseudonyms: Pseudonyms, private: Path
-) -> pd.DataFrame:
+def _write_inventory(source: Source, table: pd.DataFrame, out: Store, private: Private) -> pd.DataFrame:
     """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
-    kinds = source.kinds()
+    kinds, pseudonyms = source.kinds(), private.pseudonyms
     shown = renamed(table, pseudonyms, kinds)
     shown = shown[[c for c in ("source", "path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
     shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     if pseudonyms.key is not None:
-        where = write_map(private, out.uri, name_pairs(table, pseudonyms, kinds))
+        where = write_map(private.folder, out.uri, name_pairs(table, pseudonyms, kinds))
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table, out)
     return shown
@@ -160,18 +166,21 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
 
 
 def _fold(
-    patients: np.ndarray, strata: np.ndarray, folds: int, seed: int, pseudonyms: Pseudonyms, out: Store
+    patients: np.ndarray, index: pd.DataFrame, folding: Folding, pseudonyms: Pseudonyms, out: Store
 ) -> np.ndarray:
     """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
-    by_patient = assign_folds(patients, strata, folds, seed)
+    by_patient = _balanced(patients, index, folding)
     table = pa.table({"patient_id": pseudonyms.all("patient", by_patient.index), "fold": by_patient.to_numpy()})
     out.write_table("folds.parquet", table)
     return by_patient.loc[patients].to_numpy()
 
 
-def _given(
-    known: pd.DataFrame, index: pd.DataFrame, strata: Strata, held_out: str, folds: int, seed: int, out: Store
-) -> tuple[np.ndarray, np.ndarray]:
+def _balanced(patients: np.ndarray, index: pd.DataFrame, folding: Folding) -> pd.Series:
+    assert folding.folds is not None
+    return assign_folds(patients, folding.strata(index), folding.folds, folding.seed)
+
+
+def _given(known: pd.DataFrame, index: pd.DataFrame, folding: Folding, out: Store) -> tuple[np.ndarray, np.ndarray]:
     """Fold and inner of each row by the given lists: fold 0 is what is held out, fold 1 the rest. Lists without val give a
     search folds of the training list.
 
@@ -179,14 +188,14 @@ def _given(
         ValueError: as ``given_folds``.
     """
     patients, split = known["patient_id"].to_numpy(), known["split"].to_numpy(dtype=object)
-    if held_out == "val" and not (split == "val").any():
+    if folding.held_out == "val" and not (split == "val").any():
         fold, inner = np.where(split == "train", 0, -1), np.zeros(len(split), dtype=bool)
         check_lists(patients, split)
         train = split == "train"
-        by_patient = assign_folds(patients[train], strata(index[train]), folds, seed)
+        by_patient = _balanced(patients[train], index[train], folding)
         fold[train] = by_patient.loc[patients[train]].to_numpy()
     else:
-        fold, inner = given_folds(patients, split, held_out)
+        fold, inner = given_folds(patients, split, folding.held_out)
     table = pa.table({"patient_id": index["patient_id"], "split": known["split"].to_numpy(dtype=object)})
     out.write_table(
         "folds.parquet",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Ingest, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.job.claim import any_begun, claim
 from medray.engine.job.options import Options
 from medray.engine.job.phantoms import phantom_files
@@ -152,9 +152,9 @@ class Dataset:
         options = self.options
         options.warn_of_key()
         prepared = prepare(
-            self.source, (self._first, *self.others), self.system.columns, self.system.strata, Store(options.out),
-            self.shards, options.pseudonyms(), options.private, options.folds,
-            options.rows_per_shard, options.split_seed, self.held_out,
+            self.source, (self._first, *self.others), self.system.columns,
+            Folding(self.system.strata, options.folds, options.split_seed, self.held_out), Store(options.out), self.shards,
+            Private(options.pseudonyms(), options.private), options.rows_per_shard,
         )  # fmt: skip
         for line in self.system.fold_notes(prepared.index):
             warn(line)

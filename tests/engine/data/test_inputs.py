@@ -14,7 +14,7 @@ from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard
 from medray.engine.data.inputs import Input, joined
-from medray.engine.data.prepare import Ingest, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.shards.inventory import Inventory, Refused
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import File, Store
@@ -39,9 +39,15 @@ def graded(scan: pd.DataFrame) -> Inventory:
 def prepared(folder: Path, inputs: list[Input]) -> Ingest:
     out = Store(folder / "out")
     return prepare(
-        Volumes(), inputs, ["lesion", "grade"], with_lesion, out, out.sub("shards"), Pseudonyms(b"k" * 32), folder / "private", folds=2,
-        rows_per_shard=4, seed=0,
-    )  # fmt: skip
+        Volumes(),
+        inputs,
+        ["lesion", "grade"],
+        Folding(with_lesion, 2, seed=0),
+        out,
+        out.sub("shards"),
+        Private(Pseudonyms(b"k" * 32), folder / "private"),
+        rows_per_shard=4,
+    )
 
 
 def test_two_sources_of_like_paths_make_one_index(tmp_path: Path, local_ray: None) -> None:

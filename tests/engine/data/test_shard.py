@@ -18,7 +18,7 @@ from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard as shards
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Ingest, _to_write, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, _to_write, prepare
 from medray.engine.data.shard import scan
 from medray.imaging.phantom import PhantomSet
 from medray.shards.inventory import Inventory
@@ -35,9 +35,15 @@ def shard(dicom: Path, labels: Path, to: Path | Store, key: bytes | None, folds:
     known, folder = read_labels(str(labels)), Store(dicom)
     out = to if isinstance(to, Store) else Store(to)
     return prepare(
-        HeadCT(), [Input("", folder, folder.files(), lambda scan: assemble(scan, known))], CLASSES, strata, out,
-        out.sub("shards"), Pseudonyms(key), Path(out.root).parent / "private", folds, rows_per_shard=32, seed=0,
-    )  # fmt: skip
+        HeadCT(),
+        [Input("", folder, folder.files(), lambda scan: assemble(scan, known))],
+        CLASSES,
+        Folding(strata, folds, seed=0),
+        out,
+        out.sub("shards"),
+        Private(Pseudonyms(key), Path(out.root).parent / "private"),
+        rows_per_shard=32,
+    )
 
 
 def test_statuses_after_decoding(prepared: Ingest, phantoms: PhantomSet) -> None:

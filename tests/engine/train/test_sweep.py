@@ -16,7 +16,7 @@ from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Ingest, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.data.samples import Shards
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -45,9 +45,15 @@ def shards(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     write_volumes(folder)
     out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(folder)
     return prepare(
-        Volumes(), [Input("", files, files.files(), assemble)], ["lesion"], with_lesion, Store(out), Store(out).sub("shards"),
-        Pseudonyms(b"k" * 32), private, folds=2, rows_per_shard=4, seed=0,
-    )  # fmt: skip
+        Volumes(),
+        [Input("", files, files.files(), assemble)],
+        ["lesion"],
+        Folding(with_lesion, 2, seed=0),
+        Store(out),
+        Store(out).sub("shards"),
+        Private(Pseudonyms(b"k" * 32), private),
+        rows_per_shard=4,
+    )
 
 
 def validation(folder: Path) -> CrossValidation:
