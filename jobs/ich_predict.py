@@ -16,6 +16,7 @@ from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
+from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task
 from medray.shards.digest import digest
@@ -52,7 +53,7 @@ def main(job: IchPredict) -> None:
     tasks = [finished_task(out, name, fold, SliceTask) for name, fold, _ in backbone_runs(method)]
     for run in sequence_runs(method):  # one that is missing is named before anything is read
         finished_task(out, *run)
-    caution = TRAINED_ON_PHANTOMS if configuration["dicom"] is None else ""
+    caution = TRAINED_ON_PHANTOMS if are_phantoms(configuration["dicom"]) else ""
     if caution:
         warn(caution)
     source = source_for(tasks, configuration["remove_hardware"])

@@ -15,18 +15,17 @@ from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
+from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
-from medray.imaging.volume import read_volume
 from medray.metrics.change import ChangeRules
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
-from medray.shards.leakage import trained_on
-from medray.shards.store import Store, read_file
-from medray.systems.lesion.answers import PHANTOMS, patients_of, write_answers
+from medray.shards.store import Store
+from medray.systems.lesion.answers import PHANTOMS, known_scans, patients_of, write_answers
 from medray.systems.lesion.cases import files_of, read_cases, site_names
 from medray.systems.lesion.inventory import assemble
-from medray.systems.lesion.new_scans import NewScans
+from medray.systems.lesion.new_scans import NewScans, read_atlas
 from medray.systems.lesion.source import source_of
 from medray.systems.lesion.task import LesionTask
 
@@ -62,15 +61,21 @@ def main(job: LesionPredict) -> None:
     configuration, method = finished_job(out, results, "method.json")
     for fold in method["folds"]:  # one that is missing is named before anything is read
         finished_task(out, method["runs"], fold, LesionTask)
-    caution = PHANTOMS if configuration["images"] is None else ""
+    caution = PHANTOMS if are_phantoms(configuration["images"]) else ""
     if caution:
         warn(caution)
     how = source_of(method["source"])
     source = replace(how, missing_channels=job.missing_channels, other_grids=job.other_grids)
-    cases = read_cases(job.images).having(source.channels, masks=False)
-    atlas = None if job.atlas is None else read_volume(read_file(job.atlas), "--atlas")
-    files = folder.files()
-    identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
+    named = read_cases(job.images)
+    cases = named.having(source.channels, masks=False)
+    if unused := [channel for channel in named.channels if channel not in source.channels]:
+        say(f"{', '.join(unused)}: not looked at, as the networks know {', '.join(source.channels)}")
+    atlas = None if job.atlas is None else read_atlas(job.atlas)
+    files = [file for file in folder.files() if cases.uses(file.path)]
+    identity = {
+        "method": digest(method),
+        "files": digest([(f.path, f.size_bytes) for f in files], cases.table.to_dict("records")),
+    }
     settings = {
         "missing_channels": job.missing_channels,
         "other_grids": job.other_grids,
@@ -90,7 +95,7 @@ def main(job: LesionPredict) -> None:
 
     pieces = {patient.name: patient for patient in patients}
     parts = derive_files(NewFiles(new, out, to, pieces, counts, "scans"), here=little(files))
-    trained = trained_on(shards_store(out, source.folder))
+    trained = known_scans(results, shards_store(out, source.folder), method["folds"])
     repeatability = results.read_json("metrics.json")["repeatability"]
     say_all(write_answers(to, parts, cases, inventory, trained, repeatability))
 

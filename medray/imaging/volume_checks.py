@@ -80,7 +80,7 @@ def class_numbers(mask: Volume, classes: Sequence[int]) -> np.ndarray:
     found = np.unique(mask.voxels)
     odd = found[~np.isin(found, [0, *classes, UNKNOWN])]
     if len(odd):
-        shown = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
+        shown = ", ".join(f"{value:.9g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
         names = " and ".join(str(number) for number in classes)
         raise Unreadable(
             f"values that are no class ({shown}); 0 is the background, {names} the classes, {UNKNOWN} what is not known"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -49,12 +51,27 @@ def unpacked(stream: BinaryIO, size: int) -> bytes:
         raise Unreadable("a gzip file that is damaged; copy it anew") from None
 
 
+@contextmanager
+def _damaged() -> Iterator[None]:
+    """nibabel stumbles over damaged headers in many ways: they are one."""
+    try:
+        yield
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:
+        raise Unreadable(
+            f"NIfTI with a damaged header ({type(error).__name__}); copy the file anew, or export it again"
+        ) from None
+
+
+@_damaged()
 def read_header(stream: BinaryIO) -> VolumeHeader:
     """What the header says, without the voxels. Raises Unreadable."""
     header, _ = _header(unpacked(stream, 540))
     return VolumeHeader("nifti", _shape(header), _affine(header), _dtype(header).newbyteorder("=").name)
 
 
+@_damaged()
 def read(data: bytes) -> Volume:
     """Decode a volume. Raises Unreadable."""
     header, block = _header(unpacked(io.BytesIO(data), 540))
@@ -75,8 +92,9 @@ def read(data: bytes) -> Volume:
 def nifti_bytes(array: np.ndarray, like: Volume) -> bytes:
     """An answer on the grid of a volume, as a .nii.gz whose bytes depend on nothing but the arguments.
 
-    Where the volume came from a NIfTI file, the answer has its header: the affine, the codes of sform and qform, units
-    and description. What describes its values (type, scale, range of display, intent) is the answer's.
+    Where the volume came from a NIfTI file, the answer has its header: the affine, the codes of sform and qform, and
+    units. What describes its values (type, scale, range of display, intent) is the answer's, and free text, in which some
+    programs put the patient's name, is left out.
 
     Args:
         array: (D, H, W), integers or floats; bool is written as uint8.
@@ -103,6 +121,8 @@ def nifti_bytes(array: np.ndarray, like: Volume) -> bytes:
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
+    for name in ("descrip", "aux_file", *(own for own in ("db_name", "data_type") if own in header)):
+        header[name] = b""
     header["magic"] = header.single_magic
     header.set_data_offset(len(header.binaryblock) + 4)
     packed = io.BytesIO()

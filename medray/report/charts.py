@@ -40,7 +40,12 @@ def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) 
                 training = key == "train_loss"
                 options = {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": 1.4}
                 options |= {"linestyle": (0, (4, 2)), "alpha": 0.75} if training else {}
-                axis = loss if training or key.endswith("log_loss") else auc if "auc" in key else rate
+                axis = (
+                    loss if training or key.endswith("log_loss") else auc if "auc" in key
+                    else rate if key == "learning_rate" else None
+                )  # fmt: skip
+                if axis is None:  # parts of the loss and norms of gradients, which history.json has
+                    continue
                 on = re.sub(r"_(weighted|mean)_log_loss$", "", key).replace("_", " ")
                 label = f"{fold}, {'training' if training else on}" if axis is loss else None
                 axis.plot(*zip(*points, strict=True), label=label, **options)

@@ -108,6 +108,11 @@ class VolumeTask(CropFields, Task):
         """Of the network's channels in the shards."""
         raise NotImplementedError
 
+    @property
+    def channel_count(self) -> int:
+        """Of the network; known without the shards."""
+        return len(self.channel_places)
+
     def finished(self, mask_DHW: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:  # noqa: N803  axes
         """The mask that is given out, such as without small components."""
         return mask_DHW
@@ -166,7 +171,7 @@ class VolumeTask(CropFields, Task):
 
         outputs = len(self.class_names) + (self.activation == "softmax")
         return volume_network(
-            self.architecture, len(self.channel_places), outputs, self.width, self.levels, self.dropout,
+            self.architecture, self.channel_count, outputs, self.width, self.levels, self.dropout,
             self.drop_connect, self.recurrent,
         )  # fmt: skip
 
@@ -199,7 +204,7 @@ class VolumeTask(CropFields, Task):
         # weights that are left out hide their layers from the count, and change nothing of it
         network = replace(self, drop_connect=0.0).network()
         sides = (side + 2 * self.context_padding for side in self.patch_DHW)
-        inputs = torch.empty((1, len(self.channel_places), *sides), device="meta")
+        inputs = torch.empty((1, self.channel_count, *sides), device="meta")
         return training_gigabytes(network.to("meta"), inputs, self.batch_size, 4 if self.precision == "fp32" else 2)
 
     # ------------------------------------------------------------ prediction
@@ -218,6 +223,8 @@ class VolumeTask(CropFields, Task):
         return {name: _column([row[name] for row in rows]) for name in rows[0]}
 
     def _columns(self, found: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray) -> dict[str, Any]:
+        if self.keep == "uint8":  # the mask is that of the probabilities that are kept
+            found = np.rint(found * 255).astype(np.float32) / 255
         best = found.max(0) if len(found) > 1 else found[0]
         number = found.argmax(0).astype(np.uint8) + 1 if len(found) > 1 else 1
         mask = self.finished(np.where(best >= self.threshold, number, 0).astype(np.uint8), spacing_mm)

@@ -16,6 +16,7 @@ from volume_files import as_bytes, mr_series, nifti
 
 from medray.engine.train import checkpoint
 from medray.metrics.lesions import Rules
+from medray.shards.pseudonym import read_map
 from medray.shards.store import Store
 from medray.systems.ich.task import SliceTask
 from medray.systems.lesion.source import BrainMR
@@ -181,6 +182,27 @@ def test_a_channel_that_is_not_asked_for_can_spoil_no_case(run_in_process: Job, 
     assert (shards["lesion_ml"] > 0).all()
     for voxels, box in zip(shards["voxels"], shards["box_DHW"], strict=True):
         assert len(voxels) == 4 * int(np.prod(box[1::2] - box[::2]))  # of one channel
+    assert "leakage: 1 images are there under several patients, such as" in text
+
+    # runs have learned from these shards: another mask is no reason to score them as if they had learned from it
+    (out / "runs" / "phantom" / "fold0").mkdir(parents=True)
+    write(folder, "m2.nii", las(lesion((3, 3, 3))))
+    write_table(folder, [row | {"mask": "m2.nii"} for row in rows])
+    message = the_error(run_in_process("lesion_cv", *flags, *private, "--until", "shards", "--workers", 0))
+    assert "its runs have learned from other shards than these" in message
+    write_table(folder, rows)
+    status, text = run_in_process("lesion_cv", *flags, *private, "--until", "shards", "--workers", 0)
+    assert status == 0, text
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_pseudonym_of_a_patient_leads_back(run_in_process: Job, table: Path, tmp_path: Path) -> None:
+    out, keys = tmp_path / "out", tmp_path / "private"
+    flags = ("--images", table, "--folds", 2, "--out", out, "--key-dir", keys, "--until", "shards", "--workers", 0)
+    status, text = run_in_process("lesion_cv", *flags)
+    assert status == 0, text
+    names = read_map(keys, Store(out).uri)
+    assert set(names.loc[names["kind"] == "patient", "identifier"]) == {"a", "b"}
 
 
 # ---- lesion_predict -------------------------------------------------------------------------------------------------
@@ -215,7 +237,11 @@ def test_new_scans_that_cannot_be_asked_for_are_one_line(
 
     given = ("--run", run, "--images", table)
     assert "--site-names pons: write a number and a name" in error(*given, "--site-names", "pons")
+    assert "--site-names ²=a: write a number and a name" in error(*given, "--site-names", "²=a")
+    assert "--site-names 1=b: 1 has a name already, a" in error(*given, "--site-names", "1=a", "1=b")
     assert "--atlas: neither NIfTI" in error(*given, "--atlas", table)
+    write(tmp_path, "halves.nii", las(np.full((4, 4, 4), 1.9, np.float32)))
+    assert "holds 1.9: a label map has whole numbers" in error(*given, "--atlas", tmp_path / "halves.nii")
     (tmp_path / "t2.csv").write_text("patient,t2\na,f.nii\n")
     assert "--images: has t2, and the run wants flair, t1" in error("--run", run, "--images", tmp_path / "t2.csv")
     (tmp_path / "gone.csv").write_text("patient,flair\na,gone.nii\n")
@@ -262,7 +288,14 @@ def test_new_scans_with_bad_masks_broken_neighbours_and_a_series_of_dicom_files(
     if scans["lesions"]["d_1"]:
         assert pydicom.dcmread(tmp_path / "to" / "scan00001_seg.dcm").Modality == "SEG"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "to").glob("*.nii.gz")}
+    write(new, "predictions/beside.nii", good)  # what no case names changes nothing
     status, again = run_in_process("lesion_predict", *flags)  # nothing is left to do
     assert status == 0, again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "to").glob("*.nii.gz")} == before
     assert pd.read_csv(tmp_path / "to" / "scans.csv").set_index("scan_id").equals(scans)
+    assert "1 scans: t1 is missing: 0 is taken for it" in again
+    write_table(new, [row | {"flair": row["t1"], "t1": row["flair"]} for row in rows if row["t1"]])
+    assert "holds a run with files" in the_error(run_in_process("lesion_predict", *flags))  # the same files, as others
+    (run / "runs" / "net" / "fold0" / "model.pt").write_bytes(b"cut short")
+    flags[-1] = tmp_path / "other"
+    assert "runs/net/fold0/model.pt is damaged; copy it anew" in the_error(run_in_process("lesion_predict", *flags))

@@ -18,7 +18,7 @@ from medray.engine.train.outputs import evaluate
 from medray.engine.train.step import Trainer
 from medray.shards.store import Store
 from medray.systems.lesion.task import LesionTask
-from medray.tasks.volume_rows import UNKNOWN, mask_of, probability_of, whole
+from medray.tasks.volume_rows import UNKNOWN, VolumeRow, mask_of, probability_of, whole
 from medray.tasks.volume_scores import THRESHOLDS, best_threshold, dice_by_threshold, voxel_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -189,6 +189,20 @@ def test_memory_grows_with_the_patch_and_its_context() -> None:
 
     assert gigabytes() < gigabytes(context_padding=4) < gigabytes(patch_DHW=(48, 48, 48))
     assert gigabytes(drop_connect=0.5) == gigabytes()
+
+
+def test_a_finished_task_knows_its_network_without_the_shards() -> None:
+    task = task_of(channels=("flair", "t1post"))  # which the task's own list of stored channels has not
+    found = task.network()(torch.zeros(1, 2, 12, 12, 12))
+    assert found.shape[1] == 1
+
+
+def test_a_mask_is_that_of_the_probabilities_that_are_kept() -> None:
+    row = scan_row(1)
+    for threshold in (0.3, 0.5, 0.65):
+        found = predicted(task_of(keep="uint8", threshold=threshold), Pointwise(), row)
+        kept, inside = probability_of(found)[0], VolumeRow.of(row, range(4)).inside_DHW > 0
+        assert np.array_equal(mask_of(found) > 0, (kept >= np.float32(threshold)) & inside)
 
 
 def test_channels_are_picked_by_name_whatever_else_the_shards_hold() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from medray.engine.data import shard
 from medray.engine.data.inputs import Input, joined
 from medray.engine.data.samples import Shards, read_index
 from medray.engine.job.progress import say, warn
-from medray.shards.files import texts_of
+from medray.shards.files import from_text, texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
 from medray.shards.pseudonym import Pseudonyms, write_map
@@ -78,10 +79,10 @@ def prepare(
     kinds = source.kinds()
     folders = {one.name: one.folder for one in inputs}
     written = shard.write(
-        source, folders, _to_write(source, inventory, pseudonyms), shards, rows_per_shard, folding.seed
+        source, folders, _to_write(source, inventory, folders, pseudonyms), shards, rows_per_shard, folding.seed
     )
     table = _with_results(source, inventory, written, pseudonyms)
-    shown = _write_inventory(source, table, out, private)
+    shown = _write_inventory(source, table, out, private, inventory.rows)
 
     own_columns = [name for name in (*kinds, "source") if name in source.shard_schema.names]
     rows, index = read_index(shards, [*own_columns, *columns])
@@ -99,7 +100,9 @@ def prepare(
     return Ingest(rows, index, shown, table)
 
 
-def _write_inventory(source: Source, table: pd.DataFrame, out: Store, private: Private) -> pd.DataFrame:
+def _write_inventory(
+    source: Source, table: pd.DataFrame, out: Store, private: Private, rows: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
     kinds, pseudonyms = source.kinds(), private.pseudonyms
     shown = renamed(table, pseudonyms, kinds)
@@ -107,7 +110,10 @@ def _write_inventory(source: Source, table: pd.DataFrame, out: Store, private: P
     shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     if pseudonyms.key is not None:
-        where = write_map(private.folder, out.uri, name_pairs(table, pseudonyms, kinds))
+        pairs = name_pairs(table, pseudonyms, kinds)
+        for kind, more in ({} if rows is None else name_pairs(rows, pseudonyms, kinds)).items():
+            pairs[kind] = [*pairs.get(kind, []), *more]  # what only items have: of those of several files, the patient
+        where = write_map(private.folder, out.uri, pairs)
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table, out)
     return shown
@@ -117,7 +123,9 @@ def _where(out: Store) -> str:
     return f"{out.uri}/inventory.parquet says what became of each file"
 
 
-def _to_write(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> pd.DataFrame:
+def _to_write(
+    source: Source, inventory: Inventory, folders: Mapping[str, Store], pseudonyms: Pseudonyms
+) -> pd.DataFrame:
     """The inventory's rows as ``shard.write`` wants them."""
     rows = inventory.rows
     alone, ids = source.stack_column is None, rows[source.id_column]
@@ -125,8 +133,27 @@ def _to_write(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> p
     table = renamed(rows, pseudonyms, source.kinds()).drop(columns="files", errors="ignore")
     table = table.assign(private_files=texts_of(rows), stack_key=stack)
     table["input"] = rows.get("source", "")
+    if "files" in rows:
+        table["files_key"] = _files_key(inventory, rows, folders, pseudonyms)
     table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
     return table.assign(index=0) if alone else table
+
+
+def _files_key(
+    inventory: Inventory, rows: pd.DataFrame, folders: Mapping[str, Store], pseudonyms: Pseudonyms
+) -> list[str]:
+    """Of each item a word that is another one where it has other files, or one of them has another size: a mask that was
+    mended. Their folder may be moved as a whole. Keyed, as paths name patients."""
+    sizes = dict(zip(inventory.table["path"], inventory.table["size_bytes"].tolist(), strict=True))
+    own = rows["source"] if "source" in rows else [""] * len(rows)
+    named = [
+        {
+            n: [(path.removeprefix(folders[one].root), sizes.get(path)) for path in paths]
+            for n, paths in from_text(text).items()
+        }
+        for one, text in zip(own, texts_of(rows), strict=True)
+    ]
+    return [pseudonyms.of("file", json.dumps(one, sort_keys=True)) for one in named]
 
 
 def _bytes_of_files(source: Source, inventory: Inventory, texts: pd.Series) -> np.ndarray:

@@ -21,7 +21,6 @@ from medray.engine.job.progress import Progress, warn
 from medray.engine.nodes.cluster import what_happened
 from medray.shards.alone import Alone
 from medray.shards.digest import digest
-from medray.shards.files import ONE, from_text
 from medray.shards.part import Parts, known
 from medray.shards.reading import encode_item, scan_file, set_aside
 from medray.shards.source import Encoded, Source
@@ -117,7 +116,7 @@ def write(
     Args:
         folders: of the input files, by the name of their input.
         table: "input" (of ``folders``), "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
-            in the stack), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
+            in the stack), "files_key" (of items of several files, a word that changes with them), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.
     Returns:
@@ -170,10 +169,9 @@ def _starts(stack_key: np.ndarray, about_bytes: np.ndarray, rows_per_shard: int)
     return [*starts, count]
 
 
-def _named(part: pd.DataFrame) -> list[list[dict[str, int]]]:
-    """How many files each item has of each name: a mask that was added makes the part anew. Nothing for items of one file."""
-    counts = [{name: len(paths) for name, paths in from_text(text).items()} for text in part["private_files"]]
-    return [counts] if any(count != {ONE: 1} for count in counts) else []
+def _named(part: pd.DataFrame) -> list[list[str]]:
+    """What tells the files of each item: a mask that was added or changed makes the part anew. Nothing for items of one file."""
+    return [part["files_key"].tolist()] if "files_key" in part else []
 
 
 def _shuffle(table: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -9,13 +9,16 @@ from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.job.claim import any_begun, claim
 from medray.engine.job.options import Options
-from medray.engine.job.phantoms import phantom_files
+from medray.engine.job.phantoms import are_phantoms, phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
+from medray.shards.digest import digest
 from medray.shards.folders import shards_store
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
 from medray.tasks.system import Phantoms, System
+
+_SHARDS = "shards.json"  # folder of shards → digest of the names of its files, each of which tells what is in it
 
 
 @dataclass
@@ -67,6 +70,11 @@ class Dataset:
         """What the system's ``read_labels`` gave; of phantoms once they are written."""
         return self._labels
 
+    @property
+    def of_phantoms(self) -> bool:
+        """Whether the images are phantoms: this job's own, or some that it was given."""
+        return self.phantom or are_phantoms(self.files_uri)
+
     def claim(self, **more: Any) -> None:
         """Make --out this data's folder, or go on in it.
 
@@ -87,10 +95,10 @@ class Dataset:
         """Join the cluster, and write the phantoms where they are wanted."""
         connect()
         check_gpus(self.options.gpu)
+        if self.of_phantoms:
+            given = "These images are phantoms" if self.files_uri else "No data given: this run is on phantoms"
+            say(f"{given}. Its scores say that the machinery learns, nothing about patients.")
         if self.files_uri is None:
-            say(
-                "No data given: this run is on phantoms. Its scores say that the machinery learns, nothing about patients."
-            )
             say(f"On your own data: name {' and '.join(self.system.flags)}, and a new --out")
             assert self.phantoms is not None, "checked when it was made"
             self.files_uri, self.labels_uri = phantom_files(Store(self.options.out), self.phantoms)
@@ -156,6 +164,23 @@ class Dataset:
             Folding(self.system.strata, options.folds, options.split_seed, self.held_out), Store(options.out), self.shards,
             Private(options.pseudonyms(), options.private), options.rows_per_shard,
         )  # fmt: skip
+        self._check_unchanged()
         for line in self.system.fold_notes(prepared.index):
             warn(line)
         return prepared
+
+    def _check_unchanged(self) -> None:
+        """Runs that have begun have learned from these shards.
+
+        Raises:
+            ValueError: they were others when the runs began.
+        """
+        out = Store(self.options.out)
+        noted, now = out.read_json(_SHARDS, {}), digest(self.shards.names(".parquet"))
+        if noted.get(self.source.folder, now) != now and any_begun(out):
+            raise ValueError(
+                f"--out {out.uri}: its runs have learned from other shards than these: files, labels, masks or the key "
+                "have changed since; put them back as they were, or choose another --out"
+            )
+        if noted.get(self.source.folder) != now:
+            out.write_json(_SHARDS, noted | {self.source.folder: now})

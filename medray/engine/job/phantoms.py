@@ -11,6 +11,9 @@ from medray.engine.job.progress import Progress
 from medray.shards.store import Store
 from medray.tasks.system import Phantoms
 
+MARK = "phantoms.json"
+"""What every ``Phantoms`` leaves in its folder."""
+
 
 def phantom_files(out: Store, phantoms: Phantoms) -> tuple[str, str]:
     """Write the phantoms below ``out``, or find them there; gives what would have been named on the command line.
@@ -35,6 +38,14 @@ def phantom_files(out: Store, phantoms: Phantoms) -> tuple[str, str]:
             progress.add(1)
         progress.close()
     return phantoms.finish(folder, written)
+
+
+def are_phantoms(uri: str | None) -> bool:
+    """Whether files that a job was given, or given none of, are phantoms: their folder, or the one above, says so."""
+    if uri is None:
+        return True
+    place = Store(uri).local
+    return place is not None and any((folder / MARK).is_file() for folder in (place, place.parent))
 
 
 @ray.remote(num_cpus=1)

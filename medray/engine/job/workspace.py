@@ -178,7 +178,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         data = self.data
         return About(
             folder=data.folder, inventory=shards.inventory, private=shards.private, index=shards.index, histories=histories,
-            settings=dict(settings) | {"cost": self.cost}, phantom=data.phantom,
+            settings=dict(settings) | {"cost": self.cost}, phantom=data.of_phantoms,
         )  # fmt: skip
 
     def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:

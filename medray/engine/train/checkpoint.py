@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -140,7 +141,12 @@ def finished_job(out: Store, results: Store, description: str) -> tuple[dict[str
     Raises:
         ValueError: the folder is no job's, or the job has not come to its end.
     """
-    configuration, found = out.read_json("config.json"), results.read_json(description)
+    try:
+        configuration, found = out.read_json("config.json"), results.read_json(description)
+    except ValueError:
+        raise ValueError(
+            f"--run {out.uri}: config.json or {description} is damaged; run the job again, which writes them"
+        ) from None
     if configuration is None:
         raise ValueError(f"--run {out.uri}: holds no config.json; name the --out of a job")
     if found is None:
@@ -205,8 +211,14 @@ def _finished(
     store = run_store(out, name, fold)
     if not store.exists(MODEL):
         raise ValueError(f"--run {out.uri}: runs/{name}/fold{fold} has no model.pt; run the job again to its end")
-    saved = read_weights(store, MODEL, lazily)
-    identity = json.loads(saved["task"])
+    try:
+        saved = read_weights(store, MODEL, lazily)
+        identity = json.loads(saved["task"])
+    except (RuntimeError, EOFError, KeyError, AssertionError, pickle.UnpicklingError):
+        raise ValueError(
+            f"--run {out.uri}: runs/{name}/fold{fold}/model.pt is damaged; copy it anew, or delete that folder and run the job "
+            "again"
+        ) from None
     if identity["task"] != kind.__name__:
         raise ValueError(f"--run {out.uri}: runs/{name} is a {identity['task']}, expected {kind.__name__}")
     known = {f.name for f in fields(kind) if f.init}

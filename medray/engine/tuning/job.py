@@ -104,7 +104,7 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: SearchSetup,
     script, *more = what.job
     recipe_flag, name_flag = what.job_flags
     command = ["uv", "run", script, *data.flags(f"{search.name}-best", name_flag), *more, recipe_flag]
-    lines, artifacts = write_search(trials, sweep, command, {n: what.reference(n) for n in bases}, data.phantom)
+    lines, artifacts = write_search(trials, sweep, command, {n: what.reference(n) for n in bases}, data.of_phantoms)
     say("\n".join(lines))
     last = best_trials(trials, objectives)[0]["rungs"][-1]["scores"]
     scores = {f"best/{name}": value for name, value in last.items()}

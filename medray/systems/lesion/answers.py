@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections import Counter
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -10,12 +12,13 @@ import pandas as pd
 import pyarrow as pa
 
 from medray.shards.inventory import Inventory, set_aside
-from medray.shards.leakage import seen_in_training
+from medray.shards.leakage import seen_in_training, trained_on
 from medray.shards.store import Store
 from medray.systems.lesion.cases import Cases, in_order
 from medray.systems.lesion.new_scans import Patient
 from medray.systems.lesion.results import write_csv
 
+NOTES_SHOWN = 5
 PHANTOMS = "this run was trained on phantoms: its masks say nothing about patients"
 
 
@@ -27,6 +30,18 @@ def patients_of(inventory: Inventory) -> list[Patient]:
         found.append(Patient(first, visits.to_dict("records")))
         first += len(visits)
     return found
+
+
+def known_scans(results: Store, shards: Store, folds: Sequence[int]) -> set[str]:
+    """Hashes of the scans that a network has learned from: of a single one not those that it held out.
+
+    Args:
+        results: of the model. shards: of its scans. folds: of its networks.
+    """
+    held_out: list[str] = []
+    if len(folds) == 1 and results.exists("scans.csv"):
+        held_out = pd.read_csv(io.BytesIO(results.read_bytes("scans.csv")), dtype=str)["scan_id"].tolist()
+    return trained_on(shards, id_column="scan_id", held_out=held_out)
 
 
 def write_answers(
@@ -73,7 +88,7 @@ def write_answers(
     ]
     columns = [
         "patient_id", "visit_before", "visit_after", "kind", "before_mm3", "after_mm3", "x_mm", "y_mm", "z_mm",
-        "repeatability_mm3", "note",
+        "repeatability_mm3", "repeatability_pairs", "note",
     ]  # fmt: skip
     write_csv(to, "changes.csv", pd.DataFrame(changed, columns=columns))
     lines = [
@@ -84,6 +99,8 @@ def write_answers(
         lines.append(
             f"! leakage: {int(table['trained_on'].sum())} of the scans are in the training data, pixel by pixel"
         )
+    notes = Counter(note for row in good for note in (row["note"] or "").split("; ") if note)
+    lines += [f"! {count:,} scans: {note}" for note, count in notes.most_common(NOTES_SHOWN)]
     if unlike := [row["no_change"] for row in good if row["no_change"]]:
         lines.append(f"! {len(unlike):,} of the visits: {unlike[0]}")
     if changed and repeatability.get("ml") is None:
@@ -105,6 +122,7 @@ def _changes_of(
     known = repeatability.get("ml")
     total = {"kind": "all lesions", "before_mm3": before["ml"] * 1000, "after_mm3": row["ml"] * 1000}
     total |= {"repeatability_mm3": None if known is None else known * 1000, "note": row["no_change"]}
+    total |= {"repeatability_pairs": repeatability.get("pairs")}
     return [about | total, *(about | change for change in row["changes"] or [])]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ class Cases:
 
     table: pd.DataFrame
     channels: tuple[str, ...]
-    doubtful: dict[tuple[str, str], str]  # patient and visit → why the case cannot be told
+    doubtful: dict[tuple[str, str], dict[str, str]]  # patient and visit → channel or mask → why it cannot be told
 
     def having(self, channels: Sequence[str], masks: bool) -> Cases:
         """These channels, in their order, and the masks where they are wanted: what is not asked for can spoil no case. One that
@@ -48,7 +49,18 @@ class Cases:
         for name in channels:
             table[name] = self.table.get(name, None)
         table[MASK] = self.table[MASK] if masks else None
-        return Cases(table, tuple(channels), self.doubtful)
+        wanted = {*channels, *([MASK] if masks else [])}
+        doubtful = {case: {n: why for n, why in own.items() if n in wanted} for case, own in self.doubtful.items()}
+        return Cases(table, tuple(channels), {case: own for case, own in doubtful.items() if own})
+
+    def uses(self, path: str) -> bool:
+        """Whether a file is one that a case names, or lies in a folder that one names."""
+        return path in self._named or path.rpartition("/")[0] in self._named
+
+    @functools.cached_property
+    def _named(self) -> frozenset[str]:
+        paths = self.table[[*self.channels, MASK]].to_numpy().ravel()
+        return frozenset(path for path in paths if isinstance(path, str))
 
 
 def files_of(uri: str) -> str:
@@ -77,6 +89,8 @@ def read_cases(uri: str) -> Cases:
 def _from_table(uri: str) -> Cases:
     data, shown = read_unpacked(uri, FLAG)
     cells = read_cells(data, shown, FLAG)
+    empty = [name for name in cells.columns if re.fullmatch(r" \(\d+\)", name) and (cells[name] == "").all()]
+    cells = cells.drop(columns=empty)  # of commas at the ends of lines
     cells.columns = [name.lower() for name in cells.columns]
     if PATIENT not in cells:
         raise ValueError(
@@ -131,8 +145,9 @@ def _from_layout(folder: Store) -> Cases:
         entities = match["entities"] or ""
         if channel == MASK and not _of_lesions(match["suffix"], entities.lower()):
             continue
-        if channel != MASK and "/derivatives/" in file.path.removeprefix(folder.root):
-            continue  # of a raw scan, in another space
+        place = file.path.removeprefix(folder.root)
+        if "/sourcedata/" in place or (channel != MASK and "/derivatives/" in place):
+            continue  # what the scans were made from; or made from them, in another space
         if channel == "t1" and "_ce-" in entities:
             channel = "t1c"
         files = found.setdefault((match["patient"], match["visit"] or ""), {})
@@ -147,17 +162,16 @@ def _from_layout(folder: Store) -> Cases:
     if not channels:
         raise ValueError(f"{FLAG} {folder.uri}: there are masks and no scans beside them")
     doubtful = {
-        case: f"{len(files[name])} files of its {name}; name one in a table"
+        case: {n: f"{len(own)} files of its {n}; name one in a table" for n, own in files.items() if len(own) > 1}
         for case, files in found.items()
-        for name in files
-        if len(files[name]) > 1
     }
     rows = [
         {PATIENT: patient, VISIT: visit} | {name: next(iter(files.get(name, [])), "") for name in (*channels, MASK)}
         for (patient, visit), files in sorted(found.items())
     ]
     table = pd.DataFrame(rows).astype(object)
-    return Cases(table.where(table.ne("") | table.columns.isin([PATIENT, VISIT]), None), channels, doubtful)
+    plain = table.where(table.ne("") | table.columns.isin([PATIENT, VISIT]), None)
+    return Cases(plain, channels, {case: own for case, own in doubtful.items() if own})
 
 
 def _of_lesions(suffix: str, entities: str) -> bool:
@@ -174,11 +188,13 @@ def scan_name(case: Mapping[str, Any]) -> str:
 
 def site_names(pairs: Sequence[str]) -> dict[int, str]:
     """ "1=periventricular" → number of an atlas and its name. Raises ValueError for other text."""
-    found = {}
+    found: dict[int, str] = {}
     for pair in pairs:
         number, _, name = pair.partition("=")
-        if not number.isdigit() or not name:
+        if not re.fullmatch("[0-9]{1,9}", number) or not name:
             raise ValueError(f"--site-names {pair}: write a number and a name, such as 1=periventricular")
+        if int(number) in found:
+            raise ValueError(f"--site-names {pair}: {number} has a name already, {found[int(number)]}")
         found[int(number)] = name
     return found
 

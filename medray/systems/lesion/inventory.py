@@ -32,7 +32,7 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
         number = {visit: str(i) for i, visit in enumerate(in_order(visits[VISIT].tolist()), start=1)}
         for case in visits.to_dict("records"):
             files, reason = _files(case, cases, status, below)
-            reason = reason or cases.doubtful.get((case[PATIENT], case[VISIT]))
+            reason = reason or next(iter(cases.doubtful.get((case[PATIENT], case[VISIT]), {}).values()), None)
             paths = [path for own in files.values() for path in own]
             named |= set(paths)
             if reason:
@@ -71,7 +71,7 @@ def _files(
             continue
         own = [path] if path in status else below.get(path, [])
         if not own:
-            reason = reason or f"{name}: its file is not there"
+            reason = reason or f"{name}: its file is not there, or not below the table's folder"
         for one in own:
             kind, why = status[one]
             if kind != "ok":

@@ -10,21 +10,21 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from medray.imaging.types import Volume
+from medray.imaging.types import Unreadable, Volume
 from medray.imaging.volume import read_volume
 from medray.imaging.volume_grid import canonical, resampled, same_grid
 from medray.metrics.change import ChangeRules, changes
 from medray.metrics.lesions import Components, Rules
 from medray.shards.files import Files, paths_of, read_files
-from medray.shards.store import Store, reason
+from medray.shards.store import Store, read_file, reason
 from medray.systems.lesion.masks import scores
 from medray.systems.lesion.nifti import on_own_grid, turned_back
-from medray.systems.lesion.report.pictures import slices_of
+from medray.systems.lesion.report.pictures import draw, greys, place_of
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.derivation import Networks, OutputsOf
 from medray.tasks.task import Task
-from medray.tasks.volume_rows import whole
+from medray.tasks.volume_rows import probability_of, whole
 
 OTHER_GRID = "the visits are on other grids: register them, and the changes are computed"
 
@@ -120,6 +120,8 @@ class NewScans:
             rules = Rules(**self.method["rules"])
             found = scores(mask, np.rint(probability * 255).astype(np.uint8), None, spacing_mm, rules)
             sites = self._sites(mask, upright, rules)
+            if self.atlas is not None and sites and not any(sites):
+                notes.append("--atlas has no site where this scan's lesions are; is it in the scan's space?")
             findings = [
                 {"mm3": one["mm3"], "score": one["score"], "site": site} | _place(one["centre_DHW"], upright)
                 for one, site in zip(found["findings"], sites, strict=True)
@@ -129,7 +131,7 @@ class NewScans:
             rows.append(about | {"note": "; ".join(notes) or None})
             before = visit["visit"], mask != 0, upright
             if int(name.removeprefix("scan")) <= self.pages:
-                to.write_bytes(f"{name}.png", self._picture(row, mask))
+                to.write_bytes(f"{name}.png", self._picture(row, mask, about))
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 
     def refused(self, piece: Patient, why: str) -> pa.Table:
@@ -143,14 +145,13 @@ class NewScans:
         self, networks: Networks, row: dict[str, Any], outputs_of: OutputsOf
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mask (D, H, W) uint8, its probability (D, H, W) float32, spacing."""
-        shape = tuple(row["shape_DHW"])
         total: Any = 0
         row = {**row, "mask": None, "foreground": None}
         for name, fold, _ in self.runs:
             task, network = networks[name, fold]
-            asked = replace(task.reading(self.source), keep="float16")
+            asked = replace(task.reading(self.source), keep="uint8")  # as for held-out scans
             (out,) = outputs_of(asked, network, [row]).to_dict("records")
-            total = total + np.frombuffer(out["probability"], np.float16).reshape(-1, *shape).astype(np.float32)
+            total = total + probability_of(out)
         found = total / len(self.runs)
         spacing_mm = np.asarray(row["spacing_mm"], np.float64)
         best = found.max(0)
@@ -186,7 +187,8 @@ class NewScans:
         if self.atlas is None:
             return [None] * len(components)
         here = resampled(canonical(self.atlas), upright, order=0).voxels.astype(np.int64)
-        return [self.sites.get(int(value), str(int(value))) for value in components.sites(here)]
+        # 0 is no site
+        return [self.sites.get(int(value), str(int(value)) if value else None) for value in components.sites(here)]
 
     def _changes(
         self, before: tuple[str, np.ndarray, Volume] | None, mask: np.ndarray, upright: Volume
@@ -202,16 +204,41 @@ class NewScans:
         ]
         return {"before": visit, "changes": found}
 
-    def _picture(self, row: dict[str, Any], mask: np.ndarray) -> bytes:
-        """The quality page of a scan: every channel at the slice with most lesion, outlined."""
-        tiles = [
-            slices_of(channel, row | {"mask": None}, {"mask": mask.tobytes()}, None)[0].image for channel in whole(row)
+    def _picture(self, row: dict[str, Any], mask: np.ndarray, about: dict[str, Any]) -> bytes:
+        """The quality page of a scan: every channel at the slice with most lesion, or most brain, outlined."""
+        channels, found = whole(row), mask != 0
+        at = place_of(found, (channels != 0).any(0))
+        tiles = []
+        for channel, name in zip(channels, self.source.stored_channels, strict=True):
+            tile = draw(greys(channel)[:, :, at], np.zeros(found.shape[:2], bool), found[:, :, at], row["spacing_mm"])
+            tiles.append(_with_text(tile, name if channel.any() else f"{name}: nothing there"))
+        width = sum(tile.shape[1] for tile in tiles)
+        size = f"{about['ml']:.2f} mL, {len(about['findings'])} lesions"
+        lines = [
+            f"{about['name']}, slice {at + 1} of {mask.shape[2]}: {size}",
+            *([self.caution] if self.caution else []),
         ]
-        band = np.zeros((34, sum(tile.shape[1] for tile in tiles), 3), np.uint8)
-        text = "  ".join(self.source.stored_channels) + (f"   {self.caution}" if self.caution else "")
-        cv2.putText(band, text.encode("ascii", "replace").decode(), (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)  # fmt: skip
-        page = np.vstack([band, np.hstack(tiles)])
+        lines.append("the patient's right is on the left")
+        page = np.vstack([*(_with_text(np.zeros((26, width, 3), np.uint8), line) for line in lines), np.hstack(tiles)])
         return cv2.imencode(".png", page[..., ::-1])[1].tobytes()
+
+
+def _with_text(image: np.ndarray, text: str) -> np.ndarray:
+    """With white letters in the upper left corner."""
+    shown = text.encode("ascii", "replace").decode()
+    return np.asarray(cv2.putText(image.copy(), shown, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1))
+
+
+def read_atlas(uri: str) -> Volume:
+    """A label map of sites. Raises ValueError where it cannot be read, or holds other than whole numbers."""
+    try:
+        atlas = read_volume(read_file(uri), "--atlas")
+    except Unreadable as error:
+        raise ValueError(f"--atlas {uri}: {error}") from None
+    odd = atlas.voxels[atlas.voxels != np.rint(atlas.voxels)]
+    if odd.size:
+        raise ValueError(f"--atlas {uri}: holds {odd[0]:g}: a label map has whole numbers; save it as one")
+    return atlas
 
 
 def _place(centre: Sequence[float], grid: Volume) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.agreement import bland_altman, pearson, repeatability
-from medray.metrics.intervals import intervals, mean
+from medray.metrics.intervals import LEAST_PATIENTS, intervals, mean
 from medray.metrics.isbi import IsbiScore, isbi_score
 from medray.metrics.lesions import LesionMatch, free_response, recall_by_size
 from medray.metrics.overlap import Overlap
@@ -70,6 +70,7 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
     figures = intervals({name: mean(value) for name, value in values.items()}, patients)
     true_ml, ml = scans["true_ml"].to_numpy(dtype=float), scans["ml"].to_numpy(dtype=float)
     limits = bland_altman(true_ml, ml)
+    enough = len(set(patients)) >= LEAST_PATIENTS
     curve = free_response(matches)
     return {
         "counts": {
@@ -88,10 +89,11 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
             {"score": float(s), "false_a_scan": float(f), "recall": float(r)} for s, f, r in curve[_some(len(curve))]
         ],
         "volume": {
-            "bias_ml": _known(limits.bias), "low_ml": _known(limits.low), "high_ml": _known(limits.high),
-            "correlation": _known(pearson(true_ml, ml)),
+            "bias_ml": _known(limits.bias), "low_ml": _known(limits.low) if enough else None,
+            "high_ml": _known(limits.high) if enough else None,
+            "correlation": _known(pearson(true_ml, ml)) if enough else None,
         },
-        "isbi": isbi_figures(rows, matches),
+        "isbi": isbi_figures(rows, matches, enough),
         "repeatability": change_by_error(scans),
     }  # fmt: skip
 
@@ -129,8 +131,10 @@ def change_by_error(scans: pd.DataFrame) -> dict[str, Any]:
     return {"ml": _known(repeatability(first, second)), "pairs": len(first), "patients": len(set(who))}
 
 
-def isbi_figures(rows: list[dict[str, Any]], matches: list[LesionMatch]) -> dict[str, float | None]:
-    """The ISBI 2015 score, unscaled, and its parts."""
+def isbi_figures(
+    rows: list[dict[str, Any]], matches: list[LesionMatch], enough: bool = True
+) -> dict[str, float | None]:
+    """The ISBI 2015 score, unscaled, and its parts; without ``enough`` patients for a correlation neither that nor the score."""
     overlaps, voxels = [], []
     for row in rows:
         voxel_mm3 = float(np.prod(row["spacing_mm"]))
@@ -140,7 +144,8 @@ def isbi_figures(rows: list[dict[str, Any]], matches: list[LesionMatch]) -> dict
         voxels.append(voxel_mm3)
     found: IsbiScore = isbi_score(overlaps, matches, voxels)
     parts = ("dice", "predictive_value", "true_positive_rate", "false_positive_rate", "correlation", "score")
-    return {name: _known(getattr(found, name)) for name in parts}
+    unsaid = () if enough else ("correlation", "score")
+    return {name: None if name in unsaid else _known(getattr(found, name)) for name in parts}
 
 
 def _some(count: int, most: int = 200) -> np.ndarray:
@@ -163,6 +168,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     volume = metrics["volume"]
     if volume["low_ml"] is not None:
         lines.append(
-            f"volume            {volume['bias_ml']:+.2f} mL, 95% limits of agreement {volume['low_ml']:.2f} to {volume['high_ml']:.2f}"
+            f"volume            {volume['bias_ml']:+.2f} mL, 95% limits of agreement {volume['low_ml']:.2f} to {volume['high_ml']:.2f}, "
+            f"{counts['scans']:,} scans"
         )
     return lines

@@ -94,6 +94,11 @@ class BrainMR(Source):
 
     def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         first, channels, notes = self._channels(files)
+        notes += [
+            f"{name} is 0 everywhere"
+            for name, channel in zip(self.channels, channels, strict=True)
+            if channel is not None and not channel.any()
+        ]
         brain = brain_mask([channel for channel in channels if channel is not None])
         normalise = whitened if self.intensities == "whiten" else between_percentiles
         nothing = np.zeros(brain.shape, np.float32)
@@ -150,6 +155,8 @@ class BrainMR(Source):
             mask = class_numbers(drawn, range(1, len(self.classes) + 1))
         except Unreadable as error:
             raise Unreadable(f"mask: {error} (--classes names them)") from None
+        if (mask == UNKNOWN).all():
+            return {"mask": None, "foreground": None, "lesion_ml": None}
         places = np.flatnonzero((mask != 0) & (mask != UNKNOWN))
         millilitres = len(places) * like.voxel_mm3 / 1000
         if len(places) > PLACES:

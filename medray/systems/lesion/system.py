@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
 from medray.shards.source import Source
 from medray.systems.lesion import recipes
 from medray.systems.lesion.cases import FLAG, Cases, files_of, read_cases
@@ -37,7 +38,8 @@ def label_notes(cases: Cases) -> list[str]:
 
 def fold_notes(index: pd.DataFrame) -> list[str]:
     loads = index["lesion_ml"].groupby(index["fold"]).max()
-    return [f"no scan of fold {fold} has a lesion drawn" for fold, most in loads.items() if not most > 0]
+    bare = [f"no scan of fold {fold} has a lesion drawn" for fold, most in loads.items() if not most > 0]
+    return bare + same_under_two_patients(index, "scan_id")
 
 
 def source_for(source: BrainMR, task: LesionTask, images: str | None) -> BrainMR:
@@ -62,7 +64,7 @@ BRAIN_MR = System(
     source=BrainMR(),
     read_labels=read_cases,
     assemble=assemble,
-    columns=("lesion_ml", "visit"),
+    columns=("lesion_ml", "visit", PIXELS_HASH),
     strata=strata,
     flags=(FLAG,),
     files_of=files_of,

@@ -64,6 +64,10 @@ class LesionTask(VolumeTask):
     def channel_places(self) -> tuple[int, ...]:
         return tuple(self.stored.index(name) for name in self.used)
 
+    @property
+    def channel_count(self) -> int:
+        return len(self.used)
+
     def identity(self) -> dict[str, Any]:
         """With the channels that the network sees; what else the shards hold changes nothing."""
         told = super().identity() | {"channels": self.used}

@@ -9,6 +9,7 @@ from miniature.volumes import Volumes
 from medray.engine.data.prepare import _to_write, _with_results
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
+from medray.shards.store import Store
 
 
 def test_a_file_of_several_items_is_set_aside_only_with_all_of_them() -> None:
@@ -38,5 +39,5 @@ def test_a_file_of_several_items_is_set_aside_only_with_all_of_them() -> None:
 def test_a_name_may_be_one_file_of_one_item_and_several_of_another() -> None:
     table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": 1, "status": "ok", "reason": None})
     rows = pd.DataFrame({"volume_id": ["x", "y"], "patient_id": ["p", "q"], "files": [{"t1": "a"}, {"t1": ["b", "c"]}]})
-    written = _to_write(Volumes(), Inventory(table, rows, ()), Pseudonyms(None))
+    written = _to_write(Volumes(), Inventory(table, rows, ()), {"": Store("/")}, Pseudonyms(None))
     assert pa.Table.from_pandas(written)["private_files"].to_pylist() == ['{"t1": ["a"]}', '{"t1": ["b", "c"]}']

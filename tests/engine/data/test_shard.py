@@ -198,7 +198,7 @@ def test_a_row_is_as_large_as_its_files_or_as_its_source_says() -> None:
         row_bytes = None
 
     def sizes(source: HeadCT, inventory: Inventory) -> list[float]:
-        return _to_write(source, inventory, Pseudonyms(None))["about_bytes"].tolist()
+        return _to_write(source, inventory, {"": Store("/")}, Pseudonyms(None))["about_bytes"].tolist()
 
     assert sizes(AsItsFiles(), Inventory(table, rows, ())) == [103, 23]
     assert sizes(HeadCT(), Inventory(table, rows, ())) == [150_000, 150_000]

@@ -108,8 +108,31 @@ def test_two_files_of_a_channel_in_a_visit_make_it_doubtful_and_no_other(tmp_pat
     for name in ("sub-1_run-1_FLAIR.nii.gz", "sub-1_run-2_FLAIR.nii.gz", "sub-2_FLAIR.nii.gz"):
         write(tmp_path, f"{name.split('_')[0]}/anat/{name}", DATA)
     cases = read_cases(str(tmp_path))
-    assert cases.doubtful == {("1", ""): "2 files of its flair; name one in a table"}
+    assert cases.doubtful == {("1", ""): {"flair": "2 files of its flair; name one in a table"}}
     assert cases.table["patient"].tolist() == ["1", "2"]
+
+
+def test_what_is_not_asked_for_leaves_no_doubt(tmp_path: Path) -> None:
+    for name in ("sub-1_FLAIR.nii.gz", "sub-1_run-1_T2w.nii.gz", "sub-1_run-2_T2w.nii.gz", "sub-1_T1w.nii.gz"):
+        write(tmp_path, f"sub-1/anat/{name}", DATA)
+    for rater in ("a", "b"):
+        write(tmp_path, f"derivatives/{rater}/sub-1/anat/sub-1_label-lesion_mask.nii.gz", DATA)
+    write(tmp_path, "sourcedata/sub-1/anat/sub-1_FLAIR.nii.gz", DATA)
+    cases = read_cases(str(tmp_path))
+    assert cases.doubtful[("1", "")].keys() == {"t2", "mask"}
+    assert cases.having(("flair", "t1"), masks=False).doubtful == {}
+    assert cases.having(("flair", "t1"), masks=True).doubtful[("1", "")].keys() == {"mask"}
+
+
+def test_only_files_that_a_case_names_are_its_own(tmp_path: Path) -> None:
+    cases = read_cases(str(write_table(tmp_path, [{"patient": "p", "flair": "f.nii", "t1": "series", "mask": ""}])))
+    named = ("f.nii", "series/1.dcm", "series/deeper/1.dcm", "predictions/scan00001_mask.nii.gz", "table.csv")
+    assert [name for name in named if cases.uses(f"{tmp_path}/{name}")] == ["f.nii", "series/1.dcm"]
+
+
+def test_commas_at_the_ends_of_lines_are_no_channel(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("patient,flair,,\np,f.nii,,\n")
+    assert read_cases(str(tmp_path / "t.csv")).channels == ("flair",)
 
 
 def test_a_folder_of_no_layout_says_what_it_should_be(tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ def test_paths_outside_of_the_tables_folder_are_never_read(tmp_path: Path) -> No
     ]  # fmt: skip
     inventory = inventory_of(write_table(tmp_path / "own", rows))
     assert inventory.rows["patient_id"].tolist() == ["c"]
-    assert inventory.warnings == ("3 cases are set aside; the first reason: flair: its file is not there",)
+    assert inventory.warnings == (
+        "3 cases are set aside; the first reason: flair: its file is not there, or not below the table's folder",
+    )
     assert "secret" not in "".join(inventory.table["path"])
 
 

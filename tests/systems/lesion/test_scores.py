@@ -104,7 +104,13 @@ def test_everything_that_metrics_json_says() -> None:
     assert metrics["means"]["lesion_recall"]["scans"] == 3
     off = np.array([-0.02, -0.02, 0.005, -0.04])
     assert metrics["volume"]["bias_ml"] == pytest.approx(off.mean())
-    assert metrics["volume"]["high_ml"] == pytest.approx(off.mean() + 1.959964 * off.std(ddof=1))
+    # three patients: no limits, no correlation, and no score that has one in it
+    assert [metrics["volume"][name] for name in ("low_ml", "high_ml", "correlation")] == [None] * 3
+    assert metrics["isbi"]["score"] is None
+    more = pd.DataFrame([row | {"patient_id": f"{row['patient_id']}{i}"} for i in range(2) for row in ROWS])
+    limits = score(more, scan_table(more))["volume"]
+    assert limits["high_ml"] == pytest.approx(off.mean() + 1.959964 * np.tile(off, 2).std(ddof=1))
+    assert limits["correlation"] is not None
     assert [(b["from_mm3"], b["lesions"], b["found"]) for b in metrics["recall_by_size"] if b["lesions"]] == [
         (30, 1, 0), (100, 2, 2),
     ]  # fmt: skip

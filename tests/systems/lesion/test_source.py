@@ -159,6 +159,15 @@ def test_of_large_lesions_the_same_places_are_kept() -> None:
     assert len(places[0]) == PLACES < large.sum()
 
 
+def test_a_mask_that_knows_nothing_is_none() -> None:
+    columns, _ = row(BrainMR(channels=("flair",)), flair=FLAIR, mask=las(np.full(SHAPE, 255, np.uint8)))
+    assert [columns[name] for name in ("mask", "foreground", "lesion_ml")] == [None] * 3
+
+
+def test_a_channel_that_is_0_everywhere_is_said() -> None:
+    assert row(TWO, flair=FLAIR, t1=las(np.zeros(SHAPE, np.float32)))[1] == "t1 is 0 everywhere"
+
+
 def test_copies_and_intensities_by_choice() -> None:
     source = BrainMR(channels=("flair", "t1"), smooth=True, high_pass=True, intensities="percentiles")
     assert source.stored_channels == ("flair", "t1", "flair-smooth", "t1-smooth", "flair-highpass", "t1-highpass")

@@ -75,19 +75,27 @@ def slices_of(image: np.ndarray, scan: Mapping[str, Any], answer: Mapping[str, A
     truth = None if scan["mask"] is None else np.frombuffer(scan["mask"], np.uint8).reshape(shape)
     drawn = np.zeros(shape, bool) if truth is None else (truth != 0) & (truth != UNKNOWN)
     wrong = found ^ drawn if truth is not None else found
-    places = [int((drawn if drawn.any() else found).sum((0, 1)).argmax())]
-    worst = int(wrong.sum((0, 1)).argmax())
-    if wrong.any() and worst != places[0]:
-        places.append(worst)
-    inside = image[image != 0]
-    low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0.0, 1.0)
+    places = {place_of(drawn, found, image): "most lesion" if drawn.any() or found.any() else "most brain"}
+    if wrong.any():
+        places.setdefault(int(wrong.sum((0, 1)).argmax()), "most that is wrong")
+    grey = greys(image)
     pictures = []
-    for place, about in zip(places, ("most lesion", "most that is wrong"), strict=False):
-        grey = np.clip((image[:, :, place] - low) / max(1e-6, float(high - low)), 0, 1)
-        grey[image[:, :, place] == 0] = 0
-        picture = draw(grey, drawn[:, :, place], found[:, :, place], scan["spacing_mm"])
+    for place, about in places.items():
+        picture = draw(grey[:, :, place], drawn[:, :, place], found[:, :, place], scan["spacing_mm"])
         pictures.append(Slice(picture, str(scan["scan_id"]), f"slice {place + 1} of {shape[2]}: {about}", dice))
     return pictures
+
+
+def place_of(*told: np.ndarray) -> int:
+    """The axial slice with most of the first that is not empty, of (D, H, W) arrays: what was drawn, what was found, brain."""
+    return next((int((one != 0).sum((0, 1)).argmax()) for one in told if one.any()), told[0].shape[2] // 2)
+
+
+def greys(image: np.ndarray) -> np.ndarray:
+    """(D, H, W) from 0 to 1, black outside of the brain."""
+    inside = image[image != 0]
+    low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0.0, 1.0)
+    return np.where(image == 0, 0, np.clip((image - low) / max(1e-6, float(high - low)), 0, 1))
 
 
 def draw(grey: np.ndarray, drawn: np.ndarray, found: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:

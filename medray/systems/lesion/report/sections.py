@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Chart
 
+from medray.metrics.intervals import LEAST_PATIENTS
 from medray.report.about import About
 from medray.report.figures import line, texts
 from medray.report.page import (
@@ -88,7 +89,8 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
         f"{counts['scans']:,} held-out scans with a mask, of {counts['patients']:,} patients; each was predicted by the network "
         f"that has not seen its patient.{caution(counts)} Means over the scans for which a score is defined: "
         f"{counts['scans_without_lesion']} scans have no lesion, in {counts['scans_without_finding']} nothing was found. Where "
-        "one of the two is empty, Dice is 0 and a distance is the diagonal of the image. Intervals are of 95%, by resampling "
+        "one of the two is empty, Dice is 0 and a distance is the diagonal of the image; a predictive value is 0 where lesions are "
+        "and nothing was found, which the rate of findings that are no lesion leaves out. Intervals are of 95%, by resampling "
         "patients."
     )
     return Section("Scores", more=(*top, Figures(tuple(shown)), text, Table(pd.DataFrame(rows))))
@@ -96,7 +98,11 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
 
 def _gallery(slices: Sequence[Slice]) -> Section:
     tiles = tuple(
-        Tile(one.image, f"Dice {one.dice:.3f}" if one.dice is not None and one.dice == one.dice else "", (one.about,))
+        Tile(
+            one.image,
+            f"Dice {one.dice:.3f}" if one.dice is not None and one.dice == one.dice else "",
+            (one.scan_id, one.about),
+        )
         for one in slices
     )
     text = (
@@ -206,7 +212,13 @@ def _free_response(metrics: dict[str, Any]) -> Section:
 
 def _published(metrics: dict[str, Any]) -> Section:
     isbi = metrics["isbi"]
-    value = "undefined" if isbi["score"] is None else f"{isbi['score']:.3f}"
+    counts = metrics["counts"]
+    few = (
+        f"not given: {counts['patients']} patients allow no correlation"
+        if counts["patients"] < LEAST_PATIENTS
+        else "undefined"
+    )
+    value = few if isbi["score"] is None else f"{isbi['score']:.3f} ({counts['scans']} scans)"
     text = (
         f"The ISBI 2015 score of these scans is {value}: DSC/8 + PPV/8 + (1 − LFPR)/4 + LTPR/4 + Corr/4, 1 at best. The "
         "published scores are scaled so that a human rater has 90, on the challenge's own test scans: they do not compare "
