@@ -68,7 +68,7 @@ class Options:
     checkpoint_minutes: float = 10.0
     """A checkpoint within an epoch after this long; one is always written at its end."""
     rows_per_shard: int = 1024
-    """Slices in one Parquet file, at most; large ones make smaller files."""
+    """Slices, films or scans in one Parquet file, at most; large ones make smaller files."""
     split_seed: int = 0
     """Of the folds and of the order of rows in the shards."""
     public_ids: bool = False

@@ -103,7 +103,7 @@ def search_sections(
     top: list[page.Block] = [page.Notice(note) for note in notes]
     top += [page.Figures(tiles), f"{len(trials)} trials: {counts}. The best values as a command:", command]
     top.append(
-        "The best trial was chosen on the very slices that it is scored on: the number flatters it. The command above "
+        "The best trial was chosen on the very images that it is scored on: the number flatters it. The command above "
         "trains every fold with these values; its score is the one to report."
     )
     shown = table.sort_values(["epochs", names[0]], ascending=[False, objectives[names[0]] == "min"]).head(50)

@@ -80,7 +80,7 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
     top: list[Block] = [Notice(PHANTOM_WARNING)] if about.phantom else []
     shown = [("Dice", *texts(means["dice"], 3)), ("lesion F1", *texts(means["lesion_f1"], 3))]
     recall = f"{counts['found']:,} of {counts['lesions']:,}"
-    shown.append(("lesions found", recall, f"{counts['false']:,} of {counts['findings']:,} findings are none"))
+    shown.append(("lesions found", recall, f"{counts['false']:,} of {counts['findings']:,} findings are no lesion"))
     rows = [
         {"score": _WORDS[name], "mean": texts(figure, 3)[0], "95% interval": texts(figure, 3)[1], "scans": figure["scans"]}
         for name, figure in means.items()
