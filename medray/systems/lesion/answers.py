@@ -76,11 +76,11 @@ def write_answers(
     table["visit"] = [visits.get((row["patient_id"], row["visit"]), row["visit"]) for row in good]
     write_csv(to, "scans.csv", table[["scan_id", "patient_id", "visit", "ml", "lesions", "trained_on", "name", "note"]])
     lesions = [
-        {"scan_id": row["scan_id"], "patient_id": row["patient_id"], "number": i} | finding
-        for row in good
+        {"scan_id": row["scan_id"], "patient_id": row["patient_id"], "visit": visit, "number": i} | finding
+        for row, visit in zip(good, table["visit"], strict=True)
         for i, finding in enumerate(row["findings"], start=1)
     ]
-    columns = ["scan_id", "patient_id", "number", "mm3", "score", "site", "x_mm", "y_mm", "z_mm"]
+    columns = ["scan_id", "patient_id", "visit", "number", "class", "mm3", "score", "site", "x_mm", "y_mm", "z_mm"]
     named = pd.DataFrame(lesions, columns=columns).rename(columns={"score": "probability"})
     write_csv(to, "lesions.csv", named)
     changed = [

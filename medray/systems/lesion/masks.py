@@ -22,7 +22,7 @@ _LESION = pa.struct([("mm3", pa.float64()), ("found", pa.bool_()), ("score", pa.
 _FINDING = pa.struct(
     [
         ("mm3", pa.float64()), ("true", pa.bool_()), ("score", pa.float64()),
-        ("centre_DHW", pa.list_(pa.float64())), ("depth_mm", pa.float64()),
+        ("centre_DHW", pa.list_(pa.float64())), ("depth_mm", pa.float64()), ("class_number", pa.int16()),
     ]
 )  # fmt: skip
 SCHEMA = pa.schema(
@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("ml", pa.float64(), metadata={"unit": "mL"}),
         pa.field("true_ml", pa.float64(), metadata={"unit": "mL", "meaning": "null where nobody has drawn"}),
         *[pa.field(name, pa.float64()) for name in SCORES],
+        pa.field("dice_by_class", pa.list_(pa.float64()), metadata={"meaning": "of each class by itself"}),
         pa.field("lesions", pa.list_(_LESION), metadata={"meaning": "of the truth"}),
         pa.field("findings", pa.list_(_FINDING), metadata={"meaning": "what was predicted"}),
     ]
@@ -54,7 +55,7 @@ class Masks:
     id_column: ClassVar[str] = "scan_id"
 
     def identity(self) -> dict[str, Any]:
-        return {"masks": 1, "threshold": self.threshold} | asdict(self.rules)
+        return {"masks": 2, "threshold": self.threshold} | asdict(self.rules)
 
     def outputs(self, task: LesionTask, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
         asked = replace(task, threshold=self.threshold, keep="uint8")
@@ -69,6 +70,7 @@ class Masks:
             rows.append(
                 {name: str(batch[name][i]) for name in ("patient_id", "visit")}
                 | {"scan_id": str(scan_id), "shape_DHW": list(shape), "spacing_mm": spacing_mm.tolist()}
+                | {"dice_by_class": [_plain(float(found[f"dice_{name}"][i])) for name in task.classes]}
                 | {"mask": mask.tobytes(), "probability": probability.tobytes(), "threshold": self.threshold}
                 | scores(mask, probability, truth, spacing_mm, self.rules, np.asarray(batch["inside"][i]) != 0)
             )
@@ -114,7 +116,10 @@ def scores(
     depths = _depths(brain, spacing_mm)
     about: list[dict[str, Any]] = [
         {"mm3": mm3, "true": None, "score": score, "centre_DHW": centre.tolist(), "depth_mm": depths(centre)}
-        for mm3, score, centre in zip(found.mm3.tolist(), highest[1:].tolist(), found.centres(), strict=True)
+        | {"class_number": int(number)}  # that most of its voxels have
+        for mm3, score, centre, number in zip(
+            found.mm3.tolist(), highest[1:].tolist(), found.centres(), found.sites(mask), strict=True
+        )
     ]
     if truth is None or not drawn_at_all:
         return nothing | {"findings": about}

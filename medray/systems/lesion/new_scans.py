@@ -30,7 +30,7 @@ OTHER_GRID = "the visits are on other grids: register them, and the changes are 
 
 _FINDING = pa.struct(
     [
-        ("mm3", pa.float64()), ("score", pa.float64()), ("site", pa.string()),
+        ("mm3", pa.float64()), ("score", pa.float64()), ("site", pa.string()), ("class", pa.string()),
         *((f"{axis}_mm", pa.float64()) for axis in "xyz"),
     ]
 )  # fmt: skip
@@ -123,7 +123,8 @@ class NewScans:
             if self.atlas is not None and sites and not any(sites):
                 notes.append("--atlas has no site where this scan's lesions are; is it in the scan's space?")
             findings = [
-                {"mm3": one["mm3"], "score": one["score"], "site": site} | _place(one["centre_DHW"], upright)
+                {"mm3": one["mm3"], "score": one["score"], "site": site, "class": task.classes[one["class_number"] - 1]}
+                | _place(one["centre_DHW"], upright)
                 for one, site in zip(found["findings"], sites, strict=True)
             ]
             about |= {"ml": found["ml"], "findings": findings, "pixels_hash": row["pixels_hash"]}

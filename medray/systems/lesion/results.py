@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from medray.metrics.lesions import Rules
 from medray.shards.store import Store
-from medray.systems.lesion.scores import MEANS, scan_table, score
+from medray.systems.lesion.scores import MEANS, dice_by_class, scan_table, score
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
 
@@ -37,7 +37,8 @@ def conclude(
     masks = masks.sort_values("scan_id").reset_index(drop=True)
     table = scan_table(masks)
     write_csv(out, "scans.csv", table.assign(files=table["scan_id"].map(files)))
-    write_csv(out, "lesions.csv", lesion_table(masks))
+    several = task.classes if len(task.classes) > 1 else ()
+    write_csv(out, "lesions.csv", lesion_table(masks, several))
     drawn = masks["true_ml"].notna()
     if not drawn.any():
         raise ValueError("no held-out scan has a mask: nothing can be scored; name more masks")
@@ -45,6 +46,7 @@ def conclude(
         {"rules": vars(rules)}
         | {"thresholds": {str(fold): value for fold, value in thresholds.items()}}
         | score(masks[drawn].reset_index(drop=True), table[drawn].reset_index(drop=True))
+        | ({"dice_by_class": dice_by_class(masks[drawn], several)} if several else {})
     )
     out.write_json("metrics.json", metrics)
     name = out.uri.rstrip("/").rsplit("/", 1)[-1]
@@ -53,8 +55,8 @@ def conclude(
     return metrics
 
 
-def lesion_table(masks: pd.DataFrame) -> pd.DataFrame:
-    """One row a finding: scan_id, patient_id, visit, number, mm3, probability (highest in it), true (None where nobody has
+def lesion_table(masks: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """One row a finding: scan_id, patient_id, visit, number, class (of several), mm3, probability (highest in it), true (None where nobody has
     drawn), and its centre as an index of the scan turned towards right, front and head."""
     rows = []
     for row in masks.to_dict("records"):
@@ -62,6 +64,7 @@ def lesion_table(masks: pd.DataFrame) -> pd.DataFrame:
             d, h, w = finding["centre_DHW"]
             rows.append(
                 {name: row[name] for name in ("scan_id", "patient_id", "visit")}
+                | ({"class": classes[finding["class_number"] - 1]} if classes else {})
                 | {"number": number, "mm3": finding["mm3"], "probability": finding["score"], "true": finding["true"]}
                 | {"centre_d": d, "centre_h": h, "centre_w": w}
             )
@@ -77,7 +80,7 @@ def lesion_table(masks: pd.DataFrame) -> pd.DataFrame:
         "centre_h",
         "centre_w",
     ]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=[*names, *(["class"] if classes else [])])
 
 
 def write_csv(to: Store, name: str, table: pd.DataFrame) -> None:

@@ -41,7 +41,7 @@ def scan_table(masks: pd.DataFrame) -> pd.DataFrame:
     Args:
         masks: the columns ``masks.SMALL``, and fold where there is one.
     """
-    table = masks.drop(columns=["lesions", "findings", "shape_DHW"]).copy()
+    table = masks.drop(columns=["lesions", "findings", "shape_DHW", "dice_by_class"], errors="ignore").copy()
     for name in ("lesions", "findings_true", "findings_false", *MEANS[len(SCORES) :]):
         table[name] = np.nan
     for place, row in zip(masks.index, masks.to_dict("records"), strict=True):
@@ -96,6 +96,13 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
         "isbi": isbi_figures(rows, matches, enough),
         "repeatability": change_by_error(scans),
     }  # fmt: skip
+
+
+def dice_by_class(masks: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Class → its mean Dice over the scans with a mask, with its interval over patients and how many scans there are."""
+    values = {name: masks["dice_by_class"].str[i].to_numpy(dtype=np.float64) for i, name in enumerate(classes)}
+    figures = intervals({name: mean(own) for name, own in values.items()}, masks["patient_id"].to_numpy())
+    return {name: figure | {"scans": int(np.isfinite(values[name]).sum())} for name, figure in figures.items()}
 
 
 def by_depth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -43,6 +43,12 @@ def test_scores_by_hand() -> None:
     assert row["lesions"][1]["score"] == pytest.approx(0.8)
 
 
+def test_a_finding_is_of_the_class_that_most_of_it_has() -> None:
+    mask = boxes((1, 1, 1, 2), (8, 8, 8, 3))
+    mask[8:11, 8:11, 8:10] = 2  # 18 of 27
+    assert [one["class_number"] for one in scored(mask, None)["findings"]] == [1, 2]
+
+
 def test_a_truth_against_itself_is_perfect() -> None:
     row = scored(TRUTH, TRUTH)
     assert [row[name] for name in SCORES] == [1, 1, 1, 1, 0, 0, 0]

@@ -8,7 +8,17 @@ import pytest
 
 from medray.metrics.lesions import Rules
 from medray.systems.lesion.masks import scores
-from medray.systems.lesion.scores import MEANS, change_by_error, isbi_figures, match_of, scan_table, score, summary
+from medray.systems.lesion.results import lesion_table
+from medray.systems.lesion.scores import (
+    MEANS,
+    change_by_error,
+    dice_by_class,
+    isbi_figures,
+    match_of,
+    scan_table,
+    score,
+    summary,
+)
 
 SHAPE = (12, 12, 12)
 
@@ -90,6 +100,16 @@ def test_repeatability_by_hand() -> None:
     assert found["ml"] == pytest.approx(1.959964 * np.sqrt(2) * np.sqrt(squares / 2))
     assert (found["pairs"], found["patients"]) == (3, 2)
     assert change_by_error(scan_table(pd.DataFrame(ROWS[2:]))) == {"ml": None, "pairs": 0, "patients": 0}
+
+
+def test_several_classes_have_a_score_and_a_name_each() -> None:
+    masks = pd.DataFrame([row | {"dice_by_class": own} for row, own in zip(ROWS, ([0.5, 1.0], [0.7, None], [None, None], [0.0, 0.4]), strict=True)])  # fmt: skip
+    found = dice_by_class(masks, ("old", "new"))
+    assert (found["old"]["value"], found["old"]["scans"]) == (pytest.approx(0.4), 3)
+    assert (found["new"]["value"], found["new"]["scans"]) == (pytest.approx(0.7), 2)
+    table = lesion_table(masks, ("old", "new"))
+    assert set(table["class"]) == {"old"}
+    assert "class" not in lesion_table(masks, ())
 
 
 def test_everything_that_metrics_json_says() -> None:

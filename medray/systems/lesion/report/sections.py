@@ -85,6 +85,10 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
         {"score": _WORDS[name], "mean": texts(figure, 3)[0], "95% interval": texts(figure, 3)[1], "scans": figure["scans"]}
         for name, figure in means.items()
     ]  # fmt: skip
+    rows += [
+        {"score": f"Dice of {name} alone", "mean": texts(figure, 3)[0], "95% interval": texts(figure, 3)[1], "scans": figure["scans"]}
+        for name, figure in metrics.get("dice_by_class", {}).items()
+    ]  # fmt: skip
     text = (
         f"{counts['scans']:,} held-out scans with a mask, of {counts['patients']:,} patients; each was predicted by the network "
         f"that has not seen its patient.{caution(counts)} Means over the scans for which a score is defined: "
