@@ -88,9 +88,9 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     """The phantoms' shards, inventory and three folds; read-only."""
+    from ingested import ingested
+
     from medray.engine.data.inputs import Input
-    from medray.engine.data.prepare import Folding, Private, prepare
-    from medray.shards.pseudonym import Pseudonyms
     from medray.shards.store import Store
     from medray.systems.ich.classes import CLASSES
     from medray.systems.ich.inventory import assemble
@@ -98,17 +98,15 @@ def prepared(phantoms: PhantomSet, local_ray: None, tmp_path_factory: pytest.Tem
     from medray.systems.ich.source import HeadCT
     from medray.systems.ich.system import strata
 
-    out, private = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private")
     dicom = Store(phantoms.folder / "dicom")
     labels = read_labels(str(phantoms.folder / "labels.csv"))
-    return prepare(
+    return ingested(
+        tmp_path_factory.mktemp("ingested"),
         HeadCT(),
         [Input("", dicom, dicom.files(), lambda scan: assemble(scan, labels))],
         CLASSES,
-        Folding(strata, 3, seed=0),
-        Store(out),
-        Store(out).sub("shards"),
-        Private(Pseudonyms(b"k" * 32), private),
+        strata,
+        folds=3,
         rows_per_shard=32,
     )
 

@@ -26,19 +26,19 @@ import medray.engine  # noqa: F401  # sets what Ray reads when it is imported
 
 # isort: split
 import ray
+from ingested import ingested
 from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Ingest, Private, prepare
+from medray.engine.data.prepare import Ingest
 from medray.engine.job.options import Options
 from medray.engine.nodes import notice
 from medray.engine.nodes.cluster import Resources, connect
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation
-from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.inventory import assemble
@@ -91,14 +91,13 @@ def main(settings: dict[str, Any]) -> None:
 def prepared_in(folder: Path, dicom: Store, labels: str) -> Ingest:
     """Shards and folds of the phantoms."""
     known = read_labels(labels)
-    return prepare(
+    return ingested(
+        folder,
         HeadCT(),
         [Input("", dicom, dicom.files(), lambda scan: assemble(scan, known))],
         CLASSES,
-        Folding(strata, 3, seed=0),
-        Store(folder),
-        Store(folder).sub("shards"),
-        Private(Pseudonyms(b"k" * 32), folder / "private"),
+        strata,
+        folds=3,
         rows_per_shard=32,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -66,11 +67,11 @@ def renamed(table: pd.DataFrame, pseudonyms: Pseudonyms, kinds: Mapping[str, str
 
 
 def name_pairs(
-    table: pd.DataFrame, pseudonyms: Pseudonyms, kinds: Mapping[str, str]
+    tables: Sequence[pd.DataFrame], pseudonyms: Pseudonyms, kinds: Mapping[str, str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """kind → pairs of pseudonym and identifier: the map that lies beside the key."""
+    """kind → pairs of pseudonym and identifier in any of the tables: the map that lies beside the key."""
     pairs: dict[str, list[tuple[str, str]]] = {}
-    for column, kind in kinds.items():
+    for table, (column, kind) in itertools.product(tables, kinds.items()):
         if column in table:
             pairs.setdefault(kind, []).extend((pseudonyms.of(kind, v), v) for v in table[column].dropna().unique())
     return pairs

@@ -62,9 +62,10 @@ class Parts:
         group: list[Row] = []
         size = 0
         # volumes are read again for every few crops: lz4 gives them back twice as fast as zstd, in a tenth more room
-        codecs = {_leaf(field): "lz4" if pa.types.is_large_binary(field.type) else "zstd" for field in schema}
+        volumes = any(pa.types.is_large_binary(field.type) for field in schema)
+        codec, level = ("lz4", None) if volumes else ("zstd", 1)
         with pq.ParquetWriter(
-            stream, schema, compression=codecs, compression_level={leaf: 1 for leaf, codec in codecs.items() if codec == "zstd"}, use_dictionary=shared,
+            stream, schema, compression=codec, compression_level=level, use_dictionary=shared,
             write_statistics=["index"] if "index" in schema.names else False,
         ) as writer:  # fmt: skip
             for row in self._encoded(rows, encode, notes, left_out):
@@ -97,11 +98,6 @@ class Parts:
                 if results[0].note:
                     notes[row[own]] = results[0].note
                 yield {column: _plain(row[column]) for column in self.columns} | (results.popleft().columns or {})
-
-
-def _leaf(field: pa.Field) -> str:
-    """The field's name in Parquet."""
-    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def _flush(writer: pq.ParquetWriter, group: list[Row]) -> None:

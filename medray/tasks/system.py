@@ -22,7 +22,7 @@ Score = Callable[[Any, Sequence[Outputs]], dict[str, float]]
 
 
 class Phantoms(Protocol):
-    """Files that a job makes, and works on, where it is given none. Every piece is written by whichever core is free."""
+    """Files that a job makes, and works on, where it is given none; ``imaging.phantom.writer.MARK`` lies among them. Every piece is written by whichever core is free."""
 
     def pieces(self, folder: Path) -> list[Any]:
         """What is to be written into ``folder``; nothing where all is there. Raises ValueError where it holds others."""

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from ingested import ingested
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Ingest, Private, prepare
+from medray.engine.data.prepare import Ingest
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
@@ -22,7 +23,6 @@ from medray.imaging.phantom import PhantomSpec, write_phantoms
 from medray.metrics.intervals import Figure, auc, intervals
 from medray.shards.files import Files
 from medray.shards.inventory import Inventory
-from medray.shards.pseudonym import Pseudonyms
 from medray.shards.source import Encoded, Source
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES
@@ -79,16 +79,9 @@ def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Inges
     for patient in range(PATIENTS):
         for index in range(SLICES):
             Store(folder / "in").write_bytes(f"{patient}-{index}.txt", f"{patient}-{index}".encode())
-    files, out = Store(folder / "in"), Store(folder / "out")
-    return prepare(
-        Canaries(),
-        [Input("", files, files.files(), assemble)],
-        CLASSES,
-        Folding(strata, 2, seed=0),
-        out,
-        out.sub("shards"),
-        Private(Pseudonyms(None), folder / "private"),
-        rows_per_shard=128,
+    files = Store(folder / "in")
+    return ingested(
+        folder, Canaries(), [Input("", files, files.files(), assemble)], CLASSES, strata, rows_per_shard=128, key=None
     )
 
 
@@ -125,15 +118,14 @@ def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_pa
     order = np.random.default_rng(2).permutation(len(truth))
     permuted = Labels(pd.DataFrame(truth.to_numpy()[order], truth.index, truth.columns), 0, {})
     dicom = Store(phantoms.folder / "dicom")
-    prepared = prepare(
+    prepared = ingested(
+        tmp_path,
         HeadCT(),
         [Input("", dicom, dicom.files(), lambda scan: assemble_head_ct(scan, permuted))],
         CLASSES,
-        Folding(strata, 2, seed=0),
-        Store(tmp_path / "out"),
-        Store(tmp_path / "shards"),
-        Private(Pseudonyms(None), tmp_path / "private"),
+        strata,
         rows_per_shard=64,
+        key=None,
     )
     found = auc_any(prepared, tmp_path / "runs")
     assert found["low"] is not None

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ingested import ingested
 from miniature import lethal, volumes
 from miniature.lethal import IN_HEADER, IN_PIXELS, Lethal, make_lethal
 from miniature.volumes import assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Private, prepare
-from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 
 TWICE = "the process that read it died of it, twice"
@@ -27,18 +26,17 @@ def test_files_that_kill_their_reader_are_set_aside_and_the_others_go_on(
     write_volumes(tmp_path / "volumes", patients=8)
     make_lethal(tmp_path / "volumes" / "patient2_0_t1.npz", IN_HEADER)
     make_lethal(tmp_path / "volumes" / "patient5_0_t2.npz", IN_PIXELS)
-    folder, out = Store(tmp_path / "volumes"), Store(tmp_path / "out")
+    folder = Store(tmp_path / "volumes")
 
     def run() -> dict[str, tuple[str, str | None]]:
-        prepared = prepare(
+        prepared = ingested(
+            tmp_path,
             Lethal(),
             [Input("", folder, folder.files(), assemble)],
             ["lesion"],
-            Folding(with_lesion, 2, seed=0),
-            out,
-            out.sub("shards"),
-            Private(Pseudonyms(None), tmp_path / "private"),
+            with_lesion,
             rows_per_shard=3,
+            key=None,
         )
         table = prepared.private
         names = table["path"].str.rsplit("/", n=1).str[1]

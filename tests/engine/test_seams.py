@@ -17,13 +17,14 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from ingested import ingested
 from miniature.adversary import AdversaryTask
 from miniature.patches import PatchTask
 from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Ingest, Private, prepare
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import TrainingPlan
 from medray.engine.derive.outputs import outputs_of
 from medray.engine.derive.scan import scan_here
@@ -57,16 +58,13 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(volumes: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
-    out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(volumes)
-    return prepare(
+    files = Store(volumes)
+    return ingested(
+        tmp_path_factory.mktemp("ingested"),
         Volumes(),
         [Input("", files, files.files(), assemble)],
         ["lesion"],
-        Folding(with_lesion, 2, seed=0),
-        Store(out),
-        Store(out).sub("shards"),
-        Private(Pseudonyms(b"k" * 32), private),
-        rows_per_shard=4,
+        with_lesion,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import miniature
 import numpy as np
 import pytest
+from ingested import ingested
 from miniature.patches import PatchTask
 from miniature.refine import RefinerTask
 from miniature.stages import Answers, Cut
@@ -18,7 +19,7 @@ from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Ingest, Private, prepare
+from medray.engine.data.prepare import Ingest
 from medray.engine.derive.derive import derive
 from medray.engine.derive.inputs import joined
 from medray.engine.job.options import Options
@@ -26,7 +27,6 @@ from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns, out_of_fold
-from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
@@ -48,17 +48,7 @@ def volumes(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest
             file.rename(file.with_name(f"{name}{file.name}"))
         store = Store(folder / name)
         inputs.append(Input(name, store, store.files(), assemble))
-    out = Store(folder / "out")
-    return prepare(
-        Volumes(),
-        inputs,
-        ["lesion"],
-        Folding(with_lesion, 2, seed=0),
-        out,
-        out.sub("shards"),
-        Private(Pseudonyms(b"k" * 32), folder / "private"),
-        rows_per_shard=4,
-    )
+    return ingested(folder, Volumes(), inputs, ["lesion"], with_lesion)
 
 
 def second_stage(folder: Path, volumes: Ingest, seed: int) -> tuple[list[Run], list[Run]]:

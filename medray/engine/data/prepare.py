@@ -110,9 +110,8 @@ def _write_inventory(
     shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
     if pseudonyms.key is not None:
-        pairs = name_pairs(table, pseudonyms, kinds)
-        for kind, more in ({} if rows is None else name_pairs(rows, pseudonyms, kinds)).items():
-            pairs[kind] = [*pairs.get(kind, []), *more]  # what only items have: of those of several files, the patient
+        # of files and of items: those of several files know their patient, the files do not
+        pairs = name_pairs([table] if rows is None else [table, rows], pseudonyms, kinds)
         where = write_map(private.folder, out.uri, pairs)
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table, out)

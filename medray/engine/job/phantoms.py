@@ -8,11 +8,9 @@ from typing import Any
 import ray
 
 from medray.engine.job.progress import Progress
+from medray.imaging.phantom.writer import MARK
 from medray.shards.store import Store
 from medray.tasks.system import Phantoms
-
-MARK = "phantoms.json"
-"""What every ``Phantoms`` leaves in its folder."""
 
 
 def phantom_files(out: Store, phantoms: Phantoms) -> tuple[str, str]:

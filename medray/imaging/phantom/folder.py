@@ -16,7 +16,7 @@ import numpy as np
 
 from medray.imaging.phantom.broken import write_broken
 from medray.imaging.phantom.study import PhantomSpec, StudyPlan, plan_phantoms
-from medray.imaging.phantom.writer import LabelRow, write_study, write_whole
+from medray.imaging.phantom.writer import MARK, LabelRow, write_study, write_whole
 
 VERSION = 2  # of the drawing: another version's folder is not this one's
 
@@ -62,7 +62,7 @@ def begin(folder: Path, spec: PhantomSpec, broken: bool = False) -> list[StudyPl
     """Claim a folder for a set and say which studies to write: all, or none where the set is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     claim = _claim(spec, broken)
-    path = folder / "phantoms.json"
+    path = folder / MARK
     if path.exists():
         there = json.loads(path.read_text())
         if {k: there.get(k) for k in claim} != claim:
@@ -76,7 +76,7 @@ def begin(folder: Path, spec: PhantomSpec, broken: bool = False) -> list[StudyPl
 
 def finish(folder: Path, spec: PhantomSpec, rows: list[LabelRow], broken: bool = False) -> PhantomSet:
     """Write the labels, and last the marker that all is there. ``rows`` of all studies in any order."""
-    path = folder / "phantoms.json"
+    path = folder / MARK
     there = json.loads(path.read_text())
     if not there["finished"]:
         files: dict[str, str] = {}

@@ -126,6 +126,10 @@ def encode(dataset: Dataset) -> bytes:
     return out.getvalue()
 
 
+MARK = "phantoms.json"
+"""In every folder of phantoms: what they are. Whoever is given such files knows that they are no patients'."""
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

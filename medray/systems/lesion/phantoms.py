@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medray.imaging.phantom.writer import write_whole
+from medray.imaging.phantom.writer import MARK, write_whole
 from medray.imaging.types import Volume
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.systems.lesion.phantom_brain import AFFINE, CHANNELS, Brain, Lesion, draw_brain, draw_lesions, scan
@@ -40,7 +40,7 @@ class PhantomPatients:
 
     def pieces(self, folder: Path) -> list[int]:
         """All patients, or none where the folder holds them. Raises ValueError where it holds others."""
-        path, claim = folder / "phantoms.json", self._claim()
+        path, claim = folder / MARK, self._claim()
         if path.exists():
             there = json.loads(path.read_text())
             if {name: there.get(name) for name in claim} != claim:
@@ -72,12 +72,12 @@ class PhantomPatients:
 
     def finish(self, folder: Path, written: list[list[dict[str, str]]]) -> tuple[str, str]:
         table = folder / "table.csv"
-        if not json.loads((folder / "phantoms.json").read_text())["finished"]:
+        if not json.loads((folder / MARK).read_text())["finished"]:
             rows = pd.DataFrame([row for rows in written for row in rows], columns=COLUMNS)
             write_whole(table, rows.sort_values(["patient", "visit"]).to_csv(index=False).encode())
             about = {"Name": "medray phantoms of multiple sclerosis", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
             write_whole(folder / "dataset_description.json", json.dumps(about, indent=1).encode())
-            write_whole(folder / "phantoms.json", json.dumps({**self._claim(), "finished": True}, indent=1).encode())
+            write_whole(folder / MARK, json.dumps({**self._claim(), "finished": True}, indent=1).encode())
         return str(table), str(table)
 
     def _claim(self) -> dict[str, object]:

@@ -93,7 +93,7 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
             "high_ml": _known(limits.high) if enough else None,
             "correlation": _known(pearson(true_ml, ml)) if enough else None,
         },
-        "isbi": isbi_figures(rows, matches, enough),
+        "isbi": isbi_figures(rows, matches) | ({} if enough else {"correlation": None, "score": None}),
         "repeatability": change_by_error(scans),
     }  # fmt: skip
 
@@ -138,10 +138,8 @@ def change_by_error(scans: pd.DataFrame) -> dict[str, Any]:
     return {"ml": _known(repeatability(first, second)), "pairs": len(first), "patients": len(set(who))}
 
 
-def isbi_figures(
-    rows: list[dict[str, Any]], matches: list[LesionMatch], enough: bool = True
-) -> dict[str, float | None]:
-    """The ISBI 2015 score, unscaled, and its parts; without ``enough`` patients for a correlation neither that nor the score."""
+def isbi_figures(rows: list[dict[str, Any]], matches: list[LesionMatch]) -> dict[str, float | None]:
+    """The ISBI 2015 score, unscaled, and its parts."""
     overlaps, voxels = [], []
     for row in rows:
         voxel_mm3 = float(np.prod(row["spacing_mm"]))
@@ -151,8 +149,7 @@ def isbi_figures(
         voxels.append(voxel_mm3)
     found: IsbiScore = isbi_score(overlaps, matches, voxels)
     parts = ("dice", "predictive_value", "true_positive_rate", "false_positive_rate", "correlation", "score")
-    unsaid = () if enough else ("correlation", "score")
-    return {name: None if name in unsaid else _known(getattr(found, name)) for name in parts}
+    return {name: _known(getattr(found, name)) for name in parts}
 
 
 def _some(count: int, most: int = 200) -> np.ndarray:

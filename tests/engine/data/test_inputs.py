@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.fs as pafs
 import pytest
+from ingested import ingested
 from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard
 from medray.engine.data.inputs import Input, joined
-from medray.engine.data.prepare import Folding, Ingest, Private, prepare
+from medray.engine.data.prepare import Ingest
 from medray.shards.inventory import Inventory, Refused
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import File, Store
@@ -37,17 +38,7 @@ def graded(scan: pd.DataFrame) -> Inventory:
 
 
 def prepared(folder: Path, inputs: list[Input]) -> Ingest:
-    out = Store(folder / "out")
-    return prepare(
-        Volumes(),
-        inputs,
-        ["lesion", "grade"],
-        Folding(with_lesion, 2, seed=0),
-        out,
-        out.sub("shards"),
-        Private(Pseudonyms(b"k" * 32), folder / "private"),
-        rows_per_shard=4,
-    )
+    return ingested(folder, Volumes(), inputs, ["lesion", "grade"], with_lesion)
 
 
 def test_two_sources_of_like_paths_make_one_index(tmp_path: Path, local_ray: None) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medray.engine.job.phantoms import MARK, are_phantoms
+from medray.engine.job.phantoms import are_phantoms
+from medray.imaging.phantom import PhantomSet
+from medray.imaging.phantom.writer import MARK
+from medray.systems.lesion.phantoms import PhantomPatients, PhantomSpec
 
 
 def test_files_below_a_folder_of_phantoms_are_phantoms(tmp_path: Path) -> None:
@@ -16,3 +19,10 @@ def test_files_below_a_folder_of_phantoms_are_phantoms(tmp_path: Path) -> None:
     for given in ("", "scans", "scans/table.csv"):
         assert not are_phantoms(str(tmp_path / given))
     assert not are_phantoms("s3://bucket/phantoms?endpoint_override=localhost:1&scheme=http")
+
+
+def test_the_phantoms_of_every_system_are(phantoms: PhantomSet, tmp_path: Path) -> None:
+    made = PhantomPatients(PhantomSpec(patients=1))
+    table, _ = made.finish(tmp_path, [made.write(tmp_path, piece) for piece in made.pieces(tmp_path)])
+    assert are_phantoms(table)
+    assert are_phantoms(str(phantoms.folder / "dicom"))

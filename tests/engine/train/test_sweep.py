@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ingested import ingested
 from miniature.patches import PatchTask
 from miniature.refine import RefinerTask
 from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
 from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Ingest, Private, prepare
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import Shards
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
@@ -27,7 +28,6 @@ from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
 from medray.engine.train.sweep import CrossValidation, FromRuns, out_of_fold
 from medray.shards.folds import assign_folds
-from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
@@ -43,17 +43,8 @@ SECOND = RefinerTask(epochs=1, batch_size=4, crops=4, learning_rate=1e-2, schedu
 def shards(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
     folder = tmp_path_factory.mktemp("files") / "volumes"
     write_volumes(folder)
-    out, private, files = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("private"), Store(folder)
-    return prepare(
-        Volumes(),
-        [Input("", files, files.files(), assemble)],
-        ["lesion"],
-        Folding(with_lesion, 2, seed=0),
-        Store(out),
-        Store(out).sub("shards"),
-        Private(Pseudonyms(b"k" * 32), private),
-        rows_per_shard=4,
-    )
+    files = Store(folder)
+    return ingested(folder.parent, Volumes(), [Input("", files, files.files(), assemble)], ["lesion"], with_lesion)
 
 
 def validation(folder: Path) -> CrossValidation:

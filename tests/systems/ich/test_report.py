@@ -419,12 +419,17 @@ def test_the_mask_on_the_real_series(head_ct_dir: Path, tmp_path: Path) -> None:
 
 
 def test_where_nothing_was_scored_in_training_there_is_no_empty_chart() -> None:
-    bare = [entry | {"metrics": {"train_loss": 0.5, "learning_rate": 1e-3}} for entry in history()]
+    noise = {"train_gradient_norm": 7.0, "train_dice": 0.8}  # in history.json, and on no chart
+    bare = [entry | {"metrics": {"train_loss": 0.5, "learning_rate": 1e-3} | noise} for entry in history()]
     unwatched, watched = {"net/fold0": bare, "net/fold1": bare}, {"net/fold0": history(), "net/fold1": history()}
     assert [axis.get_title(loc="left") for axis in learning_curves(unwatched, "AUC of any").axes] == [
         "net: loss",
         "learning rate",
     ]
+    drawn = [
+        {float(y) for line in axis.lines for y in line.get_ydata()} for axis in learning_curves(unwatched, "").axes
+    ]
+    assert drawn == [{0.5}, {1e-3}]
     assert len(learning_curves(watched, "AUC of any").axes) == 3
     words = ("weighted log loss", "whole slices", "AUC of any")
     text = learning(unwatched, *words).text

@@ -9,7 +9,7 @@ import pytest
 from lesion_files import brain, inventory_of, las, write, write_table
 
 from medray.shards.store import Store
-from medray.systems.lesion.answers import patients_of, write_answers
+from medray.systems.lesion.answers import known_scans, patients_of, write_answers
 from medray.systems.lesion.cases import read_cases
 from medray.systems.lesion.new_scans import OTHER_GRID, SCHEMA
 
@@ -105,3 +105,12 @@ def test_nothing_that_could_be_read_leaves_the_reasons(images: Path) -> None:
     ):
         written(images, [ROWS[3]])
     assert "flair: cut short" in set(read(Store(images.parent / "to"), "set_aside.csv")["reason"])
+
+
+def test_a_single_network_has_not_learned_from_what_it_held_out(tmp_path: Path) -> None:
+    shards, results = Store(tmp_path / "shards"), Store(tmp_path / "results")
+    table = pa.table({"scan_id": ["007", "7"], "pixels_hash": ["x", "y"]})
+    shards.write_table("a.parquet", table)
+    results.write_bytes("scans.csv", b"scan_id,dice\n007,0.5\n")
+    assert known_scans(results, shards, [0]) == {"y"}
+    assert known_scans(results, shards, [0, 1]) == {"x", "y"}  # the other network has learned from it
