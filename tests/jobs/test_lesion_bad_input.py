@@ -266,11 +266,12 @@ def test_new_scans_with_bad_masks_broken_neighbours_and_a_series_of_dicom_files(
     for name, data in {"f.nii": good, "bad.nii": las(bad), "mask.nii": b"no mask"}.items():
         write(new, name, data)
     rows = [
-        {"patient": "d", "visit": "1", "flair": "d/flair", "t1": "d/t1", "mask": "", "pd": ""},
+        {"patient": "d", "visit": "1", "flair": "d/flair", "t1": "d/t1", "mask": ""},
         {"patient": "n", "visit": "1", "flair": "f.nii", "t1": "f.nii", "mask": "mask.nii"},
         {"patient": "n", "visit": "2", "flair": "f.nii", "t1": "bad.nii", "mask": ""},
         {"patient": "n", "visit": "3", "flair": "f.nii", "t1": "", "mask": "", "pd": "f.nii"},
     ]
+    rows = [{"pd": ""} | row for row in rows]
     flags = ["--run", run, "--images", write_table(new, rows), "--to", tmp_path / "to"]
     status, text = run_in_process("lesion_predict", *flags)
     assert status == 0, text
