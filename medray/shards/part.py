@@ -61,7 +61,7 @@ class Parts:
         shared = [column for column in self.source.kinds() if column in schema.names and column != own]
         group: list[Row] = []
         size = 0
-        # volumes are read again for every few crops: lz4 gives them back twice as fast as zstd, in a tenth more room
+        # volumes are read again for every few crops: lz4 gives them back two to three times as fast as zstd, in a tenth more room (RESULTS.md)
         volumes = any(pa.types.is_large_binary(field.type) for field in schema)
         codec, level = ("lz4", None) if volumes else ("zstd", 1)
         with pq.ParquetWriter(

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_volume.py                       # 16 volumes of 182×218×182, four channels, 48³ crops
     python tests/benchmarks/bench_volume.py --volumes 4 16 50 --side 96
+    python tests/benchmarks/bench_volume.py --data shared/data/ms_mri        # real scans: how they are packed
     python tests/benchmarks/bench_volume.py --volumes 200 --cache-up-to 50   # shards only: memory stays flat
 
 Crops: a row of a Parquet shard is read and cut by ``train_examples``, in ``--workers`` processes; MONAI's ``CacheDataset`` with
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,9 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
+sys.path.insert(0, str(Path(__file__).parent))
+from lesion_two_patients import patient_row
+
 from medray.engine.data.rows import read_rows
 from medray.engine.data.samples import Rows
 from medray.shards.files import Row
@@ -38,7 +44,7 @@ from medray.shards.store import Store
 from medray.systems.lesion.recipes import phantom
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
-from medray.tasks.volume_rows import in_box
+from medray.tasks.volume_rows import in_box, whole
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Options:
     threads: int = 2
     """For prediction."""
     predict: bool = True
+    data: Path | None = None
+    """Instead of all that: how the two real patients of 3D_MR_MS below this folder are packed, and how fast unpacked."""
 
 
 def volume(number: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -203,7 +211,29 @@ def predict(task: LesionTask, path: Path, options: Options, folder: Path) -> Non
     )
 
 
+def packing(data: Path) -> None:
+    """Megabytes and the best of nine readings of a scan's voxels, the whole volume and the box of the brain."""
+    print("| scan | voxels | brain's box, of the volume | codec | MB | read, ms |\n|---|---|---|---|---|---|")
+    for folder in ("patient07", "patient26"):
+        row = patient_row(data / folder)
+        stored = {"whole": whole(row).tobytes(), "box": row["voxels"]}
+        part = len(stored["box"]) / len(stored["whole"])
+        for (what, voxels), (codec, level) in product(stored.items(), (("none", None), ("zstd", 1), ("lz4", None))):
+            file = pa.BufferOutputStream()
+            table = pa.table({"voxels": pa.array([voxels], pa.large_binary())})
+            pq.write_table(table, file, compression=codec, compression_level=level, use_dictionary=False)
+            packed, times = file.getvalue(), []
+            for _ in range(9):
+                start = time.perf_counter()
+                pq.ParquetFile(packed).read_row_group(0)
+                times.append(time.perf_counter() - start)
+            print(f"| {folder} | {what} | {part:.2f} | {codec} | {packed.size / 1e6:.0f} | {1000 * min(times):.0f} |")
+
+
 def main(options: Options) -> None:
+    if options.data is not None:
+        packing(options.data)
+        return
     shape = (182, 218, 182) if options.side is None else (options.side,) * 3
     task = replace(phantom(), patch_DHW=(options.patch,) * 3, crops=options.crops)
     with tempfile.TemporaryDirectory() as name:
