@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from ingested import ingested
 
 from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Ingest
@@ -75,6 +74,8 @@ def assemble(scan: pd.DataFrame) -> Inventory:
 
 @pytest.fixture(scope="module")
 def canaries(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
+    from ingested import ingested  # here: Ray's workers import this file, and do not find that one
+
     folder = tmp_path_factory.mktemp("canaries")
     for patient in range(PATIENTS):
         for index in range(SLICES):
@@ -113,6 +114,8 @@ def test_folds_by_slice_are_found_out_and_folds_by_patient_are_not(canaries: Ing
 
 @pytest.mark.slow
 def test_with_permuted_labels_the_interval_covers_chance(local_ray: None, tmp_path: Path) -> None:
+    from ingested import ingested
+
     phantoms = write_phantoms(tmp_path / "phantoms", PhantomSpec(patients=24, seed=3, matrix_px=96, slices=(8, 10)))
     truth = read_labels(str(phantoms.folder / "labels.csv")).table.dropna()
     order = np.random.default_rng(2).permutation(len(truth))
