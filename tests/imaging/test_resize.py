@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medray.imaging.resize import resize
+from medray.imaging.resize import resize, shrunk
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -42,3 +42,20 @@ def test_a_small_bright_spot_is_not_stepped_over_and_an_edge_is_no_staircase() -
     assert resize(spot, 16, 16).max() > 0
     edge = np.repeat(np.array([[0, 200]], np.uint8), 2, axis=0)
     assert len(np.unique(resize(edge, 8, 8))) > 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "size_px", "expected"),
+    [
+        ((300, 200), 100, (150, 100)), ((200, 301), 100, (100, 150)), ((64, 64), 256, (64, 64)),
+        ((256, 300), 256, (256, 300)), ((1023, 1024), 256, (256, 256)),
+    ],
+)  # fmt: skip
+def test_the_shorter_side_is_at_most_the_size(shape: tuple[int, int], size_px: int, expected: tuple[int, int]) -> None:
+    assert shrunk(noise(*shape), size_px).shape == expected
+
+
+def test_shrinking_is_the_mean_over_the_area() -> None:
+    image = noise(64, 64)
+    means = image.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    assert np.abs(shrunk(image, 32) - means).max() <= 0.5

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from medray.shards.films import plain_name
+
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
@@ -28,11 +30,6 @@ a task's target is another one."""
 
 # what else these findings are called: by the data set's own list of boxes, by CheXpert, in British spelling
 _ALIASES = {"infiltrate": "Infiltration", "pleuraleffusion": "Effusion", "oedema": "Edema"}
-
-
-def plain_name(name: str) -> str:
-    """A name without case, blanks and underscores: how names are compared."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 _BY_PLAIN_NAME = {plain_name(name): name for name in FINDINGS} | _ALIASES

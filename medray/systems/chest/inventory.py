@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pandas as pd
 
+from medray.shards.films import film_names, first_known, image_keys, mark, rows_of
 from medray.shards.inventory import Inventory, Refused
 from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.labels import Labels
-from medray.systems.chest.table import image_keys, nih_patients
+from medray.systems.chest.table import nih_patients
 
 LATERAL = ("LL", "RL", "LAT", "LATERAL", "L")
 """View Positions (0018,5101) from the side, as DICOM and public tables write them."""
@@ -42,10 +41,8 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     keys = pd.Series(None, index=table.index, dtype=object)
     if labels is not None:
         keys = rows_of(table["item_id"], paths, labels.table.index).where(readable, None)
-    table["item_id"] = _names(table, paths, keys)
-    _set_aside(
-        table, readable & table["item_id"].where(readable).duplicated(), "duplicate", "the same image as another file"
-    )
+    table["item_id"] = film_names(table, paths, keys)
+    mark(table, readable & table["item_id"].where(readable).duplicated(), "duplicate", "the same image as another file")
 
     warnings: list[str] = []
     for name in FINDINGS:
@@ -57,9 +54,9 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
         except ValueError as error:
             raise Refused(str(error), table) from error
     by_name = nih_patients(table["item_id"].astype(str))
-    table["patient_id"] = _first_known(table["patient_id"], by_name)
+    table["patient_id"] = first_known(table["patient_id"], by_name)
     lateral = table["view"].isin(LATERAL) & table["status"].isin(["ok", "unlabelled"])
-    _set_aside(table, lateral, "quarantined", "a lateral film: the findings are those of frontal ones")
+    mark(table, lateral, "quarantined", "a lateral film: the findings are those of frontal ones")
     usable = table["status"].isin(["ok", "unlabelled"])
     if not usable.any():
         raise Refused(
@@ -76,35 +73,6 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
     return Inventory(table, rows, tuple(warnings))
 
 
-def rows_of(items: pd.Series, paths: pd.Series, index: pd.Index) -> pd.Series:
-    """The row of a table, of those that ``index`` names as the table does, that each film belongs to; None without one.
-
-    Args:
-        items: SOPInstanceUID of each film, or what a table called it. paths: of the files, as ``image_keys`` gives them.
-    """
-    found = items.where(items.isin(index), None).astype(object)
-    depths = sorted({name.count("/") + 1 for name in index}, reverse=True)
-    for depth in depths:
-        tails = paths.str.split("/").str[-depth:].str.join("/")
-        found = found.where(found.notna(), tails.where(tails.isin(index), None))
-    # files that were moved: by the name alone, where it says enough
-    names = pd.Series(index, index=index.str.rsplit("/", n=1).str[-1], dtype=object)
-    by_name = paths.str.rsplit("/", n=1).str[-1].map(names[~names.index.duplicated(keep=False)])
-    found = found.where(found.notna(), by_name.where(by_name.notna(), None))
-    return found.where(found.notna(), None)
-
-
-def _names(table: pd.DataFrame, paths: pd.Series, keys: pd.Series) -> pd.Series:
-    """What a film is called: its SOPInstanceUID, else its row of the labels, else its file's name, with as much of the
-    path as it takes to tell two such apart."""
-    own = table["item_id"].where(table["kind"].eq("dicom"), None)
-    names = _first_known(own, keys)
-    stems = paths.str.rsplit("/", n=1).str[-1]
-    alike = stems.duplicated(keep=False) & names.isna()
-    above = os.path.commonpath([os.path.dirname(path) for path in table["path"]])
-    return _first_known(names, stems.where(~alike, paths.str.slice(len(above)).str.lstrip("/")))
-
-
 def _join(table: pd.DataFrame, keys: pd.Series, labels: Labels) -> list[str]:
     known = keys.notna()
     ok = table["status"].eq("ok")
@@ -116,31 +84,21 @@ def _join(table: pd.DataFrame, keys: pd.Series, labels: Labels) -> list[str]:
     joined = labels.table.reindex(keys.where(known, "")).reset_index(drop=True)
     table[list(FINDINGS)] = joined[list(FINDINGS)].to_numpy()
     for name in ("patient_id", "view", "sex"):
-        table[name] = _first_known(joined[name], table[name])
+        table[name] = first_known(joined[name], table[name])
     table["age_years"] = joined["age_years"].fillna(table["age_years"].astype(float))
-    table["split"] = _first_known(joined["split"], table["split"])
+    table["split"] = first_known(joined["split"], table["split"])
 
     contradicted = ok & keys.isin(list(labels.conflicts))
     table.loc[contradicted, "status"] = "unlabelled"
     table.loc[contradicted, "reason"] = keys[contradicted].map(labels.conflicts)
-    _set_aside(table, ok & ~known, "unlabelled", "not in the label file")
+    mark(table, ok & ~known, "unlabelled", "not in the label file")
     blank = table["status"].eq("ok") & table[list(FINDINGS)].isna().all(axis=1)
-    _set_aside(table, blank, "unlabelled", "the label file knows no finding of it")
+    mark(table, blank, "unlabelled", "the label file knows no finding of it")
     lines = [(int((~labels.table.index.isin(keys)).sum()), "films of the label file are not there")]
     lines += [(int((ok & ~known).sum()), "films are not in the label file: they are predicted, never trained on")]
     if labels.split is not None:
         nowhere = table["status"].eq("ok") & table["split"].isna()
-        _set_aside(table, nowhere, "unlabelled", "in none of the splits")
+        mark(table, nowhere, "unlabelled", "in none of the splits")
         table.loc[nowhere, list(FINDINGS)] = float("nan")
         lines += [(int(nowhere.sum()), "films are in none of the splits: they are predicted, never trained on")]
     return [*labels.warnings, *(f"{count:,} {what}" for count, what in lines if count)]
-
-
-def _first_known(first: pd.Series, second: pd.Series) -> pd.Series:
-    """Text of the first where it has any, else of the second; None where neither has."""
-    out = first.astype(object).where(first.notna(), second)
-    return out.where(out.notna(), None)
-
-
-def _set_aside(table: pd.DataFrame, rows: pd.Series, status: str, reason: str) -> None:
-    table.loc[rows, ["status", "reason"]] = [status, reason]

@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow.fs as pafs
 
 from medray.shards.cells import read_lines
+from medray.shards.films import image_keys
 from medray.shards.packed import read_unpacked, read_unpacked_in
 from medray.shards.store import Store
 from medray.systems.chest.classes import FINDINGS
-from medray.systems.chest.table import films_of, image_keys, nih_patients, read_rows
+from medray.systems.chest.table import films_of, nih_patients, read_rows
 
 _ENTRY = ("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz")
 _THREE = {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}

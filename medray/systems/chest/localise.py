@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from medray.shards.films import image_keys
 from medray.shards.packed import read_unpacked
 from medray.systems.chest.classes import finding_named, unknown_findings
-from medray.systems.chest.table import image_column, image_keys, read_rows
+from medray.systems.chest.table import image_column, read_rows
 
 BOX_SPACE_PX = 1024
 """Side of the images that the published boxes were drawn on."""

@@ -11,11 +11,11 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from medray.shards.cells import zeros_and_ones
+from medray.shards.films import image_keys, plain_name, rows_of
 from medray.shards.packed import read_unpacked
-from medray.systems.chest.classes import members, plain_name, unknown_findings
+from medray.systems.chest.classes import members, unknown_findings
 from medray.systems.chest.decisions import decisions
-from medray.systems.chest.inventory import rows_of
-from medray.systems.chest.table import image_column, image_keys, read_rows
+from medray.systems.chest.table import image_column, read_rows
 
 
 def read_reader(uri: str, targets: Sequence[str]) -> pd.DataFrame:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import tyro
 
 from medray.imaging.radiograph import read_film, read_film_header
-from medray.imaging.resize import resize
+from medray.imaging.resize import shrunk
 from medray.shards.files import Files
 from medray.shards.leakage import pixels_hash
 from medray.shards.source import Encoded, Source
@@ -107,12 +106,3 @@ class Radiograph(Source):
 
 def _size(name: str) -> int:
     return int(name.removesuffix("px"))
-
-
-def shrunk(grey: np.ndarray, size_px: int) -> np.ndarray:
-    """(rows, columns) uint8 with the shorter side at most ``size_px``; a smaller film stays as it is."""
-    rows, columns = grey.shape
-    factor = size_px / min(rows, columns)
-    if factor >= 1:
-        return grey
-    return resize(grey, max(size_px, round(rows * factor)), max(size_px, round(columns * factor)))

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from medray.shards.cells import UNKNOWN, ZEROS_AND_ONES, read_cells, zeros_and_ones
-from medray.shards.names import bare
-from medray.systems.chest.classes import FINDINGS, NO_FINDING, finding_named, plain_name, unknown_findings
+from medray.shards.films import column_of, image_keys, plain_name
+from medray.systems.chest.classes import FINDINGS, NO_FINDING, finding_named, unknown_findings
 
 # plain names of the columns that are read, besides those of findings; the first that a table has is taken
 _IMAGE = ("imageindex", "path", "image", "imageid", "imagepath", "filename", "file", "sopinstanceuid", "dicomid")
@@ -27,11 +27,6 @@ _SPLITS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 _OLDEST_YEARS = 120
-
-
-def image_keys(names: pd.Series) -> pd.Series:
-    """Names of images as they are compared: with slashes, without the suffix of an image."""
-    return names.str.strip().str.replace("\\", "/").map(bare).astype("str")
 
 
 def read_rows(data: bytes, shown: str, flag: str = "--labels") -> pd.DataFrame:
@@ -75,12 +70,6 @@ def films_of(table: pd.DataFrame, shown: str) -> pd.DataFrame:
     strings = column_of(table, _STRINGS)
     labels = _from_columns(table, shown) if strings is None else _from_strings(table[strings], shown)
     return pd.concat([films, labels], axis=1)
-
-
-def column_of(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    """The column with the first of these plain names that the table has."""
-    by_plain = {plain_name(column): column for column in table.columns}
-    return next((by_plain[name] for name in names if name in by_plain), None)
 
 
 def image_column(table: pd.DataFrame) -> str | None:

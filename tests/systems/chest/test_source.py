@@ -11,24 +11,7 @@ from chest_films import dicom, noise, write_png
 
 from medray.shards.files import Files
 from medray.systems.chest.classes import FINDINGS
-from medray.systems.chest.source import Radiograph, shrunk
-
-
-@pytest.mark.parametrize(
-    ("shape", "size_px", "expected"),
-    [
-        ((300, 200), 100, (150, 100)), ((200, 301), 100, (100, 150)), ((64, 64), 256, (64, 64)),
-        ((256, 300), 256, (256, 300)), ((1023, 1024), 256, (256, 256)),
-    ],
-)  # fmt: skip
-def test_the_shorter_side_is_at_most_the_size(shape: tuple[int, int], size_px: int, expected: tuple[int, int]) -> None:
-    assert shrunk(noise(0, *shape), size_px).shape == expected
-
-
-def test_shrinking_is_the_mean_over_the_area() -> None:
-    image = noise(3, 64, 64)
-    means = image.reshape(32, 2, 32, 2).mean(axis=(1, 3))
-    assert np.abs(shrunk(image, 32) - means).max() <= 0.5
+from medray.systems.chest.source import Radiograph
 
 
 def test_a_picture_becomes_a_row_of_the_shards(tmp_path: Path) -> None:
