@@ -20,7 +20,6 @@ from medray.engine.train.checkpoint import finished_run
 from medray.engine.train.sweep import inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
 from medray.shards.folders import held_shards, of_model
-from medray.shards.names import check_name
 from medray.systems.chest import recipes
 from medray.systems.chest.readers import on_films, read_reader
 from medray.systems.chest.report import write_report
@@ -57,9 +56,6 @@ class ChestCV:
     )
     source: tyro.conf.OmitArgPrefixes[Radiograph] = field(default_factory=Radiograph)
     task: tyro.conf.OmitArgPrefixes[FilmTask] = field(default_factory=recipes.chexnet)
-
-    def __post_init__(self) -> None:
-        check_name("--name", self.name)
 
 
 def main(job: ChestCV, task: FilmTask) -> None:

@@ -20,7 +20,6 @@ from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import inner_by_fold
 from medray.metrics.lesions import Rules
 from medray.shards.folders import masks_store, of_model
-from medray.shards.names import check_name
 from medray.systems.lesion import masks, nifti, phantoms, recipes, report, results, scores
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.system import BRAIN_MR, source_for
@@ -44,9 +43,6 @@ class LesionCV:
     )
     source: tyro.conf.OmitArgPrefixes[BrainMR] = field(default_factory=BrainMR)
     task: tyro.conf.OmitArgPrefixes[LesionTask] = field(default_factory=recipes.segresnet)
-
-    def __post_init__(self) -> None:
-        check_name("--name", self.name)
 
 
 ON_PHANTOMS = LesionCV(

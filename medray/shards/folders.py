@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medray.shards.names import check_name
 from medray.shards.part import held
 from medray.shards.store import Store
 
@@ -53,7 +54,8 @@ def masks_store(out: Store, model: str) -> Store:
 
 
 def of_model(name: str) -> tuple[str, str]:
-    """Folders to the results of one of several models."""
+    """Folders to the results of one of several models. Raises ValueError for a name that can be no folder's."""
+    check_name("--name", name)
     return "models", name
 
 
