@@ -65,13 +65,13 @@ class Shards:
     rows: Rows
     index: pd.DataFrame  # identifiers, what ``System.columns`` names, fold and, of given lists, inner
 
-    def where(self, mask: np.ndarray | pd.Series[bool]) -> Shards:
+    def where(self, mask: np.ndarray | pd.Series[bool] | Callable[[pd.DataFrame], np.ndarray]) -> Shards:
         """A part of the rows, with the folds that all share: girls, one source, what one network has made.
 
         Args:
-            mask: (rows,) bool.
+            mask: (rows,) bool, or a function of the index that gives it.
         """
-        keep = np.flatnonzero(np.asarray(mask))
+        keep = np.flatnonzero(np.asarray(mask(self.index) if callable(mask) else mask))
         rows = self.rows.take(keep)
         # without files of which no row is left: the order of samples depends on how many files there are
         used, file = np.unique(rows.file, return_inverse=True)
@@ -81,6 +81,16 @@ class Shards:
     def by_fold(self, mask: Callable[..., np.ndarray], *more: Any) -> Callable[[int], Shards]:
         """Fold → its own part of the rows, by a function of the index, the fold and ``more``."""
         return lambda fold: self.where(mask(self.index, fold, *more))
+
+    @property
+    def store(self) -> Store:
+        """Where the files are."""
+        return self.rows.store
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Relative to the store."""
+        return self.rows.files
 
     @property
     def fold_of_patient(self) -> dict[str, int]:

@@ -40,6 +40,11 @@ class DerivedShards:
     names: Mapping[int, Sequence[str]]
     """Fold of the network → its files relative to the store, in the order of the parts; BY_FUNCTION for a function's."""
 
+    @property
+    def files(self) -> list[str]:
+        """Of all folds, relative to the store."""
+        return [name for fold in sorted(self.names) for name in self.names[fold]]
+
     def index(
         self, columns: Sequence[str], fold_of_patient: Mapping[str, int] | None = None
     ) -> tuple[Rows, pd.DataFrame]:

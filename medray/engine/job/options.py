@@ -113,7 +113,11 @@ class Options:
         for fold in self.train_folds:
             if not 0 <= fold < self.folds:
                 raise ValueError(f"--train-folds {fold}: with --folds {self.folds} they are 0 to {self.folds - 1}")
-        return tuple(sorted(set(self.train_folds))) or tuple(range(self.folds))
+        return tuple(sorted(set(self.train_folds))) or self.every_fold
+
+    @property
+    def every_fold(self) -> tuple[int, ...]:
+        return tuple(range(self.folds))
 
     @property
     def all_folds(self) -> bool:

@@ -26,17 +26,20 @@ class Training:
     """What an epoch of a small network goes over, such as "all stacks"; images where not given."""
     images: int | None = None
     """That a run learns from in an epoch, where they are not the files."""
+    folds: Sequence[int] | None = None
+    """Those that are trained, where they are not those of --train-folds."""
 
     def rows(self, at: Plan) -> list[tuple[str, str]]:
         rows = []
+        folds = at.folds if self.folds is None else self.folds
         for model, task in self.tasks.items():
             if self.over:
-                rest = sum(not run_store(at.out, model, k).exists("done.json") for k in at.folds)
+                rest = sum(not run_store(at.out, model, k).exists("done.json") for k in folds)
                 work = f"{rest} runs × {task.epochs} epochs over {self.over}"
-                done = f"{len(at.folds) - rest} of {len(at.folds)} runs"
+                done = f"{len(folds) - rest} of {len(folds)} runs"
             else:
                 work, done = _training(
-                    at.out, model, task, at.folds, self.images or at.images, at.resources, at.price_per_gpu_hour
+                    at.out, model, task, folds, self.images or at.images, at.resources, at.price_per_gpu_hour
                 )
             rows.append((f"{model}: {work}", done))
         if not self.over:

@@ -9,6 +9,8 @@ from typing import Any
 
 from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import Shards
+from medray.engine.derive.derive import DerivedShards, derive
+from medray.engine.derive.inputs import Inputs, joined
 from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options
@@ -24,6 +26,7 @@ from medray.report.about import About
 from medray.shards.folders import features_store, runs_store
 from medray.shards.source import Source
 from medray.shards.store import Store
+from medray.tasks.derivation import ByNetwork
 from medray.tasks.system import Phantoms, System
 from medray.tasks.task import Task
 
@@ -144,14 +147,17 @@ class Workspace(AbstractContextManager["Workspace"]):
         data: Shards | Callable[[int], Shards],
         starts: Sequence[FromRuns] = (),
         small: bool = False,
+        every_fold: bool = False,
     ) -> list[Run]:
         """One run a fold, not yet begun; see ``CrossValidation.runs``.
 
         Args:
             small: a network that gains nothing from several workers.
+            every_fold: whatever --train-folds says: the next stage needs what became of every row.
         """
         resources: Resources = self.resources.for_small_runs() if small else self.resources
-        folds = CrossValidation(self.out, self.folds, self.options, resources, self.data.system.strata)
+        wanted = self.options.every_fold if every_fold else self.folds
+        folds = CrossValidation(self.out, wanted, self.options, resources, self.data.system.strata)
         return folds.runs(model, task, data, starts)
 
     def fit(self, stage: str, runs: Iterable[Iterable[Run]], with_models: Iterable[str] | None = None) -> None:
@@ -164,6 +170,23 @@ class Workspace(AbstractContextManager["Workspace"]):
         self.done[stage] = list(chain(*runs))
         wanted = None if with_models is None else set(with_models)
         fit(self.done[stage], lambda run: track_run(self.tracker, run, wanted is None or run.model in wanted))
+
+    def by_unseen(
+        self, model: str, task: Task, data: Shards, derivation: ByNetwork, what: str
+    ) -> tuple[DerivedShards, Inputs]:
+        """Train a task in every fold, whatever --train-folds says, and send each row through the network that has not seen its
+        patient: a stage that the next ones read.
+
+        Args:
+            what: names the result, and its folder below features/.
+        Returns:
+            What the networks made, and the rows of ``data`` joined with it; those that were set aside are left out.
+        """
+        runs = self.cross_validation(model, task, data, every_fold=True)
+        self.fit(model, [runs])
+        made = derive(derivation, data.rows, self.features(what), runs, data.index["fold"].to_numpy(), what=what)
+        own = derivation.id_column
+        return made, joined((data.rows, data.index), made.index([own]), on=own, missing="leave out")[0]
 
     # ------------------------------------------------------------ the end
 
