@@ -67,6 +67,12 @@ def chest_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def hand_dir() -> Path:
+    """40 real hand films (RSNA Pediatric Bone Age 2017)."""
+    return shared_data("hand_xray")
+
+
+@pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomSet:
     """A dozen small phantom patients as DICOM files, with broken files among them."""
     spec = PhantomSpec(patients=12, seed=3, matrix_px=96, slices=(8, 10))

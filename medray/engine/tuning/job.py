@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, make_dataclass, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import Shards
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options, flags_over, run_job
@@ -24,9 +25,18 @@ from medray.shards.store import Store
 from medray.tasks.system import SearchSetup, System
 from medray.tasks.task import Task
 
+RowsOf = Callable[[Dataset, Ingest, Mapping[str, Any]], Shards]
+"""Data of a job, its shards and folds, and name → task that is searched → the rows that the trials learn from."""
 
-def tune(system: System, searched: SearchSetup, on_phantoms: SearchSetup | None = None) -> None:
-    """Search as the command line says; on phantoms where it names no files and there are some."""
+
+def tune(
+    system: System, searched: SearchSetup, on_phantoms: SearchSetup | None = None, rows_of: RowsOf | None = None
+) -> None:
+    """Search as the command line says; on phantoms where it names no files and there are some.
+
+    Args:
+        rows_of: what is to be made of the shards first; they are taken as they are where it is not given.
+    """
     fields = [flag.removeprefix("--").replace("-", "_") for flag in system.flags]
 
     def each(job: Any) -> None:
@@ -36,7 +46,7 @@ def tune(system: System, searched: SearchSetup, on_phantoms: SearchSetup | None 
         kind = _flags(system, what)
         bases = {n: replace(kind(), task=what.recipe(n)) for n in job.backbones}
         tasks = {n: flags_over(kind, base).task for n, base in bases.items()}  # the flags over the recipe of each
-        _search(job, tasks, system, what, [None, *(getattr(job, name) for name in fields)][-2:])
+        _search(job, tasks, system, what, [None, *(getattr(job, name) for name in fields)][-2:], rows_of)
 
     run_job(_flags(system, searched), each)
 
@@ -72,7 +82,14 @@ def _flags(system: System, what: SearchSetup) -> type[Any]:
     )
 
 
-def _search(job: Any, tasks: dict[str, Task], system: System, what: SearchSetup, places: Sequence[str | None]) -> None:
+def _search(
+    job: Any,
+    tasks: dict[str, Task],
+    system: System,
+    what: SearchSetup,
+    places: Sequence[str | None],
+    rows_of: RowsOf | None,
+) -> None:
     search, out = job.search, Store(job.options.out)
     job.options.fold_list()
     space = parse_space(search.search, tasks)
@@ -96,8 +113,9 @@ def _search(job: Any, tasks: dict[str, Task], system: System, what: SearchSetup,
     tracker = options.tracker(search.name)
     tracker.want("", f"search {search.name}", params={d.field: str(d) for d in space} | {"objective": job.objective})
     prepared = data.prepare()
+    rows = Shards(prepared.rows, prepared.index) if rows_of is None else rows_of(data, prepared, bases)
     sweep = Sweep(
-        bases, initial, space, objectives, rungs, what.score, Shards(prepared.rows, prepared.index),
+        bases, initial, space, objectives, rungs, what.score, rows,
         CrossValidation(store, folds, replace(options, monitor="none"), resources, system.strata),
     )  # fmt: skip
     trials = run_search(search, sweep, tracker)

@@ -1,0 +1,1 @@
+"""Pediatric bone age from hand radiographs."""

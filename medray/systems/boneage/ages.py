@@ -1,0 +1,59 @@
+"""The outputs of all age networks as one table, and what became of the films that they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from medray.shards.store import Store
+from medray.systems.boneage.rows import ABOUT
+
+
+def joined_ages(outputs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a film, in the order of film_id: ABOUT, fold, and a column of months for each model, NaN where it does not read
+    the film.
+
+    Args:
+        outputs: model → ``AgeTask.outputs`` of held-out films, with the fold.
+    """
+    names = [*ABOUT, "fold"]
+    every = pd.concat([table[names] for table in outputs.values()], ignore_index=True)
+    films = every.drop_duplicates("film_id").sort_values("film_id").reset_index(drop=True)
+    films["sex"] = films["sex"].where(films["sex"].isin(["F", "M"]), None).astype(object)
+    for model, table in outputs.items():
+        months = table.set_index("film_id")["p_months"]
+        films[model] = months.reindex(films["film_id"]).to_numpy(dtype=np.float64)
+    return films
+
+
+def refused_films(lost: Mapping[str, pd.DataFrame], index: pd.DataFrame, folds: Sequence[int]) -> pd.DataFrame:
+    """film_id, stage, reason of each film of these folds that a stage has set aside; the first stage counts.
+
+    Args:
+        lost: stage → id and reason, in the order of the stages. index: of all films, with the fold.
+    """
+    tables = [table[["id", "reason"]].assign(stage=stage) for stage, table in lost.items()]
+    every = pd.concat(tables, ignore_index=True).rename(columns={"id": "film_id"}).drop_duplicates("film_id")
+    own = index.loc[index["fold"].isin(folds), "film_id"]
+    return every.loc[every["film_id"].isin(own), ["film_id", "stage", "reason"]].reset_index(drop=True)
+
+
+def quality(stages: Mapping[str, tuple[Store, Sequence[str]]]) -> dict[str, dict[str, float | int | None]]:
+    """How good masks and points are on held-out films where somebody has drawn: in words → value, and how many films.
+
+    Args:
+        stages: "masks" and "points", where there are such stages → their shards, as ``stages`` makes them.
+    """
+    found = {}
+    for stage, column, factor, words in (
+        ("masks", "iou", 1, "overlap of masks, IoU"),
+        ("points", "error_part", 100, "mean distance of points, % of the film's longer side"),
+    ):
+        if stage in stages:
+            store, names = stages[stage]
+            every = [store.read_table(name, columns=[column]).to_pandas()[column] for name in names]
+            known = factor * pd.concat(every).dropna().to_numpy(dtype=np.float64)
+            found[words] = {"value": float(known.mean()) if len(known) else None, "films": len(known)}
+    return found

@@ -1,0 +1,129 @@
+"""Ages of held-out films by several models → films.csv, refused.csv, metrics.json, method.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from medray.report.figures import line
+from medray.shards.store import Store
+from medray.systems.boneage.ensemble import ABOUT
+from medray.systems.boneage.ensemble_fit import fit
+from medray.systems.boneage.nesting import in_order
+from medray.systems.boneage.scores import ANSWERS, film_table, score
+from medray.systems.boneage.words import METHODS, SEXES, caution, number
+
+REFUSED = ("film_id", "stage", "reason")
+
+
+def conclude(
+    out: Store,
+    ages: pd.DataFrame,
+    refused: pd.DataFrame,
+    settings: Mapping[str, Any],
+    correct: bool,
+    quality: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Fit the ensemble, score the held-out films, and write the tables and method.json, which a prediction of new
+    films needs.
+
+    Args:
+        ages: one row a held-out film: film_id, patient_id, sex ("F", "M", else unknown), age_months, calendar_months
+            (NaN unknown), fold, and predicted months in one column for each model ("A-regression-girls"), NaN where
+            it has not read the film.
+        refused: film_id, stage, reason: one row for each film that a stage could not use.
+        settings: JSON, what else method.json holds.
+        correct: the answer is corrected for regression to the mean.
+        quality: what the stages before have shown, in words ("overlap of masks, IoU") → value (None: not known) and
+            films.
+    Returns:
+        The content of metrics.json.
+    Raises:
+        ValueError: a column lacks or is no model's, a film has two rows, or no film has both a known age and a
+            prediction.
+    """
+    _check(ages)
+    ages = ages.iloc[in_order(ages)].reset_index(drop=True)
+    found = fit(ages, correct)
+    films = film_table(ages, found)
+    models = [name for name in map(str, ages.columns) if name not in ABOUT]
+    shown = [*ABOUT, "group", "part", *ANSWERS, "low", "high", "error", *models]
+    _write_csv(out, "films.csv", films[shown].sort_values("film_id"))
+    _write_csv(out, "refused.csv", refused[list(REFUSED)].sort_values(list(REFUSED)))
+    out.write_json("method.json", dict(settings) | {"correct": correct, "ensemble": found.ensemble.identity()})
+    if not films["error"].notna().any():
+        raise ValueError(
+            f"none of {len(films):,} held-out films has both a known age and a prediction: nothing can be scored; "
+            "name ages of these films, or look into refused.csv"
+        )
+    metrics = score(films, found, refused) | {"quality": {what: dict(of) for what, of in (quality or {}).items()}}
+    out.write_json("metrics.json", metrics)
+    return metrics
+
+
+def _check(ages: pd.DataFrame) -> None:
+    lacking = [name for name in ABOUT if name not in ages]
+    if lacking:
+        raise ValueError(f"a table of ages without {', '.join(lacking)}")
+    twice = int(ages["film_id"].duplicated().sum())
+    if twice:
+        raise ValueError(f"a table of ages with more than one row of {number(twice, 'film')}: one row a film")
+
+
+def read_films(out: Store) -> pd.DataFrame:
+    """films.csv as ``conclude`` has left it; identifiers are text."""
+    return _read_csv(out, "films.csv")
+
+
+def read_refused(out: Store) -> pd.DataFrame:
+    """refused.csv likewise."""
+    return _read_csv(out, "refused.csv")
+
+
+def _read_csv(out: Store, name: str) -> pd.DataFrame:
+    text = dict.fromkeys(("film_id", "patient_id", "sex", "stage", "reason", "group"), str)
+    with out.filesystem.open_input_file(out.path(name)) as stream:
+        return pd.read_csv(stream, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
+    to.write_bytes(name, table.to_csv(index=False, float_format="%.6g").encode())
+
+
+def summary(metrics: Mapping[str, Any]) -> list[str]:
+    """The figures of metrics.json as lines for a terminal."""
+    counts, maes = metrics["counts"], metrics["mae"]
+    sexes = ", ".join(f"{counts[name]:,} of {text}" for name, text in SEXES.items() if counts[name])
+    lines = [
+        f"{number(counts['scored'], 'held-out film')} of {number(counts['patients'], 'patient')} ({sexes}); "
+        f"{counts['refused']:,} refused{caution(counts)}"
+    ]
+    lines += [f"MAE, months: {METHODS[name]:<28}{line(maes[name]['all'], 2)}" for name in ANSWERS]
+    lines += [
+        f"MAE, months: {SEXES[part]:<28}{line(maes[metrics['answer']][part], 2)}, {number(counts[part], 'film')}"
+        for part in ("girls", "boys")
+        if counts[part]
+    ]
+    lines += [
+        f"{pair['of']}: {line(pair, 2)}, months, {number(pair['films'], 'film')}"
+        for pair in metrics["pairs"]
+        if pair["lead"] and pair["value"] is not None
+    ]
+    share = metrics["interval"]["within"]["all"]
+    if share["value"] is not None:
+        lines.append(f"95% intervals hold {share['value']:.1%} of {number(share['films'], 'film')}")
+    return lines
+
+
+def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The values of metrics.json under names like "oof/mae", for MLflow."""
+    maes, answer = metrics["mae"], metrics["answer"]
+    found = {"oof/mae": maes[answer]["all"]["value"]}
+    found |= {f"oof/mae_{part}": maes[answer][part]["value"] for part in ("girls", "boys")}
+    found |= {f"oof/mae_{name}": maes[name]["all"]["value"] for name in ANSWERS}
+    found |= {f"oof/mae/{name}": maes[name]["all"]["value"] for name in metrics["models"]}
+    found |= {"oof/bias": metrics["bias"]["signed"]["all"]["all"]["value"]}
+    found |= {"oof/within_interval": metrics["interval"]["within"]["all"]["value"]}
+    return {name: value for name, value in found.items() if value is not None}

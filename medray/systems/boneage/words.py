@@ -1,0 +1,44 @@
+"""Ages, sexes, methods and numbers in words, for terminals and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+FEW_FILMS = 200
+"""Fewer scored films allow no claim of accuracy."""
+SEXES = {"girls": "girls", "boys": "boys", "unknown": "unknown sex"}
+"""Groups of films."""
+METHODS = {
+    "ensemble": "ensemble",
+    "corrected": "ensemble, corrected",
+    "mean": "mean of the models",
+    "constant": "median age of the sex alone",
+}
+_CHILD = {"F": "girl", "M": "boy"}
+
+
+def age_words(months: float | None) -> str:
+    """ "10 years 3 months" of 123.4, "age unknown" of None or NaN; rounded to whole months."""
+    if months is None or not np.isfinite(months):
+        return "age unknown"
+    whole = round(abs(months))
+    years, rest = divmod(whole, 12)
+    return f"{'−' * (months < 0 and whole > 0)}{number(years, 'year')} {number(rest, 'month')}"
+
+
+def child_word(sex: object) -> str:
+    """Of "F", "M", or whatever stands for unknown."""
+    return _CHILD.get(sex, "sex unknown") if isinstance(sex, str) else "sex unknown"
+
+
+def number(count: int, what: str) -> str:
+    """ "1 film", "1,200 films"."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def caution(counts: Mapping[str, int]) -> str:
+    """ "; 40 films: no claim of accuracy" of so few, nothing of more."""
+    scored = counts["scored"]
+    return f"; {number(scored, 'film')}: no claim of accuracy" if scored < FEW_FILMS else ""
