@@ -1,7 +1,6 @@
 """Bone age, cross-validated: hand films in; hands, points, registered regions, up to 18 age networks, an ensemble, a report out.
 
-    uv run jobs/boneage_cv.py                                                   # drawn hands, two CPU cores, minutes
-    uv run jobs/boneage_cv.py --images films --labels labels --out out/hands    # the 18 models; --recipe modern: one
+    uv run jobs/boneage_cv.py                  # drawn hands; --images films --labels labels --out out/hands: your own
 
 Run the same command again after a kill, and it goes on where it was; --until ends it after a stage.
 """
@@ -19,10 +18,11 @@ from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import out_of_fold
 from medray.shards.folders import of_model
 from medray.systems.boneage import ages, phantoms, recipes, report, results
+from medray.systems.boneage.chain import KEYPOINTS, SEGMENTATION, chain_of
 from medray.systems.boneage.rows import ABOUT
 from medray.systems.boneage.source import HandFilm
 from medray.systems.boneage.stages import Hands, Masks, Points
-from medray.systems.boneage.system import HAND_FILMS, KEYPOINTS, SEGMENTATION, chain_of
+from medray.systems.boneage.system import HAND_FILMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,13 @@ def main(job: BoneAgeCV) -> None:
         chain = chain_of(work.data.files, work.data.labels, job.source.masks, recipe)
         before, tasks = chain.tasks(recipe, name)
         work.claim_runs({run: task.identity() for run, task in {**before, **tasks}.items()})
-        plan = [Training(stage, {stage: task}, folds=work.options.every_fold) for stage, task in before.items()]
-        after = Training("training", tasks), Outcome("ensemble", "films.csv, metrics.json")
+        every, count = work.options.every_fold, chain.images(job.options.folds)
+        plan = [Training(stage, {stage: task}, images=count, folds=every) for stage, task in before.items()]
+        after = Training("training", tasks, images=count), Outcome("ensemble", "films.csv, metrics.json")
         work.begin("boneage", recipe.age.identity(), [*plan, *after], chain.left_out)
 
         work.stage("shards", "Shards and folds")
-        films = work.shards()
+        films = chain.checked(work.shards())
         inputs, stages, lost, regions = Inputs((films.rows,)), dict[str, Any](films=films), {}, {}
 
         work.stage("segmentation", "Hands: each film by the network that has not seen its patient")
@@ -82,26 +83,25 @@ def main(job: BoneAgeCV) -> None:
             regions[cut.name], lost["registration"] = made.shards(ABOUT, films.fold_of_patient), made.set_aside()
 
         work.stage("train", "Age networks, as many side by side as there is room for")
+        tasks = chain.learned(tasks, regions, work.folds, work.say)
         runs = {run: work.cross_validation(run, t, regions[t.region].where(t.reads)) for run, t in tasks.items()}
-        work.fit("training", runs.values())
+        work.fit("training", runs.values(), with_models=())  # 18 networks a fold: MLflow gets their curves
 
         work.stage("report", "Ensemble, scores and report")
         table = ages.joined_ages({task.model: out_of_fold(runs[run]) for run, task in tasks.items()})
-        places = {stage: (one.store, one.files) for stage, one in stages.items()}
-        method = chain.method(recipe, tasks, job.source, work.folds, work.options.every_fold)
-        lost, quality = ages.refused_films(lost, films.index, work.folds), ages.quality(places)
+        method = chain.method(recipe, tasks, job.source, work.folds, every)
+        lost, quality = ages.refused_films(lost, films.index, work.folds), ages.quality(stages)
         metrics = results.conclude(work.results, table, lost, method, recipe.correct, quality)
         work.say(results.summary(metrics))
-        pictures = report.write_report(work.results, work.about(films, recipe.age.identity()), places)
+        pictures = report.write_report(work.results, work.about(films, recipe.age.identity()), stages)
         work.conclude(results.flat(metrics), pictures)
 
 
 def start() -> None:
     def each(job: BoneAgeCV) -> None:
-        default = BoneAgeCV()
-        if job.images is None:
-            default, job = ON_PHANTOMS, flags_over(BoneAgeCV, ON_PHANTOMS)
-        main(flags_over(BoneAgeCV, replace(default, networks=recipes.recipe(job.recipe))))
+        default = ON_PHANTOMS if job.images is None else BoneAgeCV()
+        networks = recipes.recipe(flags_over(BoneAgeCV, default).recipe)
+        main(flags_over(BoneAgeCV, replace(default, networks=networks)))
 
     run_job(BoneAgeCV, each, BoneAgeCV())
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from medray.shards.store import Store
-from medray.systems.boneage.rows import ABOUT
+from medray.systems.boneage.rows import ABOUT, Stages
 
 
 def joined_ages(outputs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -21,7 +20,7 @@ def joined_ages(outputs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     names = [*ABOUT, "fold"]
     every = pd.concat([table[names] for table in outputs.values()], ignore_index=True)
     films = every.drop_duplicates("film_id").sort_values("film_id").reset_index(drop=True)
-    films["sex"] = films["sex"].where(films["sex"].isin(["F", "M"]), None).astype(object)
+    films["sex"] = films["sex"].astype(object).where(films["sex"].isin(["F", "M"]), None)
     for model, table in outputs.items():
         months = table.set_index("film_id")["p_months"]
         films[model] = months.reindex(films["film_id"]).to_numpy(dtype=np.float64)
@@ -40,7 +39,7 @@ def refused_films(lost: Mapping[str, pd.DataFrame], index: pd.DataFrame, folds: 
     return every.loc[every["film_id"].isin(own), ["film_id", "stage", "reason"]].reset_index(drop=True)
 
 
-def quality(stages: Mapping[str, tuple[Store, Sequence[str]]]) -> dict[str, dict[str, float | int | None]]:
+def quality(stages: Stages) -> dict[str, dict[str, float | int | None]]:
     """How good masks and points are on held-out films where somebody has drawn: in words → value, and how many films.
 
     Args:
@@ -52,8 +51,8 @@ def quality(stages: Mapping[str, tuple[Store, Sequence[str]]]) -> dict[str, dict
         ("points", "error_part", 100, "mean distance of points, % of the film's longer side"),
     ):
         if stage in stages:
-            store, names = stages[stage]
-            every = [store.read_table(name, columns=[column]).to_pandas()[column] for name in names]
+            made = stages[stage]
+            every = [made.store.read_table(name, columns=[column]).to_pandas()[column] for name in made.files]
             known = factor * pd.concat(every).dropna().to_numpy(dtype=np.float64)
             found[words] = {"value": float(known.mean()) if len(known) else None, "films": len(known)}
     return found

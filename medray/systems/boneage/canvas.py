@@ -91,10 +91,10 @@ def register(points: np.ndarray, rows: int, columns: int) -> Registration:
         raise ValueError(f"fingertip and wrist are {length:.0f} pixels apart: no hand, or a very small one")
     aside = float(axis[0] * (thumb - tip)[1] - axis[1] * (thumb - tip)[0]) / length**2
     if abs(aside) < _LEAST_THUMB:
-        raise ValueError("the thumb lies on the axis of the hand: nobody can tell which side it is on")
+        raise ValueError("the thumb's point lies on the axis of the hand, and tells no side")
     along = float(axis @ (thumb - tip)) / length**2
     if not -0.1 <= along <= 1.2 or abs(aside) > 1.2:
-        raise ValueError("the thumb is nowhere near the hand")
+        raise ValueError("the thumb's point is nowhere near the hand")
     mirrored = aside > 0  # on the canvas, where the axis points down, a thumb on the right gives a negative number
     turn = np.diag([-1.0 if mirrored else 1.0, 1.0])  # x reflected first
     first, last = turn @ tip, turn @ capitate

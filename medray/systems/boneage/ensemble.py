@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.blend import shares
+from medray.systems.boneage.table import MOST_MONTHS
 
 SEXES_OF = {"girls": ("girls", "both"), "boys": ("boys", "both"), "unknown": ("both",)}
 """Group of films → whose models answer it. A film of unknown sex is read by the models of both only."""
@@ -128,7 +129,8 @@ class Ensemble:
             corrected = group.intercept + group.slope * plain
             answer = corrected if self.correct else plain
             half = np.nan if group.half_width is None else group.half_width
-            found.loc[own] = np.column_stack([plain, corrected, np.maximum(answer - half, 0), answer + half])
+            low, high = (np.clip(answer + side * half, 0, MOST_MONTHS) for side in (-1, 1))
+            found.loc[own] = np.column_stack([plain, corrected, low, high])
         found.insert(0, "group", names)
         return found
 

@@ -22,6 +22,7 @@ from medray.systems.boneage.ensemble import (
     present_mean,
 )
 from medray.systems.boneage.nesting import LEAST_FILMS, line_of, nested_ages, weights_of
+from medray.systems.boneage.table import MOST_MONTHS
 from medray.systems.boneage.words import number
 
 LEAST_INTERVAL = 19
@@ -114,7 +115,7 @@ def _fit_group(
         reasons={what: why for what, why in reasons.items() if why},
     )
     answers["mean"] = present_mean(predictions, np.ones(len(names)))
-    answers["low"], answers["high"] = np.maximum(answer - half, 0), answer + half
+    answers["low"], answers["high"] = (np.clip(answer + side * half, 0, MOST_MONTHS) for side in (-1, 1))
     return group, answers, [by_part[part].tolist() for part in sorted(by_part)]
 
 

@@ -119,6 +119,7 @@ def _join(films: pd.DataFrame, paths: pd.Series, keys: pd.Series, labels: Labels
     known = keys.notna()
     joined = labels.table.reindex(keys.where(known, "")).set_axis(films.index)
     films["age_months"] = joined["age_months"]
+    split = _one_name(joined, films)
     for name in ("patient_id", "sex"):
         films[name] = first_known(joined[name], films[name])
     films["calendar_months"] = joined["calendar_months"].fillna(films["calendar_months"].astype(float))
@@ -145,7 +146,25 @@ def _join(films: pd.DataFrame, paths: pd.Series, keys: pd.Series, labels: Labels
         (int((~known).sum()), "films are not in the label file: they are predicted, never trained on"),
         (int(ageless.sum()), "films have no age in the label file: they are predicted, never trained on"),
     ]
+    counts.append(
+        (split, "patients of DICOM headers have several names in the label file: their films may be in several folds")
+    )
     return [*labels.warnings, *(f"{count:,} {what}" for count, what in counts if count)]
+
+
+def _one_name(joined: pd.DataFrame, films: pd.DataFrame) -> int:
+    """A film without a patient in the label file gets the name that the label file has for others of its header's patient: a
+    child under two names would be in two folds. Returns how many patients have several names there."""
+    header = films["patient_id"]
+    names = (
+        pd.DataFrame({"header": header, "name": joined["patient_id"]})
+        .dropna()
+        .drop_duplicates()
+        .groupby("header")["name"]
+    )
+    single = names.first()[names.size() == 1]
+    films["patient_id"] = header.map(single.to_dict()).where(header.isin(single.index), header)
+    return int((names.size() > 1).sum())
 
 
 def _about_people(films: pd.DataFrame) -> list[str]:

@@ -63,7 +63,8 @@ def modern() -> Recipe:
 def phantom() -> Recipe:
     """Small, for drawn hands on two CPU cores: a few of the 18."""
     age = AgeTask(
-        scale=0.05, channels=(16, 32, 48, 64), dense=64, dropout=0.1, epochs=16, batch_size=8, copies=4, learning_rate=2e-3,
+        scale=0.05, channels=(16, 32, 48, 64), dense=64, dropout=0.1, epochs=16, batch_size=8, copies=4, learning_rate=1e-3,
+        clip_norm=1.0,
         contrast=0.1, shift=0.03, zoom=0.05, rotate_deg=5.0,
     )  # fmt: skip
     segmentation = MaskTask(side_px=96, width=8, epochs=10, batch_size=8, copies=4, learning_rate=3e-3, rotate_deg=30.0)
@@ -108,8 +109,10 @@ def chosen(models: Sequence[str]) -> tuple[str, ...]:
     """The models that names and parts of names stand for, such as "A" or "regression", in their order.
 
     Raises:
-        ValueError: a part that no model has.
+        ValueError: a part that no model has, or none at all.
     """
+    if not models:
+        raise ValueError("--models: name one or more, such as A-regression-girls, or A for all six of that region")
     found: set[str] = set()
     for name in models:
         wanted = {*name.split("-")}

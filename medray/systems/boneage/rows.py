@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from medray.imaging.resize import resize
+from medray.shards.store import Store
 
 IDENTIFIERS = ("film_id", "patient_id")
 ABOUT = (*IDENTIFIERS, "age_months", "sex", "calendar_months")
 """What goes with a film through all stages."""
+
+
+class Stored(Protocol):
+    """What a stage has made."""
+
+    @property
+    def store(self) -> Store:
+        """Where its shards are."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Their names, relative to the store."""
+
+
+Stages = Mapping[str, Stored]
+"""films, masks, hands, points, A, B, C → its shards; a stage that was left out is not named."""
 
 
 def image_of(row: Mapping[str, Any], column: str = "image") -> np.ndarray:

@@ -23,6 +23,7 @@ from medray.systems.boneage.canvas import POINTS, points_of
 FILM, MASK = "film", "mask"
 """Names of an item's files."""
 MASKS = "masks"
+_LEAST_OUTLINE = 0.005  # of the film: three corners on one place are no hand
 _PROPORTIONS = 0.01
 """By how much those of a mask may differ from its film's: what rounding makes of a film that was shrunk to be drawn on."""
 
@@ -203,6 +204,8 @@ def _of_outline(outline_px: Sequence[float], whole: Shape) -> np.ndarray:
         raise Unreadable("a corner lies outside of the film")
     mask = np.zeros(whole, np.uint8)
     cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 1)
+    if mask.mean() < _LEAST_OUTLINE:
+        raise Unreadable(f"less than {_LEAST_OUTLINE:.1%} of the film lies within it")
     return mask
 
 

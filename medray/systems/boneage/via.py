@@ -202,9 +202,8 @@ def _name(attributes: Any, where: str, shown: str) -> str:
     if len(found) == 1:
         return found.pop()
     what = "two names" if found else "no name that is known"
-    given = f" ({', '.join(text for text in texts if text)[:40]})" if any(texts) else ""
-    raise ValueError(
-        _refusal(shown, f"{where}: a point with {what}{given}; call it tip, thumb or capitate in one of its attributes")
+    raise ValueError(  # what stands there may be anything, a name too
+        _refusal(shown, f"{where}: a point with {what}; call it tip, thumb or capitate in one of its attributes")
     )
 
 

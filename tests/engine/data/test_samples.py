@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from medray.engine.data.samples import (
     WINDOW_BATCHES,
     EvaluationPlan,
     Rows,
+    Shards,
     TrainingPlan,
     read_index,
 )
@@ -349,6 +351,21 @@ def test_more_epochs_than_readings_of_a_small_table() -> None:
     plan = TrainingPlan(shared(rows(5), [0.5]), 8, 4, seed=0)
     assert plan.steps_per_epoch == 1
     assert all(len(plan.samples(*unit)[0]) == 8 for unit in plan.units())
+
+
+def test_a_part_of_the_rows_is_named_by_a_mask_or_by_a_function_of_the_index() -> None:
+    every = files_of(3)
+    index = pd.DataFrame({"sex": np.where(every.file == 1, "M", "F"), "place": np.arange(len(every))})
+    girls = Shards(every, index).where(lambda table: table["sex"].to_numpy() == "F")
+    by_mask = Shards(every, index).where(index["sex"] == "F")
+    for part in (girls, by_mask):
+        assert part.files == ("0000.parquet", "0002.parquet")  # none of which no row is left
+        assert part.index["place"].tolist() == np.flatnonzero(every.file != 1).tolist()
+        wanted = every.take(part.index["place"].to_numpy())
+        assert [part.files[i] for i in part.rows.file] == [every.files[i] for i in wanted.file]
+        assert np.array_equal(part.rows.group, wanted.group)
+        assert np.array_equal(part.rows.row, wanted.row)
+    assert len(Shards(every, index).where(lambda table: np.ones(len(table), bool)).rows) == len(every)
 
 
 def test_the_bytes_of_a_volume_are_not_copied(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 
 from medray.engine.data.rows import read_unit
 from medray.engine.data.samples import Rows, TrainingPlan, read_index
-from medray.engine.derive.derive import BY_FUNCTION, derive
+from medray.engine.derive.derive import BY_FUNCTION, DerivedShards, derive
 from medray.engine.derive.function import FunctionWorker
 from medray.engine.derive.inputs import joined
 from medray.engine.derive.network import NetworkWorker
@@ -108,6 +108,11 @@ def test_a_row_becomes_any_number_of_rows_and_one_that_is_refused_costs_nobody_e
     assert set(aside["reason"]) == {"no points were found on it"}
     assert [Path(name).name[:7] for name in found.names[BY_FUNCTION]] == ["part-00", "part-01"]
     assert len(rows) == 6
+
+
+def test_the_files_of_derived_shards_are_those_of_all_folds_in_order(tmp_path: Path) -> None:
+    made = DerivedShards(Store(tmp_path), {2: ["fold2/a", "fold2/b"], 0: ["fold0/z"], 1: []})
+    assert made.files == ["fold0/z", "fold2/a", "fold2/b"]
 
 
 def test_where_every_row_is_refused_it_ends_with_the_first_reason(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medray.engine.data.samples import Rows
-from medray.engine.job.plan import gpu_hours, planned, spent
+from medray.engine.job.plan import Plan, Training, gpu_hours, planned, spent
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.run import Run
 from medray.shards.store import Store
@@ -52,3 +52,19 @@ def test_what_is_left_at_a_measured_rate() -> None:
     text = planned(3_600_000, 500, GPUS, 2.5)
     assert text == "at 500 images/s a run, as measured here: 1 h, 8 GPU-hours, 20 at 2.5 an hour"
     assert "GPU-hours" not in planned(1000, 10, replace(GPUS, gpu=False), 2.5)
+
+
+def test_a_stage_that_every_row_needs_is_planned_in_every_fold(tmp_path: Path) -> None:
+    out = Store(tmp_path)
+    at = Plan(out, [], out.sub("shards"), (1,), GPUS, 100)
+    run_in(out.sub("runs"), "masks/fold2", GPUS).store.write_json("done.json", {})
+    task = phantom()
+    (work, done), _ = Training("masks", {"masks": task}, folds=(0, 1, 2, 3)).rows(at)
+    assert work.startswith(f"masks: 3 runs × {task.epochs} epochs × 100 images")
+    assert done == "1 of 4 runs"
+    (work, done), _ = Training("ages", {"masks": task}).rows(at)
+    assert work.startswith(f"masks: 1 run × {task.epochs} epochs")
+    assert done == "0 of 1 runs"
+    ((work, done),) = Training("masks", {"masks": task}, over="all films", folds=(0, 2)).rows(at)
+    assert work == f"masks: 1 runs × {task.epochs} epochs over all films"
+    assert done == "1 of 2 runs"

@@ -324,7 +324,7 @@ def test_the_same_numbers_give_the_same_bytes_and_a_finished_folder_is_kept(fold
     assert sums(tmp_path) == sums(folder)
     phantoms = PhantomHands(SPEC)
     assert phantoms.pieces(tmp_path) == []
-    assert phantoms.finish(tmp_path, []) == (str(tmp_path), str(tmp_path))
+    assert phantoms.finish(tmp_path, []) == (str(tmp_path / "images"), str(tmp_path / "labels"))
     assert sums(tmp_path) == sums(folder)
     for other in (PhantomSpec(films=18, seed=1), PhantomSpec(films=18, film_px=(208, 160))):
         with pytest.raises(ValueError, match="another specification; choose an empty folder"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ REFUSED = refused(
 ROWS, COLUMNS = 60, 50
 
 
+@dataclass(frozen=True)
+class Rows:
+    store: Store
+    files: Sequence[str]
+
+
 def about(out: Store, phantom: bool = False, **histories: Any) -> About:
     inventory = pd.DataFrame({"path": ["a/x.png"], "film_id": ["f"], "status": ["ok"], "reason": [None]})
     return About(out, inventory, inventory, inventory, histories, {"epochs": 3}, phantom)
@@ -43,7 +51,7 @@ def written(to: Path, ages: pd.DataFrame, correct: bool = False, phantom: bool =
     conclude(out, ages, REFUSED, {}, correct, {"overlap of masks, IoU": {"value": 0.93, "films": 7}})
     films = [row(film_id, 90) for film_id in chosen(read_films(out))]
     out.sub("films").write_table("part-0.parquet", pa.Table.from_pylist(films))
-    plots = write_report(out, about(out, phantom, **histories), {"films": (out.sub("films"), ["part-0.parquet"])})
+    plots = write_report(out, about(out, phantom, **histories), {"films": Rows(out.sub("films"), ["part-0.parquet"])})
     assert {"agreement.png", "signed-error-by-sex-and-age.png", "ages-by-sex.png", "one-film-on-its-way.png"} <= {
         *plots
     }
@@ -143,7 +151,7 @@ def mask(top: int, left: int, rows: int, columns: int) -> bytes:
     return out.tobytes()
 
 
-def stages(to: Path) -> dict[str, tuple[Store, list[str]]]:
+def stages(to: Path) -> dict[str, Rows]:
     """Of three films; the second was refused by the keypoints, the third by the segmentation."""
     points = [25.0, 10.0, 40.0, 30.0, 25.0, 50.0]
     nan = float("nan")
@@ -172,7 +180,7 @@ def stages(to: Path) -> dict[str, tuple[Store, list[str]]]:
         if len(of) > 1:
             store.write_table("part-1.parquet", pa.Table.from_pylist(of[1:]), row_group_size=1)
             names.append("part-1.parquet")
-        found[stage] = (store, names)
+        found[stage] = Rows(store, names)
     return found
 
 

@@ -1,26 +1,32 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from medray.shards.store import File
+from medray.systems.boneage.chain import chain_of
 from medray.systems.boneage.labels import Labels
 from medray.systems.boneage.recipes import Recipe, phantom, published
 from medray.systems.boneage.source import HandFilm
-from medray.systems.boneage.system import chain_of, fold_notes, label_notes, strata
+from medray.systems.boneage.system import fold_notes, label_notes, strata
 
 POINTS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 FILMS = [File("x/a.png", 1), File("x/b.png", 1)]
+
+
+@dataclass(frozen=True)
+class Films:
+    index: pd.DataFrame
 
 
 def labels(points: bool = False, outline: bool = False, ages: bool = True) -> Labels:
     table = pd.DataFrame(
         {
             "age_months": [30.0, 40.0] if ages else [np.nan, np.nan],
-            "points": [POINTS if points else None, None],
+            "points": [POINTS if points else None] * 2,
             "outline_px": [POINTS if outline else None, None],
         },
         index=["a", "b"],
@@ -33,7 +39,7 @@ def test_phantoms_have_every_stage() -> None:
     assert (chain.masks, chain.how, chain.left_out) == (True, "points", ())
     before, ages = chain.tasks(phantom(), "x")
     assert [*before] == ["segmentation", "keypoints"]
-    assert [*ages][0] == "x-A-regression-girls"
+    assert next(iter(ages)) == "x-A-regression-girls"
     assert [region.name for region in chain.regions(ages.values())] == ["A", "B", "C"]
 
 
@@ -73,6 +79,18 @@ def test_models_that_need_registration_alone_are_refused_without_it() -> None:
         chain_of(FILMS, labels(), "masks", recipe).tasks(recipe, "x")
 
 
+def test_what_is_drawn_on_other_films_ends_it_before_anything_is_trained() -> None:
+    chain = chain_of([], None, "masks", phantom())
+    index = pd.DataFrame({"fold": [0, 0, 1, 1], "has_mask": [1, 0, 1, 0], "has_points": [0, 1, 1, 1]})
+    assert chain.checked(Films(index)).index is index
+    with pytest.raises(ValueError, match="^none of 4 films has points .*tip, thumb, capitate.*--no-register$"):
+        chain.checked(Films(index.assign(has_points=0)))
+    with pytest.raises(ValueError, match="^every film that has a mask or outline of its hand is in fold 1, whose"):
+        chain.checked(Films(index.assign(has_mask=[0, 0, 1, 0])))
+    left = replace(phantom(), register=False)
+    chain_of(FILMS, labels(), "masks", left).checked(Films(index.assign(has_mask=0, has_points=0)))  # neither is needed
+
+
 def test_what_a_prediction_needs_to_know() -> None:
     recipe = phantom()
     chain = chain_of([], None, "masks", recipe)
@@ -106,3 +124,32 @@ def test_notes() -> None:
     lines = fold_notes(index)
     assert lines[0] == "no film of a boy in fold 0 has a bone age"
     assert "under several patients" in lines[1]
+
+
+def test_a_model_without_films_in_a_fold_is_left_out_and_said() -> None:
+    recipe = Recipe(("A-regression",))
+    chain = chain_of(FILMS, labels(points=True), "masks", replace(recipe, register=False))
+    _, ages = chain.tasks(recipe, "x")
+    index = pd.DataFrame(
+        {"fold": [0, 0, 1, 1, 1], "sex": ["F", "M", "F", "F", None], "age_months": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    )
+    told: list[str] = []
+    kept = chain.learned(ages, {"A": Films(index)}, (0,), told.extend)
+    assert [*kept] == ["x-A-regression-girls", "x-A-regression-both"]
+    assert told == ["A-regression-boys is left out: fold 0 has 1 of boys' films, the others 0 with a bone age"]
+    assert [*chain.learned(ages, {"A": Films(index.assign(sex=None))}, (0,), told.extend)] == ["x-A-regression-both"]
+    with pytest.raises(ValueError, match="no model has films to learn from in every fold"):
+        chain.learned(ages, {"A": Films(index.assign(age_months=np.nan))}, (0, 1), told.extend)
+
+
+def test_points_of_which_one_is_never_marked_are_refused_before_anything_is_spent() -> None:
+    nan = float("nan")
+    given = Labels(labels().table.assign(points=[[1.0, 2.0, nan, nan, 5.0, 6.0]] * 2))
+    with pytest.raises(ValueError, match="points are marked on 2 films, thumb on 0 of them; mark all three"):
+        chain_of(FILMS, given, "masks", published())
+    assert chain_of(FILMS, given, "masks", replace(published(), register=False)).how == "film"
+
+
+def test_masks_are_no_images_of_the_plan() -> None:
+    chain = chain_of([*FILMS, *FILMS, File("x/masks/a.png", 1)], labels(), "masks", published())
+    assert (chain.films, chain.images(4)) == (4, 3)

@@ -100,6 +100,8 @@ def test_eighteen_models_and_names_of_some() -> None:
     for wrong in ("D", "A-girls-boys", "a"):
         with pytest.raises(ValueError, match=f"--models {wrong}: no model is called so"):
             chosen((wrong,))
+    with pytest.raises(ValueError, match="--models: name one or more"):
+        Recipe(models=())
     assert Recipe(("C", "A-regression-both")).models[0] == "A-regression-both"
     with pytest.raises(ValueError, match="--registered --no-register"):
         Recipe(registered=True, register=False)

@@ -122,10 +122,10 @@ def test_regions_of_other_shapes_are_counted() -> None:
     ("regions", "message"),
     [
         ([point("thumb", 1, 1), point("thumb tip", 2, 2)], "film 2: a second point called thumb on one film; delete one"),
-        ([point("pinky", 1, 1)], r"film 2: a point with no name that is known \(pinky\); call it tip, thumb or capitate"),
+        ([point("pinky", 1, 1)], r"film 2: a point with no name that is known; call it tip, thumb or capitate"),
         ([point("", 1, 1)], "film 2: a point with no name that is known; call it tip"),
         ([{"shape_attributes": {"name": "point", "cx": 1, "cy": 1}, "region_attributes": None}], "film 2: a point with no name"),
-        ([point("tip", 1, 1) | {"region_attributes": {"a": "tip", "b": "thumb"}}], r"two names \(tip, thumb\); call it"),
+        ([point("tip", 1, 1) | {"region_attributes": {"a": "tip", "b": "thumb"}}], r"two names; call it"),
         ([point("tip", math.nan, 1)], "film 2: a coordinate is no finite number; draw the region again, or delete it"),
         ([point("tip", 1, math.inf)], "a coordinate is no finite number"),
         ([point("tip", "1", 1)], "a coordinate is no finite number"),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from medray.imaging.resize import resize
 from medray.shards.store import Store
 from medray.systems.boneage.canvas import POINTS
-from medray.systems.boneage.rows import image_of
+from medray.systems.boneage.rows import Stages, image_of
 from medray.systems.boneage.words import age_words, child_word
 
 DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red
@@ -23,8 +23,6 @@ WORST = 6
 REGION_STAGES = ("A", "B", "C")
 _LONG_PX = 420
 _BESIDE = ("sex", "age_months", "mirrored", "points", "found_points")  # columns that not every stage has
-Stages = Mapping[str, tuple[Store, Sequence[str]]]
-"""films, hands, points, A, B, C → where its shards are, and their names."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,9 @@ def collect(wanted: Sequence[str], stages: Stages) -> list[Chain]:
             tile.
     """
     rows = {
-        stage: {row["film_id"]: row for row in rows_of(store, names, wanted)}
-        for stage, (store, names) in stages.items()
+        stage: {row["film_id"]: row for row in rows_of(one.store, one.files, wanted)}
+        for stage, one in stages.items()
+        if stage != "masks"  # the hands have them
     }
     return [
         chain_of(film_id, {stage: found.get(film_id) for stage, found in rows.items()})

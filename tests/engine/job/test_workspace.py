@@ -1,0 +1,134 @@
+"""A stage that the next ones read: trained in every fold, and each row through the network that has not seen its patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import miniature
+import numpy as np
+import pytest
+import ray
+import torch
+from miniature.patches import PatchTask
+from miniature.stages import Answers
+from miniature.volumes import Volumes, assemble, with_lesion, write_volumes
+from ray.cloudpickle import register_pickle_by_value
+
+from medray.engine.derive.network import NetworkWorker
+from medray.engine.job.options import Options
+from medray.engine.job.plan import Training
+from medray.engine.job.workspace import Workspace
+from medray.engine.train import checkpoint
+from medray.engine.train.run import Run
+from medray.tasks.system import System
+from medray.tasks.task import Example
+
+register_pickle_by_value(miniature)  # Ray's workers do not import tests
+
+VOLUMES = System(
+    source=Volumes(), read_labels=lambda uri: {}, assemble=assemble, columns=("lesion",), strata=with_lesion,
+    flags=("--images", "--labels"), about_flags=("", ""),
+)  # fmt: skip
+REFUSED = "patient3_0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picky(PatchTask):
+    """Can make no example of one of the volumes."""
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        if row["volume_id"] == REFUSED:
+            raise ValueError("no volume of this kind")
+        return super().example(row)
+
+
+TASK = Picky(epochs=1, batch_size=4)
+
+
+class Silent:
+    """No MLflow."""
+
+    uri = ""
+
+    def want(self, *_: Any, **__: Any) -> None: ...
+
+    def close(self) -> bool:
+        return True
+
+
+def learned_by_hand(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None) -> None:
+    """In place of training: the network of fold 1 takes every voxel for a lesion, that of fold 0 none."""
+    for run in runs:
+        network = run.task.network()
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.zero_()
+            next(reversed(list(network.parameters()))).fill_(1.0 if run.fold == 1 else -1.0)
+        digest = checkpoint.write_weights(run.store, "model.pt", {"weights": network.state_dict()})
+        run.store.write_json("done.json", {"weights": digest})
+
+
+def done_here(work: Any, groups: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """In place of actors, which take seconds to start."""
+    worker, inputs = NetworkWorker(work.derivation, 1, "cpu"), ray.get(work.inputs)
+    for number, piece in enumerate(work.todo):
+        worker.write(piece.run, inputs, piece.places, piece.folder, piece.name)
+        yield number, None
+
+
+@pytest.fixture
+def work(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """Begun; of two folds the job is to train the first."""
+    monkeypatch.setattr("medray.engine.job.workspace.fit", learned_by_hand)
+    monkeypatch.setattr("medray.engine.derive.derive.done_by_actors", done_here)
+    monkeypatch.setattr(Options, "tracker", lambda self, of="": Silent())
+    write_volumes(tmp_path / "files")
+    options = Options(
+        out=str(tmp_path / "out"), folds=2, train_folds=(0,), monitor="none", workers=0, threads=1, rows_per_shard=4,
+        public_ids=True, key_dir=tmp_path / "private",
+    )  # fmt: skip
+    with Workspace(VOLUMES, VOLUMES.source, options, str(tmp_path / "files"), "no file") as begun:
+        begun.begin("volumes", {}, [Training("first", {"first": TASK}, folds=options.every_fold)])
+        yield begun
+
+
+def test_each_row_goes_through_the_network_that_has_not_seen_its_patient(
+    work: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volumes = work.shards()
+    made, inputs = work.by_unseen("first", TASK, volumes, Answers(), "answers")
+    assert [(run.model, run.fold) for run in work.done["first"]] == [("first", 0), ("first", 1)]
+    fold = dict(zip(volumes.index["volume_id"], volumes.index["fold"], strict=True))
+    assert {*fold.values()} == {0, 1}
+    found = {}
+    for k, names in made.names.items():
+        for name in names:
+            assert name.startswith(f"fold{k}/")
+            for row in made.store.read_table(name).to_pylist():
+                assert fold[row["volume_id"]] == k
+                found[row["volume_id"]] = row["found"]
+    assert {*found} == {*fold} - {REFUSED}
+    for volume, mask in found.items():  # and that network it was, as its answer tells
+        assert {*mask} == {fold[volume]}
+    # the held-out rows of a run are those that go through it
+    for run in work.done["first"]:
+        assert {*run.held_out_ids} == {volume for volume, of in fold.items() if of == run.fold}
+
+    together = list(inputs.read(["volume_id", "voxels", "found"]))
+    assert {row["volume_id"]: row["found"] for row in together} == found
+    assert all(len(np.frombuffer(row["voxels"], np.float32)) == 2 * len(row["found"]) for row in together)
+    assert [row["volume_id"] for row in together] == [v for v in volumes.index["volume_id"] if v != REFUSED]
+    said = capsys.readouterr().err
+    assert f"answers: 1 of {len(fold)} rows were set aside; the first reason: no volume of this kind" in said
+    assert made.set_aside()["id"].tolist() == [REFUSED]
+    assert made.files == [*made.names[0], *made.names[1]]
+    assert all(made.store.exists(name) for name in made.files)
+
+
+def test_only_stages_that_every_row_needs_are_trained_in_every_fold(work: Workspace) -> None:
+    volumes = work.shards()
+    assert [run.fold for run in work.cross_validation("second", TASK, volumes)] == [0]
+    assert [run.fold for run in work.cross_validation("first", TASK, volumes, every_fold=True)] == [0, 1]
