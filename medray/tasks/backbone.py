@@ -44,17 +44,7 @@ class BackboneTask(Task):
         return super().identity() | {"weights": place(self._weights_uri)}  # without keys
 
     def training_gigabytes(self) -> float | None:
-        import torch
-
-        from medray.nn.memory import training_gigabytes
-
-        network = self.without_weights().network()
-        inputs = torch.empty(self.example_input().shape, dtype=torch.uint8, device="meta")
-        value_bytes = 4 if self.precision == "fp32" else 2
-        try:
-            return training_gigabytes(network.to("meta"), inputs, self.batch_size, value_bytes)
-        except (RuntimeError, NotImplementedError):  # a network whose forward pass looks at values
-            return None
+        return self.counted_gigabytes()
 
     def make_backbone(self, channels: int, outputs: int, grey: bool = False) -> Backbone:
         """The network, with the weights that it starts from.

@@ -212,6 +212,21 @@ class Task(ABC):
         a run takes one GPU or those of a node."""
         return None
 
+    def counted_gigabytes(self) -> float | None:
+        """``training_gigabytes`` of a network of images in bytes, counted off its layers; None where its forward pass looks at
+        values."""
+        import torch
+
+        from medray.nn.memory import training_gigabytes
+
+        network = self.without_weights().network()
+        inputs = torch.empty(self.example_input().shape, dtype=torch.uint8, device="meta")
+        value_bytes = 4 if self.precision == "fp32" else 2
+        try:
+            return training_gigabytes(network.to("meta"), inputs, self.batch_size, value_bytes)
+        except (RuntimeError, NotImplementedError):
+            return None
+
     def optimizers(self, network: nn.Module) -> dict[str, torch.optim.Optimizer]:
         """Turn → the optimizer of its parameters. In every step the turns come one after the other, each with
         ``losses`` of the turn (``at.turn``) and gradients for its own parameters only: a network and its adversary are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -83,3 +84,11 @@ def moved(image: np.ndarray, matrix: np.ndarray, nearest: bool = False) -> np.nd
 def moved_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(n, 2) x, y under the same map."""
     return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def check_sizes(channels: Sequence[int], dense: int, dropout: float) -> None:
+    """Of a network's layers. Raises ValueError for sizes that there are not."""
+    if not channels or min(channels) < 1 or dense < 1:
+        raise ValueError(f"--channels {' '.join(map(str, channels))}, --dense {dense}: whole numbers, at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"--dropout {dropout}: from 0 to below 1")

@@ -121,6 +121,9 @@ class MaskTask(Disturbed, Task):
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
         return {"mask_log_loss": float(outputs["log_loss"].mean()), "iou": float(outputs["iou"].mean())}
 
+    def training_gigabytes(self) -> float | None:
+        return self.counted_gigabytes()
+
     def example_input(self) -> np.ndarray:
         return np.zeros((2, 1, self.side_px, self.side_px), dtype=np.uint8)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor, nn
 
 
@@ -30,6 +29,10 @@ def scaled(images: Tensor) -> Tensor:
 
 def mask_network(width: int) -> nn.Module:
     """(batch, 1, side, side) uint8 → logits of the same shape."""
+    from monai.networks.nets.basic_unet import (
+        BasicUNet,
+    )  # its import takes seconds, and the other networks need none of it
+
     features = (width, width, 2 * width, 4 * width, 8 * width, width)
     return _Grey(BasicUNet(spatial_dims=2, in_channels=1, out_channels=1, features=features, norm="batch"))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medray.systems.boneage.canvas import POINTS, points_of
-from medray.systems.boneage.disturb import Disturbed, moved, moved_points
+from medray.systems.boneage.disturb import Disturbed, check_sizes, moved, moved_points
 from medray.systems.boneage.rows import IDENTIFIERS, image_of, in_square, points_in_square, points_of_film, scale_of
 from medray.tasks.task import At, Example, Task
 
@@ -45,7 +45,8 @@ class PointTask(Disturbed, Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_disturbance()
-        if not self.channels or self.side_px < 2 ** len(self.channels):
+        check_sizes(self.channels, self.dense, self.dropout)
+        if self.side_px < 2 ** len(self.channels):
             raise ValueError(
                 f"side_px {self.side_px}: too small for {len(self.channels)} blocks, each of which halves it"
             )
@@ -122,6 +123,9 @@ class PointTask(Disturbed, Task):
 
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
         return {"error_part": float(outputs["error_part"].mean()), "error_px": float(outputs["error_px"].mean())}
+
+    def training_gigabytes(self) -> float | None:
+        return self.counted_gigabytes()
 
     def example_input(self) -> np.ndarray:
         return np.zeros((2, 1, self.side_px, self.side_px), dtype=np.uint8)

@@ -12,7 +12,7 @@ import tyro
 
 from medray.imaging.resize import resize
 from medray.systems.boneage.canvas import RegionName, size_px
-from medray.systems.boneage.disturb import Disturbed, moved
+from medray.systems.boneage.disturb import Disturbed, check_sizes, moved
 from medray.systems.boneage.rows import ABOUT, IDENTIFIERS, image_of, number_of
 from medray.tasks.backbone import BackboneTask
 from medray.tasks.task import At, Example
@@ -59,6 +59,7 @@ class AgeTask(Disturbed, BackboneTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_disturbance()
+        check_sizes(self.channels, self.dense, self.dropout)
         if not 0 < self.scale <= 1:
             raise ValueError(f"--scale {self.scale}: above 0, at most 1")
         if self.backbone == OWN and (self.pretrained or self.weights):

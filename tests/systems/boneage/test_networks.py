@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from medray.systems.boneage.networks import AgeVGG, mask_network, point_network
+from medray.systems.boneage.recipes import published
 
 
 def test_the_age_network_has_the_sources_table_of_layers() -> None:
@@ -51,3 +52,12 @@ def test_shapes_of_the_networks_before() -> None:
     points = point_network((4, 8, 16), 32, 0.0, 64, 3)
     assert points(images).shape == (2, 6)
     assert sum(isinstance(layer, nn.Conv2d) for layer in points.modules()) == 6  # two a block
+
+
+def test_what_training_takes_of_a_gpu_is_counted_for_every_stage() -> None:
+    """Where a task cannot say, each run takes all GPUs of a node."""
+    recipe = published()
+    for task in (recipe.segmentation, recipe.keypoints, recipe.age):
+        gigabytes = task.training_gigabytes()
+        assert gigabytes is not None
+        assert 0.1 < gigabytes < 16

@@ -121,6 +121,9 @@ def test_regions_have_the_sources_sizes() -> None:
         ({"pretrained": True}, "starts from random weights"),
         ({"zoom": 1.0}, "--zoom 1.0"),
         ({"copies": 0}, "--copies 0"),
+        ({"dropout": 2.0}, "--dropout 2.0"),
+        ({"channels": (0,)}, "--channels 0"),
+        ({"dense": 0}, "--dense 0"),
     ],
 )
 def test_wrong_values_are_refused(changes: dict[str, Any], reason: str) -> None:
