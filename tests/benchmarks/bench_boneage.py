@@ -235,17 +235,17 @@ def against(table: pd.DataFrame, first: str, second: str) -> dict[str, Figure]:
     return means({first: one, second: other, "difference": one - other}, read["patient_id"].to_numpy())
 
 
-def said(table: pd.DataFrame, first: str, second: str) -> bool:
+def said(table: pd.DataFrame, first: str, second: str, note: str = "") -> bool:
     """Prints what ``against`` finds. Returns whether the first errs less, and the interval excludes 0."""
     found = against(table, first, second)
     difference = found["difference"]
     value, interval = texts(difference, 2, signed=True)
     by_seed = [against(own, first, second)["difference"] for _, own in table.groupby("seed")]
-    print(
-        f"{first} against {second}: MAE {line(found[first], 2)} against {line(found[second], 2)} months; difference {value} "
-        f"(95% {interval}), of each seed {', '.join(texts(one, 2, signed=True)[0] for one in by_seed)}; n = {difference['films']} films of "
-        f"{difference['patients']} children"
-    )
+    seeds = ", ".join(texts(one, 2, signed=True)[0] for one in by_seed)
+    print(f"\n{first} against {second}{note}; n = {difference['films']} films of {difference['patients']} children")
+    for name in (first, second):
+        print(f"    {f'MAE, {name}':<42}{line(found[name], 2)}")
+    print(f"    {'difference':<42}{value}  (95% {interval}); of each seed {seeds}")
     return difference["high"] is not None and difference["high"] < 0
 
 
@@ -266,7 +266,7 @@ def main(options: Options) -> None:
     print(
         f"\n{ONLY}\n{len(every)} films of {every['patient_id'].nunique()} children, {len(options.seeds)} seeds, {len(FOLDS)} folds, out of "
         f"fold at every stage: hands by a network's masks, points by a network; {time.perf_counter() - start:.0f} s, {options.threads} "
-        "threads. 95% over children. The best member was chosen on these films, which favours it."
+        "threads. MAE in months, 95% over children. The best member was chosen on these films, which favours it."
     )
     claims = {
         "registration": said(every, BOTH, WHOLE_FILM),
@@ -274,18 +274,11 @@ def main(options: Options) -> None:
         "sex": said(every, TOLD_SEX, BOTH),
     }
     said(every, ENSEMBLE, MEAN)
-    print(
-        "on girls, "
-        + " and ".join(f"{name} from {np.mean(learned[name]):.0f} films a fold" for name in (GIRLS, BOTH))
-        + ":"
-    )
-    said(every, GIRLS, BOTH)
+    films = {name: f"{np.mean(learned[name]):.0f}" for name in (GIRLS, BOTH)}
+    said(every, GIRLS, BOTH, f", on girls: learned from {films[GIRLS]} girls and from {films[BOTH]} films a fold")
     said(every, BOTH, CONSTANT)
-    print(
-        "claims: "
-        + ", ".join(f"{name} {'holds' if holds else 'is not shown'}" for name, holds in claims.items())
-        + f". {ONLY}."
-    )
+    words = ", ".join(f"{name} {'holds' if holds else 'is not shown'}" for name, holds in claims.items())
+    print(f"\nclaims: {words} (less error, and the interval excludes 0)\n{ONLY}")
 
 
 if __name__ == "__main__":
