@@ -24,7 +24,11 @@ SHOWING = [
     *sorted(JOBS.glob("*.py")),
     *sorted((ROOT / "medray").rglob("*.py")),
 ]
-WANTED = {"ich_predict": ["--run", "out", "--dicom", "new"], "chest_explain": ["film.png", "--run", "out"]}
+WANTED = {
+    "ich_predict": ["--run", "out", "--dicom", "new"],
+    "boneage_predict": ["--run", "out", "--images", "new"],
+    "chest_explain": ["film.png", "--run", "out"],
+}
 
 Parse = Callable[[str, list[str]], str | None]
 
