@@ -16,7 +16,7 @@ import numpy as np
 
 from medray.imaging.phantom.broken import write_broken
 from medray.imaging.phantom.study import PhantomSpec, StudyPlan, plan_phantoms
-from medray.imaging.phantom.writer import MARK, LabelRow, write_study, write_whole
+from medray.imaging.phantom.writer import MARK, LabelRow, all_there, write_study, write_whole
 
 VERSION = 2  # of the drawing: another version's folder is not this one's
 
@@ -60,18 +60,7 @@ def write_phantoms(folder: Path, spec: PhantomSpec, broken: bool = False) -> Pha
 
 def begin(folder: Path, spec: PhantomSpec, broken: bool = False) -> list[StudyPlan]:
     """Claim a folder for a set and say which studies to write: all, or none where the set is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    claim = _claim(spec, broken)
-    path = folder / MARK
-    if path.exists():
-        there = json.loads(path.read_text())
-        if {k: there.get(k) for k in claim} != claim:
-            raise ValueError(f"{folder} holds phantoms of another specification; choose an empty folder")
-        if there["finished"]:
-            return []
-    else:
-        write_whole(path, json.dumps({**claim, "finished": False}, indent=1).encode())
-    return plan_phantoms(spec)
+    return [] if all_there(folder, _claim(spec, broken)) else plan_phantoms(spec)
 
 
 def finish(folder: Path, spec: PhantomSpec, rows: list[LabelRow], broken: bool = False) -> PhantomSet:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,25 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def all_there(folder: Path, claim: Mapping[str, object]) -> bool:
+    """Claim a folder for phantoms, or find it claimed; whether all of them are there.
+
+    Args:
+        claim: what tells these phantoms from others, as JSON has it; MARK holds it, and "finished".
+    Raises:
+        ValueError: the folder holds others.
+    """
+    path = folder / MARK
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({**claim, "finished": False}, indent=1).encode())
+        return False
+    there = json.loads(path.read_text())
+    if {name: there.get(name) for name in claim} != claim:
+        raise ValueError(f"{folder} holds phantoms of another specification; choose an empty folder")
+    return bool(there["finished"])
 
 
 def label_rows(slice_id: str, labels: Iterable[int]) -> list[LabelRow]:

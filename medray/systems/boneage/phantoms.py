@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medray.imaging.phantom.writer import MARK, write_whole
+from medray.imaging.phantom.writer import MARK, all_there, write_whole
 from medray.systems.boneage.canvas import POINTS
 from medray.systems.boneage.phantom_bones import GROWN_MONTHS, Sex, draw_child
 from medray.systems.boneage.phantom_hand import Hand, draw_hand
@@ -65,16 +65,8 @@ class PhantomHands:
 
     def pieces(self, folder: Path) -> list[tuple[int, int]]:
         """All pieces, or none where the folder holds them. Raises ValueError where it holds others."""
-        path, claim = folder / MARK, self._claim()
-        if path.exists():
-            there = json.loads(path.read_text())
-            if {name: there.get(name) for name in claim} != claim:
-                raise ValueError(f"{folder} holds phantoms of another specification; choose an empty folder")
-            if there["finished"]:
-                return []
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps({**claim, "finished": False}, indent=1).encode())
+        if all_there(folder, self._claim()):
+            return []
         films = self.spec.films
         return [(first, min(first + _A_PIECE - 1, films)) for first in range(1, films + 1, _A_PIECE)]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medray.imaging.phantom.writer import MARK, write_whole
+from medray.imaging.phantom.writer import MARK, all_there, write_whole
 from medray.imaging.types import Volume
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.systems.lesion.phantom_brain import AFFINE, CHANNELS, Brain, Lesion, draw_brain, draw_lesions, scan
@@ -40,16 +40,8 @@ class PhantomPatients:
 
     def pieces(self, folder: Path) -> list[int]:
         """All patients, or none where the folder holds them. Raises ValueError where it holds others."""
-        path, claim = folder / MARK, self._claim()
-        if path.exists():
-            there = json.loads(path.read_text())
-            if {name: there.get(name) for name in claim} != claim:
-                raise ValueError(f"{folder} holds phantoms of another specification; choose an empty folder")
-            if there["finished"]:
-                return []
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps({**claim, "finished": False}, indent=1).encode())
+        if all_there(folder, self._claim()):
+            return []
         return list(range(1, self.spec.patients + 1))
 
     def write(self, folder: Path, piece: int) -> list[dict[str, str]]:
