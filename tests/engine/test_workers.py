@@ -59,7 +59,7 @@ def volumes(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Learni
     rows, index = read_index(store, ["scan_id", "patient_id", "lesion_ml"])
     index["fold"] = index["patient_id"].str.removeprefix("patient").astype(int) % 3
     moved = {"rotation_deg": 15.0, "noise": 0.05, "flip_axes": ("D", "W"), "resampled_share": 0.5}
-    task = replace(recipes.phantom(), patch_DHW=(12, 12, 12), width=4, levels=2, steps_per_epoch=6, **moved)
+    task = replace(recipes.phantom(), patch_DHW=(12, 12, 12), width=4, levels=2, steps_per_epoch=24, **moved)
     return Learning(task, Shards(rows, index), bands_of_load)
 
 
