@@ -222,10 +222,8 @@ def with_ensemble(table: pd.DataFrame) -> pd.DataFrame:
     are of the networks that they weigh; with two folds, those of the other fold (``CARRIED``) rest on one other training.
     """
     read = table[[*ABOUT, *MEMBERS]]
-    by_fold, found = (
-        [fit(own, correct=False).answers for _, own in read.groupby("fold")],
-        fit(read, correct=False).answers,
-    )
+    by_fold = [fit(own, correct=False).answers for _, own in read.groupby("fold")]
+    found = fit(read, correct=False).answers
     table = table.assign(
         **{
             ENSEMBLE: pd.concat(by_fold)["ensemble"],
@@ -255,12 +253,13 @@ def said(table: pd.DataFrame, first: str, second: str, note: str = "") -> bool:
     found = against(table, first, second)
     difference = found["difference"]
     value, interval = texts(difference, 2, signed=True)
+    sure = "95% " if difference["low"] is not None else ""
     by_seed = [against(own, first, second)["difference"] for _, own in table.groupby("seed")]
     seeds = ", ".join(texts(one, 2, signed=True)[0] for one in by_seed)
     print(f"\n{first} against {second}{note}; n = {difference['films']} films of {difference['patients']} children")
     for name in (first, second):
         print(f"    {f'MAE, {name}':<42}{line(found[name], 2)}")
-    print(f"    {'difference':<42}{value}  (95% {interval}); of each seed {seeds}")
+    print(f"    {'difference':<42}{value}  ({sure}{interval}); of each seed {seeds}")
     return difference["high"] is not None and difference["high"] < 0
 
 

@@ -23,8 +23,9 @@ def make_database(uri: str) -> None:
     import mlflow
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*"):
-        if not psutil.pid_exists(int(left.suffix[1:])):
+    for left in path.parent.glob(f".{path.name}.*"):  # a database, and the journal that SQLite kept beside it
+        process = left.suffix[1:].partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             left.unlink(missing_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:

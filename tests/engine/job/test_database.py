@@ -17,22 +17,29 @@ from sqlalchemy.engine import Engine
 from medray.engine.job.database import make_database
 made = []
 
-@event.listens_for(Engine, "before_cursor_execute")
+@event.listens_for(Engine, "after_cursor_execute")
 def count(connection, cursor, statement, *rest):
-    made.append("CREATE TABLE" in statement)
-    if sum(made) == 5:
+    made.append(sys.argv[2] in statement)
+    if sum(made) == int(sys.argv[3]):
         os.kill(os.getpid(), 9)
 
 make_database(sys.argv[1])
 """
 
 
-def test_a_kill_while_it_is_made_leaves_nothing_that_the_next_start_trips_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "times", "left"),
+    [("CREATE TABLE", 5, 1), ("INSERT INTO experiments", 1, 2)],  # within a transaction SQLite keeps a journal beside the file
+)
+def test_a_kill_while_it_is_made_leaves_nothing_that_the_next_start_trips_over(
+    tmp_path: Path, statement: str, times: int, left: int
+) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    killed = subprocess.run([sys.executable, "-c", KILLED, uri], capture_output=True, check=False)
+    words = [sys.executable, "-c", KILLED, uri, statement, str(times)]
+    killed = subprocess.run(words, capture_output=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert not (tmp_path / "mlflow.db").exists()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == left
     make_database(uri)
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
     client = mlflow.MlflowClient(uri)
