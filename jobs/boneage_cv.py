@@ -19,9 +19,9 @@ from medray.engine.train.sweep import out_of_fold
 from medray.shards.folders import of_model
 from medray.systems.boneage import ages, phantoms, recipes, report, results
 from medray.systems.boneage.chain import KEYPOINTS, SEGMENTATION, chain_of
-from medray.systems.boneage.rows import ABOUT
-from medray.systems.boneage.source import HandFilm
-from medray.systems.boneage.stages import Hands, Masks, Points
+from medray.systems.boneage.films.source import HandFilm
+from medray.systems.boneage.stages.between import Hands, Masks, Points
+from medray.systems.boneage.stages.rows import ABOUT
 from medray.systems.boneage.system import HAND_FILMS
 
 

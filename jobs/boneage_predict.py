@@ -24,10 +24,10 @@ from medray.engine.train.checkpoint import finished_job, finished_task, only_fol
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
-from medray.systems.boneage.answers import PHANTOMS, film_set, known_films, read_table, write_answers
-from medray.systems.boneage.inventory import assemble
-from medray.systems.boneage.new_films import NewFilms
-from medray.systems.boneage.source import source_of
+from medray.systems.boneage.films.inventory import assemble
+from medray.systems.boneage.films.source import source_of
+from medray.systems.boneage.predict.answers import PHANTOMS, film_set, known_films, read_table, write_answers
+from medray.systems.boneage.predict.new_films import NewFilms
 from medray.systems.boneage.words import number
 
 

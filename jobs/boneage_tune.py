@@ -19,8 +19,8 @@ from medray.engine.job.dataset import Dataset
 from medray.engine.tuning.job import tune
 from medray.shards.folders import features_store
 from medray.shards.store import Store
-from medray.systems.boneage.rows import ABOUT
-from medray.systems.boneage.stages import Hands, Region
+from medray.systems.boneage.stages.between import Hands, Region
+from medray.systems.boneage.stages.rows import ABOUT
 from medray.systems.boneage.system import HAND_FILMS, PHANTOM_SEARCH, SEARCH
 from medray.systems.boneage.task import AgeTask
 

@@ -33,13 +33,13 @@ from medray.metrics.intervals import Figure
 from medray.report.figures import line, texts
 from medray.shards.folds import assign_folds
 from medray.systems.boneage.ages import joined_ages
-from medray.systems.boneage.comparisons import best_member
-from medray.systems.boneage.ensemble import ABOUT
-from medray.systems.boneage.ensemble_fit import fit
-from medray.systems.boneage.means import means
-from medray.systems.boneage.phantoms import PhantomSpec, film, film_plan
+from medray.systems.boneage.phantoms.films import PhantomSpec, film, film_plan
 from medray.systems.boneage.recipes import model_task, phantom
-from medray.systems.boneage.stages import Hands, How, Masks, Points, Region
+from medray.systems.boneage.scores.comparisons import best_member
+from medray.systems.boneage.scores.ensemble import ABOUT
+from medray.systems.boneage.scores.ensemble_fit import fit
+from medray.systems.boneage.scores.means import means
+from medray.systems.boneage.stages.between import Hands, How, Masks, Points, Region
 from medray.systems.boneage.system import strata
 from medray.tasks.task import Task
 

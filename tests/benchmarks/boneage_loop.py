@@ -15,7 +15,7 @@ from medray.engine.train.device import to_device
 from medray.engine.train.outputs import evaluate
 from medray.engine.train.step import Trainer
 from medray.imaging.radiograph import read_film
-from medray.systems.boneage.labels import read_labels
+from medray.systems.boneage.films.labels import read_labels
 from medray.tasks.task import Task
 
 CPU = torch.device("cpu")

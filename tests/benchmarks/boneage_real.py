@@ -25,12 +25,12 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parent))
 from boneage_loop import Row, answers, real_films, trained
 
-from medray.systems.boneage.canvas import cut, on_canvas
-from medray.systems.boneage.disturb import Disturbed, moved, moved_points
-from medray.systems.boneage.mask_task import MaskTask, largest_part
-from medray.systems.boneage.point_task import COORDINATES, PointTask
 from medray.systems.boneage.recipes import published
-from medray.systems.boneage.rows import points_in_square
+from medray.systems.boneage.stages.canvas import cut, on_canvas
+from medray.systems.boneage.stages.disturb import Disturbed, moved, moved_points
+from medray.systems.boneage.stages.mask_task import MaskTask, largest_part
+from medray.systems.boneage.stages.point_task import COORDINATES, PointTask
+from medray.systems.boneage.stages.rows import points_in_square
 
 ROOT = Path(__file__).parents[2]
 FEW = "40 films: no claim of accuracy"

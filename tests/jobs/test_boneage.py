@@ -21,8 +21,8 @@ from conftest import load
 from PIL import Image
 from ray_processes import kill_driver
 
-from medray.systems.boneage.canvas import cut, on_canvas
-from medray.systems.boneage.phantoms import PhantomHands, PhantomSpec
+from medray.systems.boneage.phantoms.films import PhantomHands, PhantomSpec
+from medray.systems.boneage.stages.canvas import cut, on_canvas
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -21,10 +21,10 @@ from medray.engine.derive.function import FunctionWorker
 from medray.engine.derive.inputs import Inputs, joined
 from medray.shards.store import Store
 from medray.systems.boneage.ages import refused_films
-from medray.systems.boneage.phantom_hand import draw_hand
-from medray.systems.boneage.rows import ABOUT
-from medray.systems.boneage.source import HandFilm
-from medray.systems.boneage.stages import Hands, Masks, Points, Region
+from medray.systems.boneage.films.source import HandFilm
+from medray.systems.boneage.phantoms.hand import draw_hand
+from medray.systems.boneage.stages.between import Hands, Masks, Points, Region
+from medray.systems.boneage.stages.rows import ABOUT
 
 Job = Callable[..., tuple[int, str]]
 ROWS, COLUMNS = 104, 80

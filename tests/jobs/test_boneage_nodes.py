@@ -12,7 +12,7 @@ import pytest
 from lost_nodes import measured_by
 from sleeping_runs import notes_in
 
-from medray.systems.boneage.phantoms import PhantomHands, PhantomSpec
+from medray.systems.boneage.phantoms.films import PhantomHands, PhantomSpec
 from medray.systems.boneage.recipes import MODELS
 
 pytestmark = pytest.mark.on_demand

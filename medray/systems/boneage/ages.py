@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from medray.systems.boneage.rows import ABOUT, Stages
+from medray.systems.boneage.stages.rows import ABOUT, Stages
 
 
 def joined_ages(outputs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def quality(stages: Stages) -> dict[str, dict[str, float | int | None]]:
     """How good masks and points are on held-out films where somebody has drawn: in words → value, and how many films.
 
     Args:
-        stages: "masks" and "points", where there are such stages → their shards, as ``stages`` makes them.
+        stages: "masks" and "points", where there are such stages → their shards, as ``stages.between`` makes them.
     """
     found = {}
     for stage, column, factor, words in (

@@ -11,12 +11,12 @@ import pandas as pd
 
 from medray.shards.store import File
 from medray.systems.boneage import recipes
-from medray.systems.boneage.canvas import POINTS, RegionName, points_of
-from medray.systems.boneage.labels import Labels
-from medray.systems.boneage.phantoms import DEMO
+from medray.systems.boneage.films.labels import Labels
+from medray.systems.boneage.films.source import HandFilm
+from medray.systems.boneage.phantoms.films import DEMO
 from medray.systems.boneage.recipes import Recipe
-from medray.systems.boneage.source import HandFilm
-from medray.systems.boneage.stages import Hands, How, Region
+from medray.systems.boneage.stages.between import Hands, How, Region
+from medray.systems.boneage.stages.canvas import POINTS, RegionName, points_of
 from medray.systems.boneage.task import AgeTask
 from medray.tasks.task import Task
 

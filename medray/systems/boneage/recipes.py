@@ -9,9 +9,9 @@ from typing import get_args
 
 import tyro
 
-from medray.systems.boneage.canvas import RegionName
-from medray.systems.boneage.mask_task import MaskTask
-from medray.systems.boneage.point_task import PointTask
+from medray.systems.boneage.stages.canvas import RegionName
+from medray.systems.boneage.stages.mask_task import MaskTask
+from medray.systems.boneage.stages.point_task import PointTask
 from medray.systems.boneage.task import AgeTask, Head, Sexes
 
 MODELS = tuple("-".join(parts) for parts in itertools.product(get_args(RegionName), get_args(Head), get_args(Sexes)))

@@ -9,10 +9,10 @@ import pandas as pd
 
 from medray.report.figures import line
 from medray.shards.store import Store
-from medray.systems.boneage.ensemble import ABOUT
-from medray.systems.boneage.ensemble_fit import fit
-from medray.systems.boneage.nesting import in_order
-from medray.systems.boneage.scores import ANSWERS, film_table, score
+from medray.systems.boneage.scores.ensemble import ABOUT
+from medray.systems.boneage.scores.ensemble_fit import fit
+from medray.systems.boneage.scores.figures import ANSWERS, film_table, score
+from medray.systems.boneage.scores.nesting import in_order
 from medray.systems.boneage.words import METHODS, SEXES, caution, number
 
 REFUSED = ("film_id", "stage", "reason")

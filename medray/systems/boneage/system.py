@@ -9,12 +9,12 @@ import pandas as pd
 
 from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
 from medray.systems.boneage import recipes
-from medray.systems.boneage.bands import band_of
-from medray.systems.boneage.inventory import assemble
-from medray.systems.boneage.labels import Labels, labels_for, read_labels
+from medray.systems.boneage.films.inventory import assemble
+from medray.systems.boneage.films.labels import Labels, labels_for, read_labels
+from medray.systems.boneage.films.source import HandFilm
 from medray.systems.boneage.objective import OBJECTIVES, score_folds
-from medray.systems.boneage.phantoms import DEMO
-from medray.systems.boneage.source import HandFilm
+from medray.systems.boneage.phantoms.films import DEMO
+from medray.systems.boneage.scores.bands import band_of
 from medray.tasks.system import SearchSetup, System
 
 SEGMENTATION, KEYPOINTS = "segmentation", "keypoints"

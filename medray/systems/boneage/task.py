@@ -11,9 +11,9 @@ import pandas as pd
 import tyro
 
 from medray.imaging.resize import resize
-from medray.systems.boneage.canvas import RegionName, size_px
-from medray.systems.boneage.disturb import Disturbed, check_sizes, moved
-from medray.systems.boneage.rows import ABOUT, IDENTIFIERS, image_of, number_of
+from medray.systems.boneage.stages.canvas import RegionName, size_px
+from medray.systems.boneage.stages.disturb import Disturbed, check_sizes, moved
+from medray.systems.boneage.stages.rows import ABOUT, IDENTIFIERS, image_of, number_of
 from medray.tasks.backbone import BackboneTask
 from medray.tasks.task import At, Example
 
@@ -124,7 +124,7 @@ class AgeTask(Disturbed, BackboneTask):
         return np.array(found, dtype=np.float32)
 
     def network(self) -> nn.Module:
-        from medray.systems.boneage.networks import AgeBackbone, AgeVGG
+        from medray.systems.boneage.stages.networks import AgeBackbone, AgeVGG
 
         outputs, beside = (1 if self.head == "regression" else MONTHS), len(self._beside(None, np.nan))
         if self.backbone == OWN:

@@ -29,7 +29,10 @@ make_database(sys.argv[1])
 
 @pytest.mark.parametrize(
     ("statement", "times", "left"),
-    [("CREATE TABLE", 5, 1), ("INSERT INTO experiments", 1, 2)],  # within a transaction SQLite keeps a journal beside the file
+    [
+        ("CREATE TABLE", 5, 1),
+        ("INSERT INTO experiments", 1, 2),
+    ],  # within a transaction SQLite keeps a journal beside the file
 )
 def test_a_kill_while_it_is_made_leaves_nothing_that_the_next_start_trips_over(
     tmp_path: Path, statement: str, times: int, left: int

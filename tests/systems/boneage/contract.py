@@ -10,9 +10,9 @@ import numpy as np
 from contract_case import Case, Row
 
 from medray.systems.boneage import recipes
-from medray.systems.boneage.mask_task import MaskTask
-from medray.systems.boneage.point_task import PointTask
-from medray.systems.boneage.stages import Masks
+from medray.systems.boneage.stages.between import Masks
+from medray.systems.boneage.stages.mask_task import MaskTask
+from medray.systems.boneage.stages.point_task import PointTask
 
 ABOUT = [(30.0, "F", 33.0), (204.0, "M", None), (96.0, None, 90.0), (150.0, "F", None)]
 

@@ -16,7 +16,9 @@ from chest_films import dicom, write_png
 
 from medray.engine.derive.scan import scan_here
 from medray.shards.store import Store
-from medray.systems.boneage.answers import (
+from medray.systems.boneage.films.inventory import assemble
+from medray.systems.boneage.films.source import HandFilm
+from medray.systems.boneage.predict.answers import (
     COLUMNS,
     PHANTOMS,
     REFUSED,
@@ -29,10 +31,8 @@ from medray.systems.boneage.answers import (
     read_table,
     write_answers,
 )
-from medray.systems.boneage.ensemble import Ensemble, Group
-from medray.systems.boneage.inventory import assemble
-from medray.systems.boneage.new_films import FILMS_PER_PIECE, SCHEMA
-from medray.systems.boneage.source import HandFilm
+from medray.systems.boneage.predict.new_films import FILMS_PER_PIECE, SCHEMA
+from medray.systems.boneage.scores.ensemble import Ensemble, Group
 
 GROUP = Group(("A-regression-both",), (1.0,), half_width=12.0, films=40)
 METHOD = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medray.systems.boneage.canvas import (
+from medray.systems.boneage.stages.canvas import (
     CAPITATE_XY,
     COLUMNS_PX,
     REGIONS,

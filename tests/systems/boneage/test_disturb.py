@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from medray.systems.boneage.disturb import Disturbed, moved, moved_points
-from medray.systems.boneage.mask_task import MaskTask, largest_part
-from medray.systems.boneage.point_task import COORDINATES, PointTask
-from medray.systems.boneage.rows import in_square, points_in_square, points_of_film, scale_of
+from medray.systems.boneage.stages.disturb import Disturbed, moved, moved_points
+from medray.systems.boneage.stages.mask_task import MaskTask, largest_part
+from medray.systems.boneage.stages.point_task import COORDINATES, PointTask
+from medray.systems.boneage.stages.rows import in_square, points_in_square, points_of_film, scale_of
 
 SPOTS = np.array([[20.0, 15.0], [44.0, 30.0], [25.0, 50.0]])
 

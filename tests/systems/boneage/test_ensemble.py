@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from boneage_ages import FEW, drawn
 
-from medray.systems.boneage.ensemble import Ensemble, Group, Member, groups_of, members_in, present_mean
-from medray.systems.boneage.ensemble_fit import fit, half_width
-from medray.systems.boneage.nesting import line_of, parts_of, weights_of
+from medray.systems.boneage.scores.ensemble import Ensemble, Group, Member, groups_of, members_in, present_mean
+from medray.systems.boneage.scores.ensemble_fit import fit, half_width
+from medray.systems.boneage.scores.nesting import line_of, parts_of, weights_of
 
 
 def error(months: pd.Series, table: pd.DataFrame) -> float:

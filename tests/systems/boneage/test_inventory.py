@@ -18,9 +18,9 @@ from medray.shards.inventory import Inventory, Refused, set_aside
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.reading import encode_rows
 from medray.shards.store import Store
-from medray.systems.boneage.inventory import assemble
-from medray.systems.boneage.labels import Labels, labels_for, read_labels
-from medray.systems.boneage.source import HandFilm
+from medray.systems.boneage.films.inventory import assemble
+from medray.systems.boneage.films.labels import Labels, labels_for, read_labels
+from medray.systems.boneage.films.source import HandFilm
 
 OWN = "films name no patient: each counts as one of its own"
 

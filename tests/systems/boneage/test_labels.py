@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medray.systems.boneage.labels import Labels, labels_for, read_labels
-from medray.systems.boneage.source import HandFilm
+from medray.systems.boneage.films.labels import Labels, labels_for, read_labels
+from medray.systems.boneage.films.source import HandFilm
 
 AGES = "id,boneage,male\n1437,136,False\n1440,120,True\n"
 VIA_HEAD = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
@@ -100,7 +100,7 @@ def test_an_export_alone_has_no_ages(tmp_path: Path) -> None:
 
 def test_what_is_not_there_or_too_large_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(tmp_path / "nothing.csv", "cannot be read")
-    monkeypatch.setattr("medray.systems.boneage.via.MOST_BYTES", 10)
+    monkeypatch.setattr("medray.systems.boneage.films.via.MOST_BYTES", 10)
     refused(folder(tmp_path, a__csv=AGES, b__json=export(**{"1": [OUTLINE]})), "b.json: larger than any export of VIA")
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from medray.systems.boneage.networks import AgeVGG, mask_network, point_network
 from medray.systems.boneage.recipes import published
+from medray.systems.boneage.stages.networks import AgeVGG, mask_network, point_network
 
 
 def test_the_age_network_has_the_sources_table_of_layers() -> None:

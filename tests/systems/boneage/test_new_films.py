@@ -15,14 +15,14 @@ from chest_films import dicom
 
 from medray.engine.derive.outputs import outputs_of
 from medray.shards.store import Store
-from medray.systems.boneage.ensemble import Ensemble, Group
-from medray.systems.boneage.mask_task import MaskTask
-from medray.systems.boneage.new_films import DISAGREE, OTHER_HAND, SCHEMA, Films, NewFilms, apart
-from medray.systems.boneage.phantom_hand import Hand, Pose, draw_hand
-from medray.systems.boneage.point_task import PointTask
+from medray.systems.boneage.films.source import HandFilm
+from medray.systems.boneage.phantoms.hand import Hand, Pose, draw_hand
+from medray.systems.boneage.predict.new_films import DISAGREE, OTHER_HAND, SCHEMA, Films, NewFilms, apart
 from medray.systems.boneage.recipes import model_task
-from medray.systems.boneage.source import HandFilm
-from medray.systems.boneage.stages import Hands, Masks, Points, Region
+from medray.systems.boneage.scores.ensemble import Ensemble, Group
+from medray.systems.boneage.stages.between import Hands, Masks, Points, Region
+from medray.systems.boneage.stages.mask_task import MaskTask
+from medray.systems.boneage.stages.point_task import PointTask
 from medray.systems.boneage.task import HALF, MIDDLE, AgeTask
 
 SOURCE = HandFilm(size_px=320)

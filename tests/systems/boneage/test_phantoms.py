@@ -13,10 +13,10 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medray.systems.boneage.canvas import COLUMNS_PX, POINTS, ROWS_PX, cut, register
-from medray.systems.boneage.phantom_bones import GROWN_MONTHS, Child, Sex, draw_child, draw_shapes, maturity
-from medray.systems.boneage.phantom_hand import Hand, Pose, draw_hand
-from medray.systems.boneage.phantoms import DEMO, PhantomHands, PhantomSpec, film, film_plan
+from medray.systems.boneage.phantoms.bones import GROWN_MONTHS, Child, Sex, draw_child, draw_shapes, maturity
+from medray.systems.boneage.phantoms.films import DEMO, PhantomHands, PhantomSpec, film, film_plan
+from medray.systems.boneage.phantoms.hand import Hand, Pose, draw_hand
+from medray.systems.boneage.stages.canvas import COLUMNS_PX, POINTS, ROWS_PX, cut, register
 
 SPEC = PhantomSpec(films=18)
 PLAIN = Child(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from medray.imaging.radiograph import read_film
-from medray.systems.boneage.canvas import CAPITATE_XY, COLUMNS_PX, ROWS_PX, TIP_XY, cut, register
+from medray.systems.boneage.stages.canvas import CAPITATE_XY, COLUMNS_PX, ROWS_PX, TIP_XY, cut, register
 
 MARKED = pd.read_csv(Path(__file__).with_name("real_points.csv"), dtype={"film": str}).set_index("film")
 NAMES = [f"{point}_{axis}" for point in ("tip", "thumb", "capitate") for axis in "xy"]

@@ -11,8 +11,8 @@ import pytest
 from boneage_ages import drawn, refused
 
 from medray.shards.store import Store
-from medray.systems.boneage.ensemble import ABOUT, Ensemble
 from medray.systems.boneage.results import conclude, flat, read_films, read_refused, summary
+from medray.systems.boneage.scores.ensemble import ABOUT, Ensemble
 
 REFUSED = refused([("x2", "keypoints", "the thumb lies outside of the film"), ("x1", "segmentation", "no hand")])
 

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 from boneage_ages import drawn, refused
 
-from medray.systems.boneage.bands import BANDS_MONTHS, band_of, band_words
-from medray.systems.boneage.bias import bias, slope
-from medray.systems.boneage.calendar_age import against_calendar, between_films, differences
-from medray.systems.boneage.comparisons import best_member, fitted, pairs, source_table
-from medray.systems.boneage.ensemble import members_in
-from medray.systems.boneage.ensemble_fit import Fit, fit
-from medray.systems.boneage.means import means, parts_of_films
 from medray.systems.boneage.objective import OBJECTIVES, score_folds
-from medray.systems.boneage.scores import film_table, score
+from medray.systems.boneage.scores.bands import BANDS_MONTHS, band_of, band_words
+from medray.systems.boneage.scores.bias import bias, slope
+from medray.systems.boneage.scores.calendar_age import against_calendar, between_films, differences
+from medray.systems.boneage.scores.comparisons import best_member, fitted, pairs, source_table
+from medray.systems.boneage.scores.ensemble import members_in
+from medray.systems.boneage.scores.ensemble_fit import Fit, fit
+from medray.systems.boneage.scores.figures import film_table, score
+from medray.systems.boneage.scores.means import means, parts_of_films
 from medray.systems.boneage.task import AgeTask
 from medray.systems.boneage.words import age_words, caution, child_word, number
 

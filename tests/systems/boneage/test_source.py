@@ -17,7 +17,7 @@ from medray.imaging.resize import shrunk
 from medray.shards.files import Files
 from medray.shards.leakage import pixels_hash
 from medray.shards.source import Encoded
-from medray.systems.boneage.source import HandFilm, source_of
+from medray.systems.boneage.films.source import HandFilm, source_of
 
 SOURCE = HandFilm(size_px=64)
 FILM = noise(1, 200, 128)

@@ -15,11 +15,8 @@ import pytest
 import torch
 
 from medray.engine.derive.outputs import outputs_of
-from medray.systems.boneage.canvas import cut, on_canvas, points_of, register, whole_film
-from medray.systems.boneage.mask_task import MaskTask
-from medray.systems.boneage.phantom_hand import Hand, Pose, draw_hand
-from medray.systems.boneage.point_task import COORDINATES
-from medray.systems.boneage.stages import (
+from medray.systems.boneage.phantoms.hand import Hand, Pose, draw_hand
+from medray.systems.boneage.stages.between import (
     LEAST_SHARE,
     TWO_HANDS,
     Hands,
@@ -31,6 +28,9 @@ from medray.systems.boneage.stages import (
     hand_of,
     registration,
 )
+from medray.systems.boneage.stages.canvas import cut, on_canvas, points_of, register, whole_film
+from medray.systems.boneage.stages.mask_task import MaskTask
+from medray.systems.boneage.stages.point_task import COORDINATES
 
 ROWS, COLUMNS = 104, 80
 ABOUT = {"film_id": "a", "patient_id": "p", "age_months": 90.0, "sex": "F", "calendar_months": None}

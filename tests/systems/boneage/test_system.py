@@ -8,9 +8,9 @@ import pytest
 
 from medray.shards.store import File
 from medray.systems.boneage.chain import chain_of
-from medray.systems.boneage.labels import Labels
+from medray.systems.boneage.films.labels import Labels
+from medray.systems.boneage.films.source import HandFilm
 from medray.systems.boneage.recipes import Recipe, phantom, published
-from medray.systems.boneage.source import HandFilm
 from medray.systems.boneage.system import fold_notes, label_notes, strata
 
 POINTS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]

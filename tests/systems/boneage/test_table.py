@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medray.shards.cells import read_cells
-from medray.systems.boneage.table import films_of, meaning
+from medray.systems.boneage.films.table import films_of, meaning
 
 
 def films(text: str, needs_ages: bool = True) -> pd.DataFrame:

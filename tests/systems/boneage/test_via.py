@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from medray.shards.cells import read_cells
-from medray.systems.boneage.table import meaning
-from medray.systems.boneage.via import Drawn, is_export, read_csv, read_json
+from medray.systems.boneage.films.table import meaning
+from medray.systems.boneage.films.via import Drawn, is_export, read_csv, read_json
 
 HEADER = [
     "filename", "file_size", "file_attributes", "region_count", "region_id", "region_shape_attributes", "region_attributes",
@@ -170,7 +170,7 @@ def test_what_is_no_export_is_one_line(data: bytes, message: str) -> None:
 
 
 def test_a_file_of_any_size_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medray.systems.boneage.via.MOST_BYTES", 10)
+    monkeypatch.setattr("medray.systems.boneage.films.via.MOST_BYTES", 10)
     refused(annotations(("a", HAND)), "more than 0 MB, no export of VIA has so many")
 
 

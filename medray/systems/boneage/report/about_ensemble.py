@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from medray.report.page import Block, Picture, Section, Table
-from medray.systems.boneage.calendar_age import NORMAL_SHARE, SOON_MONTHS
-from medray.systems.boneage.ensemble import Ensemble
 from medray.systems.boneage.report import charts
 from medray.systems.boneage.report.cells import cell, minus, share
+from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE, SOON_MONTHS
+from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import SEXES, number
 
 _ROWS_SHOWN = 30

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from medray.report.page import Block, Gallery, Section, Table, Tile
-from medray.systems.boneage.bands import band_words
 from medray.systems.boneage.report import charts
 from medray.systems.boneage.report.cells import cell, minus, months
 from medray.systems.boneage.report.pictures import REGION_STAGES, WORST, Chain, chosen
+from medray.systems.boneage.scores.bands import band_words
 from medray.systems.boneage.words import SEXES, age_words, child_word, number
 
 _TABLE_ROWS = 20

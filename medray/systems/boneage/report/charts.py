@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from medray.report.page import FAINT, INK, PALETTE, chart, legend, name_axes
-from medray.systems.boneage.bands import BANDS_MONTHS
-from medray.systems.boneage.ensemble import Ensemble
 from medray.systems.boneage.report.cells import minus
+from medray.systems.boneage.scores.bands import BANDS_MONTHS
+from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import SEXES, number
 
 COLOURS = {"girls": PALETTE[0], "boys": PALETTE[1], "unknown": PALETTE[2]}

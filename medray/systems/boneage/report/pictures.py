@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from medray.imaging.resize import resize
 from medray.shards.store import Store
-from medray.systems.boneage.canvas import POINTS
-from medray.systems.boneage.rows import Stages, image_of
+from medray.systems.boneage.stages.canvas import POINTS
+from medray.systems.boneage.stages.rows import Stages, image_of
 from medray.systems.boneage.words import age_words, child_word
 
 DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red

@@ -13,12 +13,12 @@ from medray.report.figures import texts
 from medray.report.page import PHANTOM_WARNING, Block, Cell, Figures, Notice, Picture, Section, Table
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
-from medray.systems.boneage.bands import band_words
-from medray.systems.boneage.ensemble import Ensemble
 from medray.systems.boneage.published import PUBLISHED, SOURCE_ALL, SOURCE_TABLE, WHAT_COMPARES
 from medray.systems.boneage.report import about_ensemble, about_films, charts
 from medray.systems.boneage.report.cells import HOW, cell, months
 from medray.systems.boneage.report.pictures import Chain
+from medray.systems.boneage.scores.bands import band_words
+from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import METHODS, SEXES, caution, number
 
 

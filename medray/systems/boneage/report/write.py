@@ -5,11 +5,11 @@ from __future__ import annotations
 from medray.report import page
 from medray.report.about import About
 from medray.shards.store import Store
-from medray.systems.boneage.ensemble import Ensemble
 from medray.systems.boneage.report.pictures import chosen, collect
 from medray.systems.boneage.report.sections import lead, report_sections
 from medray.systems.boneage.results import read_films, read_refused
-from medray.systems.boneage.rows import Stages
+from medray.systems.boneage.scores.ensemble import Ensemble
+from medray.systems.boneage.stages.rows import Stages
 
 
 def write_report(out: Store, about: About, stages: Stages) -> dict[str, bytes]:

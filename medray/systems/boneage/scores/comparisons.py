@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.intervals import Figure, undefined
-from medray.systems.boneage.ensemble import SEXES_OF, Ensemble, Member, groups_of, predictions_of, present_mean
-from medray.systems.boneage.means import means
-from medray.systems.boneage.nesting import nested_ages
+from medray.systems.boneage.scores.ensemble import SEXES_OF, Ensemble, Member, groups_of, predictions_of, present_mean
+from medray.systems.boneage.scores.means import means
+from medray.systems.boneage.scores.nesting import nested_ages
 
 
 def best_member(rows: pd.DataFrame, names: Sequence[str]) -> str | None:

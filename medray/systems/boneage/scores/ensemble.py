@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.blend import shares
-from medray.systems.boneage.table import MOST_MONTHS
+from medray.systems.boneage.films.table import MOST_MONTHS
 
 SEXES_OF = {"girls": ("girls", "both"), "boys": ("boys", "both"), "unknown": ("both",)}
 """Group of films → whose models answer it. A film of unknown sex is read by the models of both only."""

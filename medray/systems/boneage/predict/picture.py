@@ -10,8 +10,16 @@ import cv2
 import numpy as np
 
 from medray.imaging.resize import resize
-from medray.systems.boneage.canvas import COLUMNS_PX, POINTS, REGIONS, ROWS_PX, RegionName, Registration, points_of
-from medray.systems.boneage.rows import image_of
+from medray.systems.boneage.stages.canvas import (
+    COLUMNS_PX,
+    POINTS,
+    REGIONS,
+    ROWS_PX,
+    RegionName,
+    Registration,
+    points_of,
+)
+from medray.systems.boneage.stages.rows import image_of
 
 TALL_PX = 560
 _LINE_PX, _LETTER_PX = 24, 9  # height of a line of text, and about the width of a letter

@@ -18,7 +18,7 @@ from medray.shards.files import Files
 from medray.shards.leakage import pixels_hash
 from medray.shards.names import check_name
 from medray.shards.source import Encoded, Source
-from medray.systems.boneage.canvas import POINTS, points_of
+from medray.systems.boneage.stages.canvas import POINTS, points_of
 
 FILM, MASK = "film", "mask"
 """Names of an item's files."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medray.metrics.agreement import repeatability
 from medray.metrics.intervals import LEAST_PATIENTS
-from medray.systems.boneage.means import means
+from medray.systems.boneage.scores.means import means
 from medray.systems.boneage.words import number
 
 NORMAL_SHARE = 0.1

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from medray.systems.boneage.canvas import CAPITATE_XY, TIP_XY
+from medray.systems.boneage.stages.canvas import CAPITATE_XY, TIP_XY
 
 Sex = Literal["F", "M"]
 Part = Literal["fingers", "palm", "carpals", "forearm"]

@@ -15,8 +15,8 @@ import pandas as pd
 from medray.metrics.blend import nested
 from medray.metrics.least_absolute import least_absolute
 from medray.shards.folds import assign_folds
-from medray.systems.boneage.bands import band_of
-from medray.systems.boneage.ensemble import ABOUT, members_in, predictions_of, present_mean
+from medray.systems.boneage.scores.bands import band_of
+from medray.systems.boneage.scores.ensemble import ABOUT, members_in, predictions_of, present_mean
 from medray.systems.boneage.words import number
 
 LEAST_FILMS = 10

@@ -11,9 +11,9 @@ from medray.shards.cells import read_cells
 from medray.shards.packed import read_unpacked, read_unpacked_in
 from medray.shards.source import Source
 from medray.shards.store import Store
-from medray.systems.boneage import via
-from medray.systems.boneage.source import MASKS, HandFilm
-from medray.systems.boneage.table import FLAG, films_of, meaning
+from medray.systems.boneage.films import via
+from medray.systems.boneage.films.source import MASKS, HandFilm
+from medray.systems.boneage.films.table import FLAG, films_of, meaning
 
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 

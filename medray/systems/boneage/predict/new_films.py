@@ -14,13 +14,13 @@ import pyarrow as pa
 from medray.imaging.elements import begins_like_dicom, read_elements, text_of
 from medray.shards.files import read_files
 from medray.shards.store import Store, reason
-from medray.systems.boneage.canvas import POINTS, Registration, points_of
-from medray.systems.boneage.ensemble import GROUP_OF, Ensemble, Member
-from medray.systems.boneage.mask_task import MaskTask
-from medray.systems.boneage.picture import draw_answer
-from medray.systems.boneage.point_task import COORDINATES, PointTask
-from medray.systems.boneage.source import FILM, HandFilm
-from medray.systems.boneage.stages import Hands, Masks, Region, registration
+from medray.systems.boneage.films.source import FILM, HandFilm
+from medray.systems.boneage.predict.picture import draw_answer
+from medray.systems.boneage.scores.ensemble import GROUP_OF, Ensemble, Member
+from medray.systems.boneage.stages.between import Hands, Masks, Region, registration
+from medray.systems.boneage.stages.canvas import POINTS, Registration, points_of
+from medray.systems.boneage.stages.mask_task import MaskTask
+from medray.systems.boneage.stages.point_task import COORDINATES, PointTask
 from medray.systems.boneage.task import AgeTask
 from medray.systems.boneage.words import SEXES
 from medray.tasks.derivation import Networks, OutputsOf

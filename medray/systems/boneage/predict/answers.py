@@ -16,14 +16,14 @@ from medray.shards.films import image_keys, rows_of
 from medray.shards.inventory import Inventory, set_aside
 from medray.shards.leakage import seen_in_training, trained_on
 from medray.shards.store import Store
-from medray.systems.boneage.calendar_age import NORMAL_SHARE, differences
-from medray.systems.boneage.labels import Labels, read_labels
-from medray.systems.boneage.new_films import FILMS_PER_PIECE, SCHEMA, Films, film_name
-from medray.systems.boneage.page import AgesPage, render
-from medray.systems.boneage.picture import short_age
+from medray.systems.boneage.films.labels import Labels, read_labels
+from medray.systems.boneage.films.source import FILM
+from medray.systems.boneage.films.table import FLAG, MOST_CALENDAR_MONTHS
+from medray.systems.boneage.predict.new_films import FILMS_PER_PIECE, SCHEMA, Films, film_name
+from medray.systems.boneage.predict.page import AgesPage, render
+from medray.systems.boneage.predict.picture import short_age
 from medray.systems.boneage.results import read_films
-from medray.systems.boneage.source import FILM
-from medray.systems.boneage.table import FLAG, MOST_CALENDAR_MONTHS
+from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE, differences
 from medray.systems.boneage.words import child_word, number
 
 PHANTOMS = "this run was trained on phantoms: its ages say nothing about patients"

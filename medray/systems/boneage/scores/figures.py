@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.intervals import Figure
-from medray.systems.boneage.bias import bias
-from medray.systems.boneage.calendar_age import against_calendar, between_films
-from medray.systems.boneage.comparisons import fitted, pairs, source_table
-from medray.systems.boneage.ensemble import SEXES_OF, Member, groups_of, members_in, predictions_of, present_mean
-from medray.systems.boneage.ensemble_fit import Fit
-from medray.systems.boneage.means import means, parts_of_films
+from medray.systems.boneage.scores.bias import bias
+from medray.systems.boneage.scores.calendar_age import against_calendar, between_films
+from medray.systems.boneage.scores.comparisons import fitted, pairs, source_table
+from medray.systems.boneage.scores.ensemble import SEXES_OF, Member, groups_of, members_in, predictions_of, present_mean
+from medray.systems.boneage.scores.ensemble_fit import Fit
+from medray.systems.boneage.scores.means import means, parts_of_films
 
 ANSWERS = ("ensemble", "corrected", "mean", "constant")
 """Of every film: the nested ensemble, the same after its nested line, the plain mean of the models, the median age of

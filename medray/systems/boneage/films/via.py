@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 
 from medray.shards.films import image_keys, plain_name
-from medray.systems.boneage.canvas import POINTS
-from medray.systems.boneage.table import FLAG
+from medray.systems.boneage.films.table import FLAG
+from medray.systems.boneage.stages.canvas import POINTS
 
 MOST_BYTES = 100_000_000
 """Of an export: that of all 12,611 films of the challenge, each with its points and an outline of a hundred corners, has a

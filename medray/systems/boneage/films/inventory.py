@@ -9,9 +9,9 @@ import pandas as pd
 
 from medray.shards.films import film_names, first_known, image_keys, mark, rows_of
 from medray.shards.inventory import Inventory, Refused
-from medray.systems.boneage.labels import Labels
-from medray.systems.boneage.source import FILM, MASK, MASKS
-from medray.systems.boneage.table import MOST_CALENDAR_MONTHS
+from medray.systems.boneage.films.labels import Labels
+from medray.systems.boneage.films.source import FILM, MASK, MASKS
+from medray.systems.boneage.films.table import MOST_CALENDAR_MONTHS
 
 _DRAWN = ("points", "outline_px")
 _COLUMNS = (

@@ -1,4 +1,4 @@
-"""Films of drawn hands: the bones and the outline of ``phantom_bones``, posed, exposed and marked.
+"""Films of drawn hands: the bones and the outline of ``bones``, posed, exposed and marked.
 
 Pixel centres are whole numbers, x is the column and y the row. A pose is a similarity from the canvas to the film:
 ``Pose()`` on a film of the canvas's size is the canvas itself.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medray.systems.boneage.canvas import CAPITATE_XY, COLUMNS_PX, ROWS_PX, TIP_XY
-from medray.systems.boneage.phantom_bones import Child, Sex, Shapes, draw_child, draw_shapes, maturity
+from medray.systems.boneage.phantoms.bones import Child, Sex, Shapes, draw_child, draw_shapes, maturity
+from medray.systems.boneage.stages.canvas import CAPITATE_XY, COLUMNS_PX, ROWS_PX, TIP_XY
 
 _MARGIN = 0.03  # of the film's shorter side, around a hand whose pose is drawn
 _SCALES = (0.6, 0.96)  # the largest is 1.6 times the smallest, as the hands of a child of two and of an adult

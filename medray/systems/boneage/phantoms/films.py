@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from medray.imaging.phantom.writer import MARK, all_there, write_whole
-from medray.systems.boneage.canvas import POINTS
-from medray.systems.boneage.phantom_bones import GROWN_MONTHS, Sex, draw_child
-from medray.systems.boneage.phantom_hand import Hand, draw_hand
+from medray.systems.boneage.phantoms.bones import GROWN_MONTHS, Sex, draw_child
+from medray.systems.boneage.phantoms.hand import Hand, draw_hand
+from medray.systems.boneage.stages.canvas import POINTS
 
 VERSION = 1  # of the drawing: another version's folder is not this one's
 IMAGES, LABELS = "images", "labels"

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medray.systems.boneage.disturb import Disturbed, moved
-from medray.systems.boneage.rows import IDENTIFIERS, image_of, in_square
+from medray.systems.boneage.stages.disturb import Disturbed, moved
+from medray.systems.boneage.stages.rows import IDENTIFIERS, image_of, in_square
 from medray.tasks.task import At, Example, Task
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class MaskTask(Disturbed, Task):
         }
 
     def network(self) -> nn.Module:
-        from medray.systems.boneage.networks import mask_network
+        from medray.systems.boneage.stages.networks import mask_network
 
         return mask_network(self.width)
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from medray.metrics.agreement import bland_altman, pearson
 from medray.metrics.intervals import LEAST_PATIENTS, Figure, Score, intervals, undefined
-from medray.systems.boneage.bands import band_words
-from medray.systems.boneage.means import means, number_of, parts_of_films
+from medray.systems.boneage.scores.bands import band_words
+from medray.systems.boneage.scores.means import means, number_of, parts_of_films
 from medray.systems.boneage.words import number
 
 

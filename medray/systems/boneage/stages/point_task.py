@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from medray.systems.boneage.canvas import POINTS, points_of
-from medray.systems.boneage.disturb import Disturbed, check_sizes, moved, moved_points
-from medray.systems.boneage.rows import IDENTIFIERS, image_of, in_square, points_in_square, points_of_film, scale_of
+from medray.systems.boneage.stages.canvas import POINTS, points_of
+from medray.systems.boneage.stages.disturb import Disturbed, check_sizes, moved, moved_points
+from medray.systems.boneage.stages.rows import (
+    IDENTIFIERS,
+    image_of,
+    in_square,
+    points_in_square,
+    points_of_film,
+    scale_of,
+)
 from medray.tasks.task import At, Example, Task
 
 if TYPE_CHECKING:
@@ -85,7 +92,7 @@ class PointTask(Disturbed, Task):
         return (np.asarray(parts, np.float64).reshape(*parts.shape[:-1], len(POINTS), 2) + 1) * self.side_px / 2 - 0.5
 
     def network(self) -> nn.Module:
-        from medray.systems.boneage.networks import point_network
+        from medray.systems.boneage.stages.networks import point_network
 
         return point_network(self.channels, self.dense, self.dropout, self.side_px, len(POINTS))
 

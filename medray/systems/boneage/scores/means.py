@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.intervals import Figure, intervals, mean, undefined
-from medray.systems.boneage.bands import band_of, band_words
-from medray.systems.boneage.ensemble import SEXES_OF, groups_of
+from medray.systems.boneage.scores.bands import band_of, band_words
+from medray.systems.boneage.scores.ensemble import SEXES_OF, groups_of
 
 
 def parts_of_films(films: pd.DataFrame) -> dict[str, np.ndarray]:

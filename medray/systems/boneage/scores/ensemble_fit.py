@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medray.systems.boneage.ensemble import (
+from medray.systems.boneage.films.table import MOST_MONTHS
+from medray.systems.boneage.scores.ensemble import (
     SEXES_OF,
     Ensemble,
     Group,
@@ -21,8 +22,7 @@ from medray.systems.boneage.ensemble import (
     predictions_of,
     present_mean,
 )
-from medray.systems.boneage.nesting import LEAST_FILMS, line_of, nested_ages, weights_of
-from medray.systems.boneage.table import MOST_MONTHS
+from medray.systems.boneage.scores.nesting import LEAST_FILMS, line_of, nested_ages, weights_of
 from medray.systems.boneage.words import number
 
 LEAST_INTERVAL = 19

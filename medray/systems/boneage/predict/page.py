@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from medray.report import page
 from medray.shards.store import Store
-from medray.systems.boneage.calendar_age import NORMAL_SHARE
-from medray.systems.boneage.ensemble import Ensemble
+from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE
+from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import SEXES, child_word, number
 
 PICTURES, ROWS, CURVES = 60, 300, 12

@@ -12,10 +12,18 @@ import pandas as pd
 import pyarrow as pa
 
 from medray.imaging.resize import resize
-from medray.systems.boneage.canvas import RegionName, Registration, cut, on_canvas, points_of, register, whole_film
-from medray.systems.boneage.mask_task import MaskTask, largest_part
-from medray.systems.boneage.point_task import COORDINATES, PointTask
-from medray.systems.boneage.rows import ABOUT, image_of, shape_in
+from medray.systems.boneage.stages.canvas import (
+    RegionName,
+    Registration,
+    cut,
+    on_canvas,
+    points_of,
+    register,
+    whole_film,
+)
+from medray.systems.boneage.stages.mask_task import MaskTask, largest_part
+from medray.systems.boneage.stages.point_task import COORDINATES, PointTask
+from medray.systems.boneage.stages.rows import ABOUT, image_of, shape_in
 
 LEAST_SHARE = 0.02
 """Of a film that is hand: below it nobody's hand is there."""

@@ -1,0 +1,1 @@
+"""Ages of new films by a finished run."""

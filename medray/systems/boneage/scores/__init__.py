@@ -1,0 +1,1 @@
+"""The ages of all networks → one answer, and what is right and wrong with each."""

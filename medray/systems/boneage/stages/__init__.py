@@ -1,0 +1,1 @@
+"""A film → the hand → its points → the canvas → regions."""
