@@ -1,4 +1,4 @@
-"""Weights of several models that make the mean absolute error as small as it can be, exactly, by a linear program."""
+"""Weights of several models for the least mean absolute error: exactly, by a linear program, and steadied for new rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import numpy as np
 from scipy.optimize import linprog
 
 from medray.metrics.blend import shares
+
+EQUAL_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How much of ``steady_weights`` may be equal weights."""
 
 
 def least_absolute(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -43,3 +46,45 @@ def least_absolute(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
     candidates = np.vstack([weights, np.eye(models)])
     errors = np.abs(candidates @ predictions - truth).mean(axis=1)
     return candidates[int(errors.argmin())]
+
+
+def steady_weights(predictions: np.ndarray, truth: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights of ``least_absolute``, drawn towards equal ones as far as that helps on rows that they were not found on.
+
+    Few rows fit their own accidents: of a hundred films, exact weights of six models are often worse on new films than
+    equal ones. How much of the weights is equal, of EQUAL_SHARES, is what errs least when each part is answered by the
+    others' weights (of two that err alike, the more equal). On the rows given the answer is never worse than the best
+    single model.
+
+    Args:
+        predictions: (models, rows), finite. truth: (rows,), finite.
+        parts: (rows,) that must not be split, such as folds or parts of the patients; of a single one, the weights are
+            exact.
+    Returns:
+        (models,) weights, 0 or more, that sum to 1; and their equal share.
+    Raises:
+        ValueError: as ``least_absolute``.
+    """
+    exact = least_absolute(predictions, truth)
+    models, names = len(predictions), np.unique(parts)
+    if models < 2 or len(names) < 2:
+        return exact, 0.0
+    errors = np.zeros(len(EQUAL_SHARES))
+    for part in names:
+        own = parts == part
+        found = _mixes(least_absolute(predictions[:, ~own], truth[~own]))
+        errors += np.abs(found @ predictions[:, own] - truth[own]).sum(axis=1)
+    mixes = _mixes(exact)
+    here = np.abs(mixes @ predictions - truth).mean(axis=1)
+    best_model = np.abs(predictions - truth).mean(axis=1).min()
+    allowed = here <= best_model
+    allowed[0] = True  # the exact ones, but for rounding
+    errors[~allowed] = np.inf
+    chosen = len(errors) - 1 - int(errors[::-1].argmin())
+    return mixes[chosen], EQUAL_SHARES[chosen]
+
+
+def _mixes(weights: np.ndarray) -> np.ndarray:
+    """(shares, models): the weights with each of EQUAL_SHARES of equal ones."""
+    equal = np.array(EQUAL_SHARES)[:, None]
+    return (1 - equal) * weights + equal / len(weights)

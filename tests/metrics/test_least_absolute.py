@@ -1,4 +1,4 @@
-"""The weights are the optimum: against the textbook's primal program, and against a grid."""
+"""The weights are the optimum: against the textbook's primal program; and steadied, they serve rows that are new."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import linprog
 
 from medray.metrics.blend import nested, weighted_mean
-from medray.metrics.least_absolute import least_absolute
+from medray.metrics.least_absolute import EQUAL_SHARES, least_absolute, steady_weights
 
 
 def drawn(seed: int, models: int, rows: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -75,3 +75,47 @@ def test_it_finds_the_weights_of_a_nested_blend() -> None:
     blended, weights = nested(predictions, truth, folds, least_absolute, weighted_mean)
     np.testing.assert_array_equal(weights[1], least_absolute(predictions[:, folds != 1], truth[folds != 1]))
     assert np.abs(blended - truth).mean() < np.abs(predictions.mean(axis=0) - truth).mean()
+
+
+def alike(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Six models of the same quality whose errors are in part the same."""
+    truth = rng.uniform(1, 228, rows)
+    return truth + rng.normal(0, 8, rows) + rng.laplace(0, 7, (6, rows)), truth
+
+
+def test_of_few_rows_steadied_weights_serve_new_rows_better_than_exact_ones_and_of_many_they_follow_them() -> None:
+    rng = np.random.default_rng(0)
+    exact, steady, equal = [], [], []
+    for _ in range(20):
+        (some, truth), (new, new_truth) = alike(rng, 60), alike(rng, 2000)
+        weights, share = steady_weights(some, truth, np.arange(60) % 5)
+        exact.append(error(new, new_truth, least_absolute(some, truth)))
+        steady.append(error(new, new_truth, weights))
+        equal.append(share)
+    assert np.mean(steady) < np.mean(exact) - 0.1
+    assert np.mean(equal) > 0.5
+    truth = rng.uniform(1, 228, 600)  # one good model among poor ones is found
+    uneven = truth + rng.normal(0, 1, (6, 600)) * np.array([4, 40, 40, 40, 40, 40])[:, None]
+    weights, share = steady_weights(uneven, truth, np.arange(600) % 5)
+    assert share == 0
+    np.testing.assert_array_equal(weights, least_absolute(uneven, truth))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steadied_weights_are_no_worse_than_the_best_model_and_than_equal_ones_on_their_own_rows(seed: int) -> None:
+    predictions, truth = drawn(seed, 6, 30)
+    weights, share = steady_weights(predictions, truth, np.arange(30) % 3)
+    assert share in EQUAL_SHARES
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+    for one in (*np.eye(6), np.full(6, 1 / 6)):
+        assert error(predictions, truth, weights) <= error(predictions, truth, one) + 1e-9
+    again, _ = steady_weights(predictions, truth, 7 - np.arange(30) % 3)
+    np.testing.assert_array_equal(weights, again)  # names of parts say nothing
+
+
+def test_of_one_part_or_one_model_nothing_is_steadied() -> None:
+    predictions, truth = drawn(1, 3, 20)
+    np.testing.assert_array_equal(
+        steady_weights(predictions, truth, np.zeros(20))[0], least_absolute(predictions, truth)
+    )
+    assert steady_weights(predictions[:1], truth, np.arange(20) % 2) == (np.ones(1), 0.0)

@@ -93,6 +93,8 @@ class Group:
     """Months: 95% of films lie this near to the answer. None where too few films say so."""
     films: int = 0
     """With a known age, by which all of this was fitted."""
+    equal_share: float = 0.0
+    """So much of the weights is equal (``medray.metrics.least_absolute.steady_weights``)."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """weights, correction, interval → why the weights are equal, why there is no line, why there is no width."""
 

@@ -43,7 +43,7 @@ class Fit:
 
 
 def fit(ages: pd.DataFrame, correct: bool = True) -> Fit:
-    """Weights of the least mean absolute error, a line against the pull to the mean, and a conformal width, by group.
+    """Weights of little mean absolute error, a line against the pull to the mean, and a conformal width, by group.
 
     The group "unknown" is fitted on all films, whatever their sex: models of both have read them all.
 
@@ -96,7 +96,7 @@ def _fit_group(
         own = (answers["part"] == part).to_numpy()
         others, _ = nested_ages(rows[~own], names)
         half[own] = _number(half_width(np.abs(others[column].to_numpy() - truth[~own])))
-    weights = weights_of(predictions, truth)
+    weights, equal = weights_of(rows, names)
     line = line_of(present_mean(predictions, weights), truth)
     answer = answers[column].to_numpy()
     width = half_width(np.abs(answer - truth))
@@ -112,6 +112,7 @@ def _fit_group(
         slope=line.slope,
         half_width=width,
         films=len(rows),
+        equal_share=equal,
         reasons={what: why for what, why in reasons.items() if why},
     )
     answers["mean"] = present_mean(predictions, np.ones(len(names)))

@@ -1,7 +1,7 @@
 """Weights and a line that a film's answer takes from other patients' films only.
 
 Parts are the folds, or, where only one fold is there, five parts of its patients. The weights and the line of a part
-come from the films of the other parts (``medray.metrics.blend.nested``).
+come from the films of the other parts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medray.metrics.blend import nested
-from medray.metrics.least_absolute import least_absolute
+from medray.metrics.least_absolute import steady_weights
 from medray.shards.folds import assign_folds
 from medray.systems.boneage.scores.bands import band_of
 from medray.systems.boneage.scores.ensemble import ABOUT, members_in, predictions_of, present_mean
@@ -49,11 +48,13 @@ def nested_ages(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
     """
     predictions, truth = predictions_of(rows, names), rows["age_months"].to_numpy(dtype=np.float64)
     parts = parts_of(rows[[*ABOUT, *names]])
-    blended, weights = nested(predictions, truth, parts, weights_of, present_mean)
-    corrected, constant = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    for part, found in weights.items():
+    blended, corrected, constant = (np.full(len(rows), np.nan) for _ in range(3))
+    weights: dict[int, np.ndarray] = {}
+    for part in map(int, np.unique(parts)):
         own = parts == part
-        line = line_of(present_mean(predictions[:, ~own], found), truth[~own])
+        weights[part], _ = weights_of(rows[~own], names)
+        line = line_of(present_mean(predictions[:, ~own], weights[part]), truth[~own])
+        blended[own] = present_mean(predictions[:, own], weights[part])
         corrected[own] = line.at(blended[own])
         constant[own] = np.median(truth[~own]) if (~own).any() else np.nan
     columns = {"part": parts, "constant": constant, "ensemble": blended, "corrected": corrected}
@@ -91,15 +92,20 @@ def in_order(ages: pd.DataFrame) -> np.ndarray:
     return keys.sort_values(list(keys.columns), kind="stable").index.to_numpy()
 
 
-def weights_of(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """A ``blend.Find``: of the films that all models have read; equal weights where these are fewer than
-    LEAST_FILMS."""
+def weights_of(rows: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, float]:
+    """(models,) weights for films of other patients, and how much of them is equal (``steady_weights``); of the films
+    that all models have read, and equal where these are fewer than LEAST_FILMS.
+
+    Args:
+        rows: as ``nested_ages``.
+    """
+    predictions, truth = predictions_of(rows, names), rows["age_months"].to_numpy(dtype=np.float64)
     whole = np.isfinite(predictions).all(axis=0)
     if not len(predictions):
-        return np.zeros(0)
+        return np.zeros(0), 1.0
     if whole.sum() < LEAST_FILMS:
-        return np.full(len(predictions), 1 / len(predictions))
-    return least_absolute(predictions[:, whole], truth[whole])
+        return np.full(len(predictions), 1 / len(predictions)), 1.0
+    return steady_weights(predictions[:, whole], truth[whole], parts_of(rows.loc[whole, [*ABOUT, *names]]))
 
 
 def line_of(predicted: np.ndarray, truth: np.ndarray) -> Line:
