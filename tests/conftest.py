@@ -73,6 +73,11 @@ def hand_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_raters_dir() -> Path:
+    return shared_data("organ_masks_two_raters")
+
+
+@pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomSet:
     """A dozen small phantom patients as DICOM files, with broken files among them."""
     spec = PhantomSpec(patients=12, seed=3, matrix_px=96, slices=(8, 10))

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medray.imaging.answer_dicom import SERIES_NUMBER, sources_of, time_of_study, uid_of
 from medray.imaging.types import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom.dataset import Dataset
 
-# the standard wants these in every image, empty where they are not known (type 2); an anonymiser may take them out whole
-_MAY_BE_EMPTY = (
-    "AccessionNumber", "PatientBirthDate", "PatientID", "PatientName", "PatientSex", "ReferringPhysicianName", "StudyDate",
-    "StudyID", "StudyTime",
-)  # fmt: skip
-_SERIES_NUMBER = 900  # behind those of a scanner
 Concept = tuple[str, str, str]
 """Value, scheme and meaning of a code."""
 
@@ -53,7 +48,6 @@ def dicom_seg(
         ValueError: another grid, a value that is no class, or files that lack what the standard wants of a SEG.
     """
     from highdicom.seg import Segmentation, SegmentationTypeValues
-    from pydicom import dcmread
 
     if mask.shape != like.voxels.shape or len(like.order) != len(mask):
         raise ValueError(f"a mask of shape {mask.shape} for a DICOM series of shape {like.voxels.shape}")
@@ -68,11 +62,7 @@ def dicom_seg(
         in_file = np.empty_like(numbers)
         in_file[[frame for _, frame in like.order]] = numbers
         numbers = in_file
-    sources = [dcmread(io.BytesIO(files[k]), stop_before_pixels=True, force=True) for k in wanted]
-    for source in sources:
-        for name in _MAY_BE_EMPTY:
-            if name not in source:
-                setattr(source, name, "")
+    sources = sources_of(files, wanted)
     content = hashlib.sha256(
         b"".join([*(str(s.SOPInstanceUID).encode() for s in sources), numbers.tobytes()])
     ).hexdigest()
@@ -82,9 +72,9 @@ def dicom_seg(
             pixel_array=numbers,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_described(number, one) for number, one in enumerate(classes, 1)],
-            series_instance_uid=_uid("series", content),
-            series_number=_SERIES_NUMBER,
-            sop_instance_uid=_uid("image", content),
+            series_instance_uid=uid_of("series", content),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=uid_of("image", content),
             instance_number=1,
             manufacturer="medray",
             manufacturer_model_name="medray",
@@ -116,20 +106,14 @@ def _described(number: int, one: SegmentClass) -> SegmentDescription:
     )
 
 
-def _uid(what: str, content: str) -> str:
-    from pydicom.uid import generate_uid
-
-    return str(generate_uid(entropy_srcs=[what, content]))
-
-
 def _bytes(seg: Dataset, source: Dataset, content: str) -> bytes:
     """The file, with the time of the study instead of the clock's and identifiers that follow from what is in it."""
-    date, time = source.get("StudyDate") or "19000101", source.get("StudyTime") or "000000"
+    date, time = time_of_study(source)
     seg.InstanceCreationDate = seg.ContentDate = date
     seg.InstanceCreationTime = seg.ContentTime = time
     for equipment in seg.get("ContributingEquipmentSequence", ()):
         equipment.ContributionDateTime = date + time
-    fresh = _uid("dimensions", content)
+    fresh = uid_of("dimensions", content)
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = fresh
     stream = io.BytesIO()
