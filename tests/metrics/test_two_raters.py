@@ -15,7 +15,7 @@ from medray.imaging.volume_nrrd import read
 from medray.metrics.overlap import Overlap
 from medray.metrics.surface import SurfaceDistances
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 PINNED = {  # Dice, HD95 in mm
     "Brainstem": (0.904, 5.00), "Spinal-Cord": (0.810, 2.77), "Parotid-Lt": (0.829, 5.50), "Parotid-Rt": (0.843, 4.65),
     "Mandible": (0.956, 0.98), "Lens-Lt": (0.898, 0.98), "Lens-Rt": (0.905, 0.98), "Optic-Nerve-Lt": (0.670, 7.19),
