@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from medray.nn.volume_losses import Activation
     from medray.nn.volume_network import Architecture
+    from medray.nn.volume_truth import Truth
 else:
     Activation = Literal["sigmoid", "softmax"]
     Architecture = Literal["vnet", "segresnet", "resenc", "unet"]
@@ -175,23 +176,29 @@ class VolumeTask(CropFields, Task):
             self.drop_connect, self.recurrent,
         )  # fmt: skip
 
+    def truth(self, batch: dict[str, Any]) -> Truth:
+        """What is drawn in the crops of a batch."""
+        from medray.nn.volume_truth import Truth
+
+        return Truth.of_numbers(batch["mask"], len(self.class_names))
+
     def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
         from medray.nn import volume_losses as of
 
         margin = self.context_padding
-        logits, mask = network(batch["voxels"]), batch["mask"]
+        logits, truth = network(batch["voxels"]), self.truth(batch)
         if margin:
             logits = logits[:, :, margin:-margin, margin:-margin, margin:-margin]
         parts = {}
         if self.dice_weight:
-            parts["dice"] = self.dice_weight, of.dice_loss(logits, mask, self.activation, at, self.dice_of_batch)
+            parts["dice"] = self.dice_weight, of.dice_loss(logits, truth, self.activation, at, self.dice_of_batch)
         if self.cross_entropy_weight:
-            entropy = of.cross_entropy(logits, mask, self.activation, at, self.foreground_weight)
+            entropy = of.cross_entropy(logits, truth, self.activation, at, self.foreground_weight)
             parts["cross_entropy"] = self.cross_entropy_weight, entropy
         if self.focal_weight:
             parts["focal"] = (
                 self.focal_weight,
-                of.focal_loss(logits, mask, self.activation, at, self.focal_gamma),
+                of.focal_loss(logits, truth, self.activation, at, self.focal_gamma),
             )
         total: Any = sum(weight * part for weight, part in parts.values())
         return {"loss": total, **{name: part for name, (_, part) in parts.items()}}
