@@ -60,6 +60,7 @@ class VolumeHeader:
     dtype: str  # of the stored voxels, as numpy names it
     series_id: str = ""  # DICOM only: SeriesInstanceUID
     slice_id: str = ""  # DICOM only: SOPInstanceUID
+    patient_id: str = ""  # DICOM only
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -38,7 +38,8 @@ def read_header(stream: BinaryIO) -> VolumeHeader:
         first, step = headers[stack.members[0]], _step(headers, stack)
     bits = int.from_bytes(elements.get(BITS_ALLOCATED) or b"\x10", "little" if elements.endian == "<" else "big")
     shape = (len(headers), first.rows, first.columns)
-    return VolumeHeader("dicom", shape, _affine(first, step), f"uint{bits}", first.series_id, first.slice_id)
+    dtype, ids = f"uint{bits}", (first.series_id, first.slice_id, first.patient_id)
+    return VolumeHeader("dicom", shape, _affine(first, step), dtype, *ids)
 
 
 def read_series(files: Sequence[bytes]) -> Volume:

@@ -15,7 +15,7 @@ from medray.tasks.sampling import balanced
 from medray.tasks.task import At, Example, Task
 from medray.tasks.volume_crops import CropFields, cut
 from medray.tasks.volume_rows import COLUMNS, UNKNOWN, VolumeRow, box_of
-from medray.tasks.volume_scores import dice_by_threshold, voxel_scores
+from medray.tasks.volume_scores import Drawn, dice_by_threshold, voxel_scores
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -225,11 +225,15 @@ class VolumeTask(CropFields, Task):
             found = self._probabilities(network, batch["voxels"][i : i + 1], inside)
             rows.append(
                 {name: batch[name][i] for name in IDENTIFIERS}
-                | self._columns(found, np.asarray(batch["own_mask"][i]), np.asarray(batch["spacing_mm"][i]))
+                | self._columns(found, self.drawn_in(batch, i), np.asarray(batch["spacing_mm"][i]))
             )
         return {name: _column([row[name] for row in rows]) for name in rows[0]}
 
-    def _columns(self, found: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray) -> dict[str, Any]:
+    def drawn_in(self, batch: Mapping[str, Any], i: int) -> Drawn:
+        """What is drawn in scan ``i`` of a batch of ``example``."""
+        return Drawn(np.asarray(batch["own_mask"][i]))
+
+    def _columns(self, found: np.ndarray, drawn: Drawn, spacing_mm: np.ndarray) -> dict[str, Any]:
         if self.keep == "uint8":  # the mask is that of the probabilities that are kept
             found = np.rint(found * 255).astype(np.float32) / 255
         best = found.max(0) if len(found) > 1 else found[0]
@@ -242,8 +246,9 @@ class VolumeTask(CropFields, Task):
             kept = np.rint(found * 255).astype(np.uint8) if self.keep == "uint8" else found.astype(np.float16)
             columns |= {"probability": kept.tobytes(), "probability_type": self.keep}
         for i, name in enumerate(self.class_names):
-            columns |= {f"{score}_{name}": value for score, value in voxel_scores(mask, truth, i + 1, ml).items()}
-        return columns | {"dice_by_threshold": dice_by_threshold(best, truth)}
+            scores = voxel_scores(mask == i + 1, *drawn.of(i + 1), ml)
+            columns |= {f"{score}_{name}": value for score, value in scores.items()}
+        return columns | {"dice_by_threshold": dice_by_threshold(best, drawn.mask)}
 
     def _probabilities(self, network: nn.Module, voxels: Tensor, inside: np.ndarray) -> np.ndarray:
         """(classes, D, H, W) float32 of a (1, channels, D, H, W) volume; 0 outside of the brain, where nothing is looked at."""

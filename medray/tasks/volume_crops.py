@@ -33,6 +33,10 @@ class CropFields(VolumeAugmentation):
     elsewhere: Elsewhere = "empty"
     """The other crops hold no foreground (empty), or are cut anywhere and may."""
 
+    def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
+        """The class around which a crop with foreground is cut; None is any."""
+        return self.foreground_class
+
     def check_crops(self) -> None:
         """Raises ValueError where a field is out of range."""
         self.check_augmentation()
@@ -90,7 +94,7 @@ def _middle(volume: VolumeRow, of: CropFields, motion: Motion | None, rng: np.ra
     """(3,) the place of the volume that comes to the middle of the crop."""
     margin, patch, shape = of.context_padding, np.array(of.patch_DHW), np.array(volume.shape)
     size = patch + 2 * margin
-    places = volume.places(of.foreground_class)
+    places = volume.places(of.class_around(volume, rng))
     wanted = len(places) > 0 and is_foreground_turn(of.foreground_share, number_of(rng))
     if wanted:
         voxel = np.array(np.unravel_index(int(places[rng.integers(len(places))]), volume.shape))

@@ -25,6 +25,7 @@ class VolumeRow:
     inside_DHW: np.ndarray  # noqa: N815  uint8, 1 in the brain; everywhere where the row does not tell
     spacing_mm: np.ndarray  # (3,) float64 of D, H, W
     foreground: np.ndarray  # (n,) flat places of some voxels that are of a class
+    foreground_class: np.ndarray | None = None  # (n,) the class of each, where the row tells: classes may overlap
 
     @classmethod
     def of(cls, row: Mapping[str, Any], channels: Sequence[int]) -> VolumeRow:
@@ -49,6 +50,9 @@ class VolumeRow:
             else np.unpackbits(np.frombuffer(brain, np.uint8), count=size).reshape(shape),
             np.asarray(row["spacing_mm"], np.float64),
             np.asarray(row["foreground"] if known and row["foreground"] is not None else [], np.int64),
+            np.asarray(row["foreground_class"], np.int64)
+            if known and row.get("foreground_class") is not None
+            else None,
         )
 
     @property
@@ -69,9 +73,16 @@ class VolumeRow:
         """(n,) flat places of voxels of any class, or of one by its number; all those of a rare one."""
         if number is None or self.mask_DHW is None:
             return self.foreground
+        if self.foreground_class is not None:
+            return self.foreground[self.foreground_class == number]
         flat = self.mask_DHW.reshape(-1)
         own = self.foreground[flat[self.foreground] == number]
         return own if len(own) else np.flatnonzero(flat == number)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Numbers of the classes that have places, where the row tells them."""
+        return np.unique(self.foreground_class) if self.foreground_class is not None else np.zeros(0, np.int64)
 
     def holds(self, start: np.ndarray, stop: np.ndarray, number: int | None) -> bool:
         """Whether a voxel of any class, or of one, is in the box; what of it is outside of the volume holds none."""

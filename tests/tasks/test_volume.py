@@ -19,7 +19,7 @@ from medray.engine.train.step import Trainer
 from medray.shards.store import Store
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.volume_rows import UNKNOWN, VolumeRow, mask_of, probability_of, whole
-from medray.tasks.volume_scores import THRESHOLDS, best_threshold, dice_by_threshold, voxel_scores
+from medray.tasks.volume_scores import THRESHOLDS, Drawn, best_threshold, dice_by_threshold, voxel_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -94,19 +94,35 @@ def test_probabilities_are_kept_as_asked_for() -> None:
     assert "mask" not in given[2]
 
 
+def scores_of(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return voxel_scores(found == 1, *Drawn(truth).of(1), 0.001)
+
+
 def test_scores_and_their_rules_for_empty_masks() -> None:
     truth, found = np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
-    assert np.isnan(voxel_scores(found, truth, 1, 0.001)["dice"])  # both empty
+    assert np.isnan(scores_of(found, truth)["dice"])  # both empty
     found[0, 0, :2] = 1
-    assert voxel_scores(found, truth, 1, 0.001)["dice"] == 0
+    assert scores_of(found, truth)["dice"] == 0
     truth[0, 0, 1:] = 1
-    scores = voxel_scores(found, truth, 1, 0.001)
+    scores = scores_of(found, truth)
     assert (scores["dice"], scores["ppv"], scores["sensitivity"]) == pytest.approx((2 / 5, 1 / 2, 1 / 3))
     assert (scores["ml"], scores["true_ml"]) == pytest.approx((0.002, 0.003))
     truth[0, 0, 0] = UNKNOWN  # a finding of which nobody knows is neither right nor wrong
-    assert voxel_scores(found, truth, 1, 0.001)["ppv"] == 1
-    unknown = voxel_scores(found, np.full_like(truth, UNKNOWN), 1, 0.001)
+    assert scores_of(found, truth)["ppv"] == 1
+    unknown = scores_of(found, np.full_like(truth, UNKNOWN))
     assert [name for name, value in unknown.items() if not np.isnan(value)] == ["ml"]
+
+
+def test_classes_that_overlap_are_drawn_as_numbers_of_sets() -> None:
+    """Number 1 is both classes, 2 the second alone; the third nobody has drawn."""
+    mask = np.array([0, 1, 2, UNKNOWN], np.uint8).reshape(1, 1, 4)
+    drawn = Drawn(mask, np.array([0, 0b011, 0b010]), np.array([1, 1, 0]))
+    assert [drawn.of(number)[0].ravel().tolist() for number in (1, 2, 3)] == [
+        [False, True, False, False], [False, True, True, False], [False] * 4,
+    ]  # fmt: skip
+    assert [drawn.of(number)[1].ravel().tolist() for number in (1, 3)] == [[True, True, True, False], [False] * 4]
+    scores = voxel_scores(mask == 1, *drawn.of(3), 0.001)
+    assert np.isnan(scores["dice"])
 
 
 def test_the_threshold_is_where_dice_is_best() -> None:
@@ -116,7 +132,7 @@ def test_the_threshold_is_where_dice_is_best() -> None:
     truth[0] = UNKNOWN
     table = dice_by_threshold(probability, truth)
     for threshold, dice in zip(THRESHOLDS, table, strict=True):
-        expected = voxel_scores((probability >= np.float32(threshold)).astype(np.uint8), truth, 1, 1.0)["dice"]
+        expected = scores_of((probability >= np.float32(threshold)).astype(np.uint8), truth)["dice"]
         assert dice == pytest.approx(expected), threshold
     assert best_threshold([table, [np.nan] * len(THRESHOLDS)]) == 0.7
     assert best_threshold([]) == 0.5
