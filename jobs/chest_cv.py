@@ -66,7 +66,7 @@ def main(job: ChestCV, task: FilmTask) -> None:
     to = of_model(name)
     with Workspace(system, source, job.options, job.images, job.labels, job.until, None, to, tracked_as=name) as work:
         work.claim_runs({name: task.identity()})
-        work.begin("chest", task.identity(), [Training("training", {name: task}), Outcome("scores", "metrics.json")])
+        work.begin("chest", task.identity(), [Training("train", {name: task}), Outcome("scores", "metrics.json")])
 
         work.stage("shards", "Shards and split")
         films = work.shards()

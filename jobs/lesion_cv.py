@@ -59,7 +59,7 @@ def main(job: LesionCV, task: LesionTask) -> None:
         work.claim_runs({name: task.identity()})
         crops = task.crops_per_epoch(0 if work.data.phantom else len(work.data.labels.table))
         outcomes = Outcome("masks", "scans.csv, lesions.csv, NIfTI"), Outcome("scores", "metrics.json")
-        work.begin("lesion", task.identity(), [Training("training", {name: task}, images=crops), *outcomes])
+        work.begin("lesion", task.identity(), [Training("train", {name: task}, images=crops), *outcomes])
 
         work.stage("shards", "Shards and folds")
         scans = work.shards()

@@ -16,6 +16,8 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
+FLAG = "--backbones"
+"""What names a backbone on the command line of most jobs."""
 _PROBES, _PROBE_SECONDS = 2, 5.0
 
 
@@ -32,18 +34,26 @@ class Backbone(nn.Module):
         grey: the channels are one grey picture three times, normalised as the pretrained weights saw colours: each
             channel by its own mean and deviation. ``forward`` then also takes (batch, 1, height, width). Without it a
             channel is a window and no colour, and all share one mean and deviation.
+        flag: that a user names it with, for errors.
 
     Raises:
         ValueError: timm does not know ``name`` (near names are given), or the pretrained weights cannot be loaded.
     """
 
     def __init__(
-        self, name: str, channels: int, classes: int, pretrained: bool, dropout: float = 0.0, grey: bool = False
+        self,
+        name: str,
+        channels: int,
+        classes: int,
+        pretrained: bool,
+        dropout: float = 0.0,
+        grey: bool = False,
+        flag: str = FLAG,
     ) -> None:
         super().__init__()
-        check_backbone(name)
-        create = _pretrained if pretrained else timm.create_model
-        self.body: Any = create(name, pretrained=pretrained, in_chans=channels, num_classes=0)
+        check_backbone(name, flag)
+        options: dict[str, Any] = {"pretrained": pretrained, "in_chans": channels, "num_classes": 0}
+        self.body: Any = _pretrained(name, flag, **options) if pretrained else timm.create_model(name, **options)
         body: Any = self.body
         self.map_channels: int = body.num_features
         self.feature_count: int = getattr(body, "head_hidden_size", None) or body.num_features  # MobileNets widen it
@@ -97,7 +107,7 @@ class Backbone(nn.Module):
         return self.of_maps(self.maps(images))
 
 
-def _pretrained(name: str, **options: Any) -> nn.Module:
+def _pretrained(name: str, flag: str, **options: Any) -> nn.Module:
     with _asking_the_hub() as unreachable:
         try:
             return timm.create_model(name, **options)
@@ -106,7 +116,7 @@ def _pretrained(name: str, **options: Any) -> nn.Module:
             if unreachable and isinstance(error, LocalEntryNotFoundError):
                 why = f"{constants.ENDPOINT} cannot be reached: {unreachable}; the cache does not hold them"
             raise ValueError(
-                f"--backbones {name}: its pretrained weights cannot be loaded ({why}); go online once to fill the cache, "
+                f"{flag} {name}: its pretrained weights cannot be loaded ({why}); go online once to fill the cache, "
                 "give a local file with --weights FILE_OR_URI, or train from random weights with --no-pretrained"
             ) from None
 
@@ -156,10 +166,10 @@ def licence_of(name: str) -> str | None:
     return None if known is None else known.license
 
 
-def check_backbone(name: str) -> None:
+def check_backbone(name: str, flag: str = FLAG) -> None:
     """Raise ValueError, with near names, where timm does not know ``name``."""
     if timm.is_model(name.split(".")[0]):
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all"
-    raise ValueError(f"--backbones {name}: timm has no such model; {hint}")
+    raise ValueError(f"{flag} {name}: timm has no such model; {hint}")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from medray.metrics.binary import Ranking, calibration_bins
 from medray.report.page import FAINT, INK, PALETTE, chart, legend, name_axes
 
 _POINTS = 400  # of a drawn curve: more cannot be seen
 _BINS = 15
+_ROWS = 3  # of learning curves, one for each backbone
+_A_ROW = 3  # charts, where there are more backbones
+_ALIKE = 0.05  # of the largest learning rate: curves that lie closer are drawn as one
 
 
 def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) -> Figure:
     """A row for each backbone, a colour for each fold: loss, AUC where an epoch has one, learning rate by epoch.
+
+    Many backbones whose epochs have no AUC stand side by side, with one chart of all learning rates at the end.
 
     Args:
         histories: run name ("<backbone>/fold<k>") → entries of its history.json.
@@ -27,6 +33,8 @@ def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) 
     """
     backbones = list(dict.fromkeys(name.rpartition("/")[0] for name in histories))
     scored = any("auc" in key for entries in histories.values() for entry in entries for key in entry["metrics"])
+    if len(backbones) > _ROWS and not scored:
+        return _many_curves(histories, backbones)
     widths = [1.5, 1.2, 1] if scored else [1.5, 1]
     figure, axes = chart(10, 2.9 * len(backbones), len(backbones), len(widths), width_ratios=widths)
     for row, backbone in zip(axes, backbones, strict=True):
@@ -62,6 +70,60 @@ def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) 
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _many_curves(histories: Mapping[str, list[dict[str, Any]]], backbones: Sequence[str]) -> Figure:
+    """The loss of each backbone in a small chart, a colour for each fold, and at the end the learning rates of all."""
+    rows = -(-(len(backbones) + 1) // _A_ROW)
+    figure, axes = chart(10, 2.3 * rows + 0.4, rows, _A_ROW)
+    places = list(axes.flat)
+    folds = list(dict.fromkeys(name.rpartition("/")[2] for name in histories))
+    for name, entries in histories.items():
+        backbone, _, fold = name.rpartition("/")
+        axis, colour = places[backbones.index(backbone)], PALETTE[folds.index(fold) % len(PALETTE)]
+        axis.set_title(f"{backbone}: loss", loc="left", fontsize=8.5, color=INK, fontweight="bold", pad=6)
+        for key in dict.fromkeys(key for entry in entries for key in entry["metrics"]):
+            if key == "train_loss" or key.endswith("log_loss"):
+                style = {"linestyle": (0, (4, 2)), "alpha": 0.75} if key == "train_loss" else {}
+                points = [(e["epoch"], e["metrics"][key]) for e in entries if key in e["metrics"]]
+                axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, marker="o", markersize=2, **style)
+    rate = places[len(backbones)]
+    for place, (label, points) in enumerate(_learning_rates(histories).items()):
+        colour = PALETTE[(len(folds) + place) % len(PALETTE)]
+        rate.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, label=label)
+    rate.set_title("learning rate", loc="left", fontsize=8.5, color=INK, fontweight="bold", pad=6)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=False)
+    rate.yaxis.get_offset_text().set(color=INK, fontsize=7.5)
+    rate.set_ylim(top=rate.get_ylim()[1] * (1 + 0.12 * len(rate.lines)))  # room for the legend
+    legend(rate, fontsize=7, loc="upper right")
+    for axis in places[: len(backbones) + 1]:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlabel("epoch")
+    for axis in places[len(backbones) + 1 :]:
+        axis.set_visible(False)
+    colours = zip(PALETTE * len(folds), folds, strict=False)
+    handles = [Line2D([], [], color=colour, label=fold.replace("fold", "fold ")) for colour, fold in colours]
+    figure.legend(handles=handles, loc="outside upper left", ncols=10, frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def _learning_rates(histories: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[tuple[int, float]]]:
+    """Whose → (epoch, learning rate) by epoch; runs whose curves are alike but for their number of steps are one."""
+    found: list[tuple[list[str], np.ndarray]] = []
+    for name, entries in histories.items():
+        curve = np.array(
+            [(e["epoch"], e["metrics"]["learning_rate"]) for e in entries if "learning_rate" in e["metrics"]]
+        )
+        for names, own in found:
+            if own.shape == curve.shape and np.allclose(own, curve, rtol=0, atol=_ALIKE * curve[:, 1].max()):
+                names.append(name)
+                break
+        else:
+            if len(curve):
+                found.append(([name], curve))
+    labels = [list(dict.fromkeys(name.rpartition("/")[0] for name in names)) for names, _ in found]
+    shown = [own[0] if len(own) == 1 else f"{own[0]} and {len(own) - 1} more" for own in labels]
+    return {label: [(int(e), float(r)) for e, r in curve] for label, (_, curve) in zip(shown, found, strict=True)}
 
 
 def _thinned(distance: np.ndarray) -> np.ndarray:

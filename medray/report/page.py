@@ -31,7 +31,7 @@ PALETTE = ("#e4572e", "#2f8fe0", "#16a394", "#9b6be0", "#d99a06", INK, "#d6569b"
 """Distinct on white and on black."""
 
 PHANTOM_WARNING = (
-    "These studies are phantoms: drawn by a program, not scanned. The scores below say that the machinery learns; "
+    "These images are phantoms: drawn by a program, not taken of anybody. The scores below say that the machinery learns; "
     "they say nothing about patients, and no figure here may be compared with a published one."
 )
 

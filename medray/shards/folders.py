@@ -22,6 +22,8 @@ from medray.shards.part import held
 from medray.shards.store import Store
 
 RUNS, SHARDS, FEATURES, SEARCHES = "runs", "shards", "features", "searches"
+KEPT = (SHARDS, RUNS, FEATURES)
+"""Folders that a later start of the same job goes on from."""
 INITIAL = "initial.pt"  # of a run: weights that training starts from
 MODEL = "model.pt"  # of a finished run: its weights
 

@@ -36,6 +36,7 @@ class Inventory:
     are rows of ``table``, under its index; those of several have a column "files" (``medray.shards.files``).
     Where lists are given, "split" is train, val, test, or missing for rows of none."""
     warnings: tuple[str, ...]  # one line each, without identifiers
+    notes: tuple[str, ...] = ()  # likewise: what was found, where nothing is odd
 
     def links(self, id_column: str) -> pd.DataFrame:
         """Which files are in which items: "place" (of ``table``'s index) and "item" (of ``rows[id_column]``)."""

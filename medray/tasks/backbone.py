@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import tyro
 
@@ -20,6 +20,7 @@ SomeTask = TypeVar("SomeTask", bound="BackboneTask")
 class BackboneTask(Task):
     """A task whose network is a timm backbone with one linear layer."""
 
+    backbone_flag: ClassVar[str] = "--backbones"  # what a job calls ``backbone``, for errors
     backbone: tyro.conf.Suppress[str]  # any timm model name
     pretrained: bool = True
     """Start from timm's pretrained weights (needs the internet once); --no-pretrained starts from random ones."""
@@ -58,7 +59,7 @@ class BackboneTask(Task):
         from medray.nn.weights import load_weights
 
         pretrained = self.pretrained and self.weights is None
-        network = Backbone(self.backbone, channels, outputs, pretrained, self.dropout, grey)
+        network = Backbone(self.backbone, channels, outputs, pretrained, self.dropout, grey, self.backbone_flag)
         if self._weights_uri is not None:
             load_weights(network, self.backbone, channels, self._weights_uri)
         return network

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,12 @@ Score = Callable[[Any, Sequence[Outputs]], dict[str, float]]
 
 class Phantoms(Protocol):
     """Files that a job makes, and works on, where it is given none; ``imaging.phantom.writer.MARK`` lies among them. Every piece is written by whichever core is free."""
+
+    unit: ClassVar[str]
+    """What is drawn, in the plural."""
+
+    def count(self, piece: Any) -> int:
+        """How many of them are in a piece."""
 
     def pieces(self, folder: Path) -> list[Any]:
         """What is to be written into ``folder``; nothing where all is there. Raises ValueError where it holds others."""

@@ -37,8 +37,8 @@ class Input:
             raise Refused(f"{self.name}: {refused}", refused.table.assign(source=self.name)) from None
         if not self.name:
             return found
-        warnings = tuple(f"{self.name}: {line}" for line in found.warnings)
-        return Inventory(found.table.assign(source=self.name), found.rows.assign(source=self.name), warnings)
+        warnings, notes = (tuple(f"{self.name}: {line}" for line in lines) for lines in (found.warnings, found.notes))
+        return Inventory(found.table.assign(source=self.name), found.rows.assign(source=self.name), warnings, notes)
 
 
 def joined(source: Source, inputs: Sequence[Input], cache: Store) -> Inventory:
@@ -69,6 +69,7 @@ def joined(source: Source, inputs: Sequence[Input], cache: Store) -> Inventory:
         pd.concat([one.table for one in placed]),
         pd.concat([one.rows for one in placed]),
         tuple(line for one in placed for line in one.warnings),
+        tuple(line for one in placed for line in one.notes),
     )
 
 

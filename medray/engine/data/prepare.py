@@ -55,7 +55,7 @@ class Private:
 
 def prepare(
     source: Source, inputs: Sequence[Input], columns: Sequence[str], folding: Folding, out: Store, shards: Store,
-    private: Private, rows_per_shard: int,
+    private: Private, rows_per_shard: int, check: Callable[[list[str]], None] = lambda names: None,
 ) -> Ingest:  # fmt: skip
     """Scan, shard and fold; what an earlier start has finished is found and kept.
 
@@ -64,6 +64,7 @@ def prepare(
         columns: small columns of the shards, for the index.
         out: where inventory.parquet and folds.parquet go.
         shards: where the shards go.
+        check: is given their names before any of them, or of the tables, is written anew; it may raise ValueError.
     Raises:
         ValueError: no usable file, fewer patients than folds, or a patient in two of the given lists. inventory.parquet
             is there then, and the message names it.
@@ -74,13 +75,16 @@ def prepare(
     except Refused as refused:
         _write_inventory(source, refused.table, out, private)
         raise ValueError(f"{refused}; {_where(out)} by its header; no pixels were read") from None
+    for line in inventory.notes:
+        say(f"  {line}")
     for line in inventory.warnings:
         warn(line)
     kinds = source.kinds()
     folders = {one.name: one.folder for one in inputs}
     written = shard.write(
-        source, folders, _to_write(source, inventory, folders, pseudonyms), shards, rows_per_shard, folding.seed
-    )
+        source, folders, _to_write(source, inventory, folders, pseudonyms), shards, rows_per_shard, folding.seed,
+        check,
+    )  # fmt: skip
     table = _with_results(source, inventory, written, pseudonyms)
     shown = _write_inventory(source, table, out, private, inventory.rows)
 

@@ -105,7 +105,13 @@ class _Scan:
 
 
 def write(
-    source: Source, folders: Mapping[str, Store], table: pd.DataFrame, to: Store, rows_per_shard: int, seed: int
+    source: Source,
+    folders: Mapping[str, Store],
+    table: pd.DataFrame,
+    to: Store,
+    rows_per_shard: int,
+    seed: int,
+    check: Callable[[list[str]], None] = lambda names: None,
 ) -> pd.DataFrame:
     """Decode and write all rows of ``table`` as Parquet files of about ``rows_per_shard`` rows or
     ``BYTES_PER_SHARD`` each, whichever is less.
@@ -115,6 +121,8 @@ def write(
 
     Args:
         folders: of the input files, by the name of their input.
+        check: is given the names of all files, each of which tells what is in it, before anything is written or removed;
+            it may raise.
         table: "input" (of ``folders``), "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
             in the stack), "files_key" (of items of several files, a word that changes with them), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
@@ -130,6 +138,7 @@ def write(
     names = [
         f"part-{i:05d}-{digest(source.identity(), p[kept].to_json(), *_named(p))}.parquet" for i, p in enumerate(parts)
     ]
+    check(names)
     to.remove_unfinished()
     finished = set(to.names(".parquet"))
     for stale in finished - set(names):

@@ -162,21 +162,22 @@ class Dataset:
         prepared = prepare(
             self.source, (self._first, *self.others), self.system.columns,
             Folding(self.system.strata, options.folds, options.split_seed, self.held_out), Store(options.out), self.shards,
-            Private(options.pseudonyms(), options.private), options.rows_per_shard,
+            Private(options.pseudonyms(), options.private), options.rows_per_shard, self._check_unchanged,
         )  # fmt: skip
-        self._check_unchanged()
         for line in self.system.fold_notes(prepared.index):
             warn(line)
         return prepared
 
-    def _check_unchanged(self) -> None:
-        """Runs that have begun have learned from these shards.
+    def _check_unchanged(self, names: list[str]) -> None:
+        """Runs that have begun have learned from these shards; asked before one of them is made anew.
 
+        Args:
+            names: of the files that the folder of shards is to hold.
         Raises:
             ValueError: they were others when the runs began.
         """
         out = Store(self.options.out)
-        noted, now = out.read_json(_SHARDS, {}), digest(self.shards.names(".parquet"))
+        noted, now = out.read_json(_SHARDS, {}), digest(sorted(names))
         if noted.get(self.source.folder, now) != now and any_begun(out):
             raise ValueError(
                 f"--out {out.uri}: its runs have learned from other shards than these: files, labels, masks or the key "

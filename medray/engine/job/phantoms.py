@@ -26,14 +26,15 @@ def phantom_files(out: Store, phantoms: Phantoms) -> tuple[str, str]:
     written = []
     if pieces:
         shared = ray.put(phantoms)
-        progress = Progress("phantoms", len(pieces), "studies")
+        counts = [phantoms.count(piece) for piece in pieces]
+        progress = Progress("phantoms", sum(counts), phantoms.unit)
         waiting = [_write.remote(shared, folder, piece) for piece in pieces]
         order = {reference: i for i, reference in enumerate(waiting)}
         written = [None] * len(pieces)
         while waiting:
             (reference,), waiting = ray.wait(waiting)
             written[order[reference]] = ray.get(reference)
-            progress.add(1)
+            progress.add(counts[order[reference]])
         progress.close()
     return phantoms.finish(folder, written)
 

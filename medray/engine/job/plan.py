@@ -17,7 +17,7 @@ from medray.tasks.task import Task
 
 @dataclass(frozen=True)
 class Training:
-    """A stage of cross-validated runs."""
+    """A stage of cross-validated runs; one without tasks is left out, and keeps its number."""
 
     name: str
     tasks: Mapping[str, Task]
@@ -28,6 +28,17 @@ class Training:
     """That a run learns from in an epoch, where they are not the files."""
     folds: Sequence[int] | None = None
     """Those that are trained, where they are not those of --train-folds."""
+
+    def unmeasured(self, at: Plan) -> bool:
+        """Whether there is work left on GPUs of which no epoch says how long it takes."""
+        folds = at.folds if self.folds is None else self.folds
+        stores = [run_store(at.out, model, k) for model in self.tasks for k in folds]
+        return (
+            at.resources.gpu
+            and not self.over
+            and any(not store.exists("done.json") for store in stores)
+            and not any(store.read_json("history.json", []) for store in stores)
+        )
 
     def rows(self, at: Plan) -> list[tuple[str, str]]:
         rows = []
@@ -42,7 +53,7 @@ class Training:
                     at.out, model, task, folds, self.images or at.images, at.resources, at.price_per_gpu_hour
                 )
             rows.append((f"{model}: {work}", done))
-        if not self.over:
+        if self.tasks and not self.over:
             rows.append(("\n".join(filter(None, [str(at.resources), at.resources.why])), ""))
         return rows
 
@@ -75,12 +86,26 @@ class Outcome:
 
     name: str
     what: str
+    features: Sequence[str] = ()
+    """Folders below features/ whose files are kept."""
 
     def rows(self, at: Plan) -> list[tuple[str, str]]:
-        return [(self.what, "made anew")]
+        if not self.features:
+            return [(self.what, "made anew")]
+        made = sum(len(features_store(at.out, name).names(".parquet")) for name in self.features)
+        return [(self.what, f"{made} files" if made else "nothing")]
 
 
 Stage = Training | Embedding | Outcome
+
+
+def stages_until(last: str, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages of a job that ends after the one called ``last``; all of them where it is "" or the last one's name."""
+    if last == "shards":  # before all of these
+        return []
+    names = [stage.name for stage in stages]
+    assert not last or last in names, f"--until {last}: the plan has {', '.join(names)}"
+    return [*stages[: len(names) - names[::-1].index(last)]] if last else [*stages]
 
 
 @dataclass(frozen=True)
@@ -109,6 +134,8 @@ class Plan:
                 table.add_row("" if i else f"{number} {stage.name}", work, done)
         console = Console(highlight=False, soft_wrap=True)
         console.print(table)
+        if any(isinstance(stage, Training) and stage.unmeasured(self) for stage in stages):
+            console.print("GPU-hours: measured with the first epochs, and in the plan of a restart after them")
         if others and not there:
             console.print(f"The shards that are there do not fit: this run shards again, into {self.shards.uri}")
 
@@ -166,8 +193,6 @@ def _training(
     rates = [entry["system"]["images_per_s"] for of_run in epochs for entry in of_run]
     if left and rates:
         work += f"\n{planned(left, sum(rates) / len(rates), resources, price)}"
-    elif left and resources.gpu:
-        work += "\nGPU-hours: measured with the first epoch, and in the plan of a restart after it"
     return work, f"{done} of {len(folds)} runs"
 
 

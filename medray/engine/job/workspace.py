@@ -14,7 +14,7 @@ from medray.engine.derive.inputs import Inputs, joined
 from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options
-from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent
+from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent, stages_until
 from medray.engine.job.progress import say
 from medray.engine.job.tracking import track_run
 from medray.engine.nodes.cluster import Resources
@@ -23,7 +23,7 @@ from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
-from medray.shards.folders import features_store, runs_store
+from medray.shards.folders import KEPT, features_store, runs_store
 from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.tasks.derivation import ByNetwork
@@ -35,12 +35,24 @@ class _Over(Exception):
     """The job was to end after the last stage."""
 
 
+def _holds_results(folder: Store) -> bool:
+    """Whether there is more below it than what its parts were claimed for."""
+    return any(part.folders() or part.names(".parquet") for part in map(folder.sub, folder.folders()))
+
+
+def _large_tasks(plan: Sequence[Stage]) -> dict[str, Task]:
+    """Model → task of the networks that are trained, without those that are small."""
+    trained = [stage for stage in plan if isinstance(stage, Training) and not stage.over]
+    return {model: task for stage in trained for model, task in stage.tasks.items()}
+
+
 class Workspace(AbstractContextManager["Workspace"]):
     """What the stages of one job have in common. ``begin`` comes first of all that takes time, ``conclude`` last.
 
     Args:
         files, labels: as the command line names them; None, both of them, for ``phantoms``.
-        until: the stage that the job ends after; it then leaves the ``with`` block.
+        until: the stage that the job ends after; it then leaves the ``with`` block, and says how to go on. One of the names
+            that ``begin``'s plan has, or "shards".
         results: folders below --out to the one of results; --out itself where there are none.
         tracked_as: what the job is called among others with the same --out; the folders of results where not given.
     Raises:
@@ -73,9 +85,19 @@ class Workspace(AbstractContextManager["Workspace"]):
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         over = kind is _Over
+        if over:
+            self._say_over()
         if kind is None or over:  # after an error nobody waits for a server
             self.tracker.close()
         return over
+
+    def _say_over(self) -> None:
+        """What is there after a job that was to end early, and how to go on."""
+        there = [f"{name}/" for name in KEPT if _holds_results(self.out.sub(name))] + self.out.names(".parquet")
+        say(f"\nEnded after {self._until}, as --until says. In {self.out.uri}: {', '.join(there)}.")
+        if any(self.done.values()):
+            say(f"  {self.cost}")
+        say("  The same command without --until goes on from here.")
 
     # ------------------------------------------------------------ before anything is spent
 
@@ -88,7 +110,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         return claim_each(features_store(self.out), configurations, variant)
 
     def begin(self, title: str, params: Mapping[str, Any], plan: Sequence[Stage], notices: Iterable[str] = ()) -> None:
-        """Fetch weights, join the cluster, write phantoms where they are wanted, and show the plan.
+        """Fetch weights, join the cluster, write phantoms where they are wanted, and show the plan as far as the job goes.
 
         Args:
             title: begins the job's name in MLflow. params: what its parameters are there.
@@ -96,11 +118,11 @@ class Workspace(AbstractContextManager["Workspace"]):
         Raises:
             ValueError: weights that cannot be had, or no cluster or room on it.
         """
-        trained = [stage for stage in plan if isinstance(stage, Training)]
-        large = [stage for stage in trained if not stage.over]
-        tasks = {model: task for stage in large for model, task in stage.tasks.items()}
+        shown = stages_until(self._until, [*plan, Outcome("report", "report.html")])
+        tasks = _large_tasks(plan)
+        soon = _large_tasks(shown)
         for model, task in tasks.items():  # an error for weights that cannot be had, before anything is spent
-            if self._until != "shards" or getattr(task, "weights", None):  # of a name that may be wrong
+            if model in soon or getattr(task, "weights", None):  # of a name that may be wrong
                 write_initial(task, runs_store(self.out, model))
         self.data.find()
         self.resources = self.options.resources(len(self.folds) * len(tasks), tasks.values())
@@ -111,7 +133,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         Plan(
             self.out, files, self.data.shards, self.folds, self.resources, min(images, len(files)),
             self.options.price_per_gpu_hour,
-        ).show([*plan, Outcome("report", "report.html")])  # fmt: skip
+        ).show(shown)  # fmt: skip
         name = " ".join([title, self.out.uri.rsplit("/", 1)[-1], *self._named])
         self.tracker.want("", name, params=dict(params))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import ray
 import ray.train
@@ -26,6 +27,8 @@ RETRIES = 3
 ORIGIN = "origin.json"
 _POLL_SECONDS = 2.0
 _SAY_SECONDS = 30.0
+_MOST_LINES = 500
+"""Epochs that are said one by one; of more, only the end of each run is, and now and then where all of them are."""
 
 
 def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None) -> None:
@@ -46,22 +49,27 @@ def fit(runs: Iterable[Run], on_change: Callable[[Run], None] = lambda run: None
             on_change(run)
     active: dict[ray.ObjectRef, _Watched] = {}
     failures: list[tuple[StopRun, Exception]] = []
+    together = _Together(waiting) if _epochs_left(waiting) > _MOST_LINES else None
     while waiting or active:
         while waiting and len(active) < waiting[0].resources.side_by_side:
             run = waiting.pop(0)
-            say(
-                f"  {run.name}  starts"
-                if not run.history()
-                else f"  {run.name}  goes on after epoch {run.history()[-1]['epoch']}"
-            )
-            active[start(run)] = _Watched(run, on_change)
+            begun = run.history()
+            if begun:
+                say(f"  {run.name}  goes on after epoch {begun[-1]['epoch']}")
+            elif together is None:
+                say(f"  {run.name}  starts")
+            active[start(run)] = _Watched(run, on_change, each_epoch=together is None)
         done, _ = ray.wait(list(active), timeout=_POLL_SECONDS)
         for watched in active.values():
             watched.look()
+        if together is not None:
+            together.look(len(active) - len(done))
         for reference in done:
             watched = active.pop(reference)
             error = _error(reference)
             watched.look()
+            if together is not None and error is None:
+                watched.say_end()
             if error is not None:
                 line, name = what_happened(error), watched.run.name
                 failures.append((StopRun(line if name in line else f"run {name}: {line}"), error))
@@ -175,11 +183,42 @@ def after_changes(own: Sequence[str]) -> str:
     return f"{trained} its loss equals an undisturbed run's within 1e-3 where every label is known, not to the bit"
 
 
-class _Watched:
-    """A run in progress: says each epoch as it ends, and now and then where it is within one."""
+def _epochs_left(runs: Iterable[Run]) -> int:
+    return sum(0 if run.finished else run.task.epochs - len(run.history()) for run in runs)
 
-    def __init__(self, run: Run, on_change: Callable[[Run], None]) -> None:
-        self.run, self.on_change = run, on_change
+
+class _Together:
+    """Many runs: says now and then how many are finished, and how long the others will take."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs, self.epochs = list(runs), sum(run.task.epochs for run in runs)
+        self.left = _epochs_left(runs)
+        self.started = self.shown = time.monotonic()
+
+    def look(self, active: int) -> None:
+        now = time.monotonic()
+        if now - self.shown < _SAY_SECONDS:
+            return
+        self.shown, left = now, _epochs_left(self.runs)
+        finished = sum(run.finished for run in self.runs)
+        rest = ""
+        if left < self.left:
+            rest = f", {timedelta(seconds=round((now - self.started) / (self.left - left) * left))} left"
+        say(
+            f"  {finished:,} of {len(self.runs):,} runs finished, {active} in progress; "
+            f"epoch {self.epochs - left:,} of {self.epochs:,}{rest}"
+        )
+
+
+class _Watched:
+    """A run in progress: says each epoch as it ends, and now and then where it is within one.
+
+    Args:
+        each_epoch: else nothing is said of the run before its end.
+    """
+
+    def __init__(self, run: Run, on_change: Callable[[Run], None], each_epoch: bool = True) -> None:
+        self.run, self.on_change, self.each_epoch = run, on_change, each_epoch
         self.epochs = len(run.history())
         self.workers = [max(1, run.resources.workers)]  # of the last epoch that was shown
         self.started = self.shown = time.monotonic()
@@ -189,8 +228,8 @@ class _Watched:
     def look(self) -> None:
         history = self.run.history()
         finished = self.run.finished
-        for entry in history[self.epochs :]:
-            scores = "  ".join(f"{n} {v:.4f}" for n, v in entry["metrics"].items() if n != "learning_rate")
+        for entry in history[self.epochs :] if self.each_epoch else ():
+            scores = _scores(entry)
             left = (
                 (time.monotonic() - self.started)
                 / (entry["epoch"] - self.first)
@@ -210,7 +249,7 @@ class _Watched:
                 say(f"  {self.run.name}  {after_changes(own)}")
             self.epochs, self.ended = len(history), finished
             self.on_change(self.run)
-        if time.monotonic() - self.shown > _SAY_SECONDS:
+        if self.each_epoch and time.monotonic() - self.shown > _SAY_SECONDS:
             self.shown = time.monotonic()
             now = read_glimpse(self.run.store)
             if now and now["epoch"] >= len(history):
@@ -218,3 +257,14 @@ class _Watched:
                     f"  {self.run.name}  epoch {now['epoch'] + 1}/{self.run.task.epochs}  step {now['step']:,}/{now['steps']:,}  "
                     f"loss {now['loss']:.4f}  {now['images_per_s']:.0f} images/s"
                 )
+
+    def say_end(self) -> None:
+        """One line for a run whose epochs were not said."""
+        history, seconds = self.run.history(), round(time.monotonic() - self.started)
+        if history:
+            say(f"  {self.run.name}  {len(history)} epochs  {_scores(history[-1])}  in {timedelta(seconds=seconds)}")
+
+
+def _scores(entry: Mapping[str, Any]) -> str:
+    """What an epoch's entry of the history has measured."""
+    return "  ".join(f"{n} {v:.4f}" for n, v in entry["metrics"].items() if n != "learning_rate")

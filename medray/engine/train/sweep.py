@@ -96,7 +96,8 @@ class CrossValidation:
         labelled, fold_of_row = task.labelled(index), index["fold"].to_numpy()
         if not (fold_of_row == fold).any():
             raise ValueError(
-                f"--train-folds {fold}: {model} has no row in it; there is no such fold, or it is too small"
+                f"{model}: fold {fold} has no row that it could read: all were set aside before, or the fold is too "
+                "small; use fewer --folds or another --split-seed, or train other folds (--train-folds)"
             )
         held_out = np.flatnonzero(fold_of_row == fold)
         train = np.flatnonzero((fold_of_row != fold) & labelled)

@@ -31,6 +31,7 @@ class FilmTask(BackboneTask):
     host: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "view")
     columns: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "view", "rows", "columns", "image", *FINDINGS)
 
+    backbone_flag: ClassVar[str] = "--backbone"
     backbone: tyro.conf.Suppress[str] = "densenet121"  # any timm model name
     targets: tuple[str, ...] = FINDINGS
     """Outputs: findings (Mass), groups that medray knows (abnormal, tumour, inflammation) or of your own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from medray.imaging.phantom import PhantomSpec, StudyPlan, begin, finish, write_study
 
@@ -14,6 +14,11 @@ class PhantomStudies:
     """Head-CT studies with known bleeds; a piece is a study."""
 
     spec: PhantomSpec
+
+    unit: ClassVar[str] = "studies"
+
+    def count(self, piece: StudyPlan) -> int:
+        return 1
 
     def pieces(self, folder: Path) -> list[StudyPlan]:
         return begin(folder, self.spec)

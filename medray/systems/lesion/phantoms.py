@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,11 @@ class PhantomPatients:
     """Scans with known lesions; a piece is the number of a patient, from 1."""
 
     spec: PhantomSpec
+
+    unit: ClassVar[str] = "scans"
+
+    def count(self, piece: int) -> int:
+        return visits(piece)
 
     def pieces(self, folder: Path) -> list[int]:
         """All patients, or none where the folder holds them. Raises ValueError where it holds others."""

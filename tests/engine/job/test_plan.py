@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medray.engine.data.samples import Rows
-from medray.engine.job.plan import Plan, Training, gpu_hours, planned, spent
+from medray.engine.job.plan import Outcome, Plan, Training, gpu_hours, planned, spent, stages_until
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.run import Run
 from medray.shards.store import Store
@@ -68,3 +68,43 @@ def test_a_stage_that_every_row_needs_is_planned_in_every_fold(tmp_path: Path) -
     ((work, done),) = Training("masks", {"masks": task}, over="all films", folds=(0, 2)).rows(at)
     assert work == f"masks: 1 runs × {task.epochs} epochs over all films"
     assert done == "1 of 2 runs"
+
+
+def test_a_job_that_ends_early_plans_what_it_does() -> None:
+    stages = [Training("masks", {}), Outcome("regions", ""), Training("train", {}), Outcome("report", "")]
+    assert [stage.name for stage in stages_until("regions", stages)] == ["masks", "regions"]
+    assert stages_until("shards", stages) == []
+    assert stages_until("", stages) == stages_until("report", stages) == stages
+    with pytest.raises(AssertionError, match="--until nothing: the plan has masks, regions"):
+        stages_until("nothing", stages)
+
+
+def test_one_note_for_all_networks_of_which_no_epoch_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, out = phantom(), Store(tmp_path)
+    models = {f"net{i}": task for i in range(5)}
+    stages = [Training("masks", {"masks": task}), Training("train", models)]
+    at = Plan(out, [], out.sub("shards"), (0, 1), GPUS, 100)
+    at.show(stages)
+    note = "GPU-hours: measured with the first epochs"
+    assert capsys.readouterr().out.count(note) == 1
+    replace(at, resources=replace(GPUS, gpu=False)).show(stages)
+    assert note not in capsys.readouterr().out
+    for model in ("masks", *models):
+        for fold in (0, 1):
+            run_in(out.sub("runs"), f"{model}/fold{fold}", GPUS).store.write_json("done.json", {})
+    at.show(stages)
+    assert note not in capsys.readouterr().out
+
+
+def test_a_stage_that_is_left_out_has_no_line_and_keeps_its_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Store(tmp_path)
+    out.sub("features", "A").write_bytes("one.parquet", b"")
+    at = Plan(out, [], out.sub("shards"), (0, 1), GPUS, 100)
+    at.show([Training("masks", {}), Outcome("regions", "of hands", ("A", "B"))])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "masks" not in said
+    assert "3 regions │ of hands │ 1 files" in said

@@ -19,7 +19,7 @@ from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.derive.network import NetworkWorker
 from medray.engine.job.options import Options
-from medray.engine.job.plan import Training
+from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train import checkpoint
 from medray.engine.train.run import Run
@@ -80,16 +80,21 @@ def done_here(work: Any, groups: Sequence[str]) -> Iterator[tuple[int, Any]]:
 
 
 @pytest.fixture
-def work(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    """Begun; of two folds the job is to train the first."""
+def options(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Of two folds the job is to train the first."""
     monkeypatch.setattr("medray.engine.job.workspace.fit", learned_by_hand)
     monkeypatch.setattr("medray.engine.derive.derive.done_by_actors", done_here)
     monkeypatch.setattr(Options, "tracker", lambda self, of="": Silent())
     write_volumes(tmp_path / "files")
-    options = Options(
+    return Options(
         out=str(tmp_path / "out"), folds=2, train_folds=(0,), monitor="none", workers=0, threads=1, rows_per_shard=4,
         public_ids=True, key_dir=tmp_path / "private",
     )  # fmt: skip
+
+
+@pytest.fixture
+def work(options: Options, tmp_path: Path) -> Iterator[Workspace]:
+    """Begun."""
     with Workspace(VOLUMES, VOLUMES.source, options, str(tmp_path / "files"), "no file") as begun:
         begun.begin("volumes", {}, [Training("first", {"first": TASK}, folds=options.every_fold)])
         yield begun
@@ -132,3 +137,52 @@ def test_only_stages_that_every_row_needs_are_trained_in_every_fold(work: Worksp
     volumes = work.shards()
     assert [run.fold for run in work.cross_validation("second", TASK, volumes)] == [0]
     assert [run.fold for run in work.cross_validation("first", TASK, volumes, every_fold=True)] == [0, 1]
+
+
+def test_a_job_that_ends_early_plans_no_more_and_says_how_to_go_on(
+    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reached = []
+    with Workspace(VOLUMES, VOLUMES.source, options, str(tmp_path / "files"), "no file", "first") as work:
+        plan = [Training("first", {"first": TASK}), Training("second", {"second": TASK}), Outcome("scores", "x.json")]
+        work.begin("volumes", {}, plan)
+        for name in ("shards", "first", "second"):
+            work.stage(name, name)
+            reached.append(name)
+            if name == "shards":
+                work.shards()
+    assert reached == ["shards", "first"]
+    said = capsys.readouterr().out
+    assert "2 first" in said
+    for later in ("second", "scores", "report"):
+        assert later not in said
+    words = " ".join(said.split())
+    there = f"In {tmp_path}/out: shards/, folds.parquet, inventory.parquet."
+    assert words.endswith(
+        f"Ended after first, as --until says. {there} The same command without --until goes on from here."
+    )
+
+
+def test_files_that_changed_after_training_began_are_refused_before_a_shard_is_touched(
+    options: Options, tmp_path: Path
+) -> None:
+    def shards() -> None:
+        with Workspace(VOLUMES, VOLUMES.source, options, str(tmp_path / "files"), "no file") as work:
+            work.begin("volumes", {}, [])
+            work.shards()
+
+    def left() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    shards()
+    (tmp_path / "out" / "runs" / "first" / "fold0").mkdir(parents=True)
+    before = left()
+    mask = tmp_path / "files" / "patient0_0_mask.npz"
+    kept = mask.read_bytes()
+    mask.unlink()
+    with pytest.raises(ValueError, match="its runs have learned from other shards than these"):
+        shards()
+    assert left() == before
+    mask.write_bytes(kept)
+    shards()
+    assert left() == before
