@@ -11,7 +11,7 @@ goes on with the films that are left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from medray.engine.derive.files import NewFiles, derive_files
@@ -26,8 +26,16 @@ from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
 from medray.systems.boneage.films.inventory import assemble
 from medray.systems.boneage.films.source import source_of
-from medray.systems.boneage.predict.answers import PHANTOMS, film_set, known_films, read_table, write_answers
+from medray.systems.boneage.predict.answers import PHANTOMS, write_answers
 from medray.systems.boneage.predict.new_films import NewFilms
+from medray.systems.boneage.predict.question import (
+    check_method,
+    check_name,
+    files_in,
+    film_set,
+    known_films,
+    read_table,
+)
 from medray.systems.boneage.words import number
 
 
@@ -52,8 +60,10 @@ class BoneAgePredict:
 def main(job: BoneAgePredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(job.images)
     name = job.name or only_folder(out, "models", "--name")
+    check_name(out, out.sub("models"), name)
     results = out.sub(*of_model(name))
     configuration, method = finished_job(out, results, "method.json")
+    check_method(out, name, method)
     source = source_of(method["source"])
     caution = PHANTOMS if are_phantoms(configuration["images"]) else ""
     if caution:
@@ -62,15 +72,11 @@ def main(job: BoneAgePredict) -> None:
     for run in new.runs:  # one that is missing is named before anything is read
         finished_task(out, *run)
     table = None if job.table is None else read_table(job.table)
-    if table is None and method["how"] == "marked":
-        raise ValueError(
-            "--table: this run lays hands by points that people mark; name a folder with a CSV and VIA's export"
-        )
-    files = folder.files()
+    files = files_in(folder)
     told = (
         None
         if table is None
-        else table.table[["patient_id", "sex", "calendar_months", "points"]].reset_index().to_dict("records")
+        else table.table[["patient_id", "sex", "calendar_months"]].reset_index().to_dict("records")
     )
     listed = [(file.path, file.size_bytes) for file in files]
     identity = {"method": digest(method), "files": digest(listed), "table": digest(told)}
@@ -80,6 +86,7 @@ def main(job: BoneAgePredict) -> None:
         films = film_set(assemble(scan_new(source, folder, files), None), folder, table, job.sex)
     for line in films.warnings:
         warn(line)
+    new = replace(new, groups=films.groups)
     say(f"{number(len(films.rows), 'film')}, {name}: {number(len(new.runs), 'network')}")
 
     pieces = {piece.name: piece for piece in films.pieces()}

@@ -29,6 +29,7 @@ class FilmHeader:
     view: str | None = None  # ViewPosition: "PA", "AP", "LL", ...
     age_years: float | None = None
     sex: str | None = None  # "M", "F" or "O"
+    laterality: str | None = None  # "L" or "R", of a part of the body that there are two of
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ from medray.imaging.tags import (
     CENTER,
     COLUMNS,
     FRAMES,
+    IMAGE_LATERALITY,
     INTERCEPT,
+    LATERALITY,
     MODALITY,
     MODALITY_LUTS,
     PATIENT_AGE,
@@ -109,7 +111,14 @@ def _header(elements: Elements) -> FilmHeader:
         view=text_of(elements.get(VIEW_POSITION)).upper() or None,
         age_years=_age(text_of(elements.get(PATIENT_AGE))),
         sex=text_of(elements.get(PATIENT_SEX)).upper()[:1] or None,
+        laterality=_side(elements),
     )
+
+
+def _side(elements: Elements) -> str | None:
+    """Of the image (PS3.3 C.8.11.7), else of its series (C.7.3.1)."""
+    found = [text_of(elements.get(tag)).upper() for tag in (IMAGE_LATERALITY, LATERALITY)]
+    return next((side for side in found if side in ("L", "R")), None)
 
 
 def _age(text: str) -> float | None:

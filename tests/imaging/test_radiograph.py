@@ -426,6 +426,21 @@ def test_a_header_says_who_and_how_old() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tags", "side"),
+    [
+        ({"ImageLaterality": "L"}, "L"),
+        ({"Laterality": "R"}, "R"),
+        ({"ImageLaterality": "U", "Laterality": "L"}, "L"),
+        ({"ImageLaterality": "R", "Laterality": "L"}, "R"),
+        ({"ImageLaterality": "B"}, None),
+        ({}, None),
+    ],
+)
+def test_a_header_says_the_side(tags: dict[str, str], side: str | None) -> None:
+    assert read_film_header(io.BytesIO(file_of(dx(grey(), **tags)))).laterality == side
+
+
+@pytest.mark.parametrize(
     ("tags", "why"),
     [
         ({"Modality": "CT", "SOPClassUID": CTImageStorage}, "modality is CT, not CR or DX"),

@@ -1,33 +1,25 @@
-"""New films and what their table says of them → answers → ages.csv, refused.csv, ages.html."""
+"""Answers to new films → ages.csv, refused.csv, ages.html, and lines for a terminal."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from medray.shards.films import image_keys, rows_of
-from medray.shards.inventory import Inventory, set_aside
-from medray.shards.leakage import seen_in_training, trained_on
+from medray.shards.leakage import seen_in_training
 from medray.shards.store import Store
-from medray.systems.boneage.films.labels import Labels, read_labels
-from medray.systems.boneage.films.source import FILM
-from medray.systems.boneage.films.table import FLAG, MOST_CALENDAR_MONTHS
-from medray.systems.boneage.predict.new_films import FILMS_PER_PIECE, SCHEMA, Films, film_name
+from medray.systems.boneage.predict.new_films import SCHEMA, film_name
 from medray.systems.boneage.predict.page import AgesPage, render
-from medray.systems.boneage.predict.picture import short_age
-from medray.systems.boneage.results import read_films
+from medray.systems.boneage.predict.question import FilmSet
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE, differences
-from medray.systems.boneage.words import child_word, number
+from medray.systems.boneage.words import age_words, child_word, number
 
 PHANTOMS = "this run was trained on phantoms: its ages say nothing about patients"
-WHOLE_YEARS = "its calendar age is the header's, in whole years: up to 11 months too low"
 NOTES_SHOWN = 5
 COLUMNS = (
     "film", "patient", "sex", "sex_from", "bone_age_months", "bone_age", "low_months", "high_months", "calendar_months",
@@ -38,109 +30,6 @@ REFUSED = ("film", "stage", "reason", "name", "path")
 """Of refused.csv."""
 _LIES = {None: "as laid", False: "thumb on the right of the film", True: "mirrored: thumb on the left of the film"}
 _BAND = f"{NORMAL_SHARE:.0%}"
-
-
-@dataclass(frozen=True)
-class FilmSet:
-    """The films that are asked about, under their own identifiers, and the files that are none."""
-
-    rows: list[dict[str, Any]]
-    """path, shown (the path below --images), film_id, patient_id (None where nobody says), sex, sex_from,
-    calendar_months, points (in the file's pixels, or None), note; in order of path."""
-    aside: pd.DataFrame  # path (below --images), reason
-    warnings: tuple[str, ...] = ()
-
-    def pieces(self) -> list[Films]:
-        return [Films(i + 1, self.rows[i : i + FILMS_PER_PIECE]) for i in range(0, len(self.rows), FILMS_PER_PIECE)]
-
-
-def read_table(uri: str) -> Labels:
-    """As ``read_labels``, of a table that needs no ages; errors name --table."""
-    try:
-        return read_labels(uri, needs_ages=False)
-    except ValueError as error:
-        raise ValueError(str(error).replace(FLAG, "--table")) from None
-
-
-def film_set(inventory: Inventory, folder: Store, table: Labels | None, sex: str | None) -> FilmSet:
-    """Films with patient, sex and calendar age: of the table, else of the DICOM header; the sex else as the flag says.
-
-    Args:
-        inventory: of ``assemble`` without labels. folder: --images.
-        sex: "F" or "M", of films that neither table nor header name.
-    Raises:
-        ValueError: none of the table's films is there.
-    """
-    paths, items = inventory.rows["files"].map(lambda files: files[FILM]), inventory.rows["film_id"]
-    keys = pd.Series(None, index=items.index, dtype=object)
-    marked = keys
-    warnings: list[str] = []
-    if table is not None:
-        keys = rows_of(items, image_keys(paths), table.table.index)
-        if keys.isna().all():
-            raise ValueError(
-                f"--table: none of its {len(table.table):,} films is one of the {len(keys):,} that are there; it must "
-                "name the files (1437 or 1437.png, or with folders) or be of SOPInstanceUIDs"
-            )
-        warnings = [line.replace(FLAG, "--table") for line in table.warnings]
-        if missing := int(keys.isna().sum()):
-            warnings.append(f"{missing:,} of {len(keys):,} films are not in --table")
-        # an export may name a film otherwise than the CSV
-        points = table.table["points"].dropna()
-        own = rows_of(items, image_keys(paths), points.index)
-        marked = own.where(~own.duplicated(keep=False), None).map(points.to_dict())
-    headers = inventory.table.set_index("path").loc[paths, ["patient_id", "sex", "calendar_months"]].to_dict("records")
-    rows = []
-    for path, key, film_id, header, six in zip(paths, keys, items, headers, marked, strict=True):
-        told: Mapping[str, Any] = {} if table is None or key is None else table.table.loc[key]
-        about = _about(told, {name: None if pd.isna(value) else value for name, value in header.items()}, sex)
-        places = {"path": path, "shown": below(folder, path), "points": six if isinstance(six, list) else None}
-        rows.append(places | {"film_id": film_id} | about)
-    aside = set_aside(inventory.table)
-    aside = aside[aside["status"].ne("unused")]  # masks that somebody has drawn: nobody has asked for their age
-    aside = pd.DataFrame({"path": [below(folder, path) for path in aside["path"]], "reason": aside["reason"].tolist()})
-    return FilmSet(rows, aside, tuple(warnings))
-
-
-def _about(told: Mapping[str, Any], header: Mapping[str, Any], flag: str | None) -> dict[str, Any]:
-    """Of one film; what the table says counts first."""
-    notes = []
-    sexes = {"table": told.get("sex"), "header": header["sex"], "flag": flag, "unknown": None}
-    origin = next((name for name, sex in sexes.items() if sex), "unknown")
-    if origin == "table" and header["sex"] not in (None, sexes["table"]):
-        notes.append("table and header name different sexes: the table's is taken")
-    calendar = told.get("calendar_months", np.nan)
-    if pd.isna(calendar) and header["calendar_months"] is not None:
-        calendar = header["calendar_months"]
-        if calendar > MOST_CALENDAR_MONTHS:
-            notes.append(f"the header's age of {calendar / 12:.0f} years is left out: no child's")
-            calendar = np.nan
-        elif calendar % 12 == 0:
-            notes.append(WHOLE_YEARS)
-    return {
-        "patient_id": told.get("patient_id") or header["patient_id"],
-        "sex": sexes[origin],
-        "sex_from": origin,
-        "calendar_months": float(calendar),
-        "note": "; ".join(notes),
-    }
-
-
-def below(folder: Store, path: str) -> str:
-    """A path as it is below the folder; the file's name where the folder is that file."""
-    return path.removeprefix(folder.root).lstrip("/") or path.rsplit("/", 1)[-1]
-
-
-def known_films(results: Store, shards: Store, folds: AbstractSet[int]) -> set[str]:
-    """Hashes of the films that a network has learned from: of a single fold not those that it held out.
-
-    Args:
-        results: of the model. shards: of its films. folds: of all networks, of every stage.
-    """
-    held_out: list[str] = []
-    if len(folds) == 1 and results.exists("films.csv"):
-        held_out = read_films(results)["film_id"].tolist()
-    return trained_on(shards, id_column="film_id", held_out=held_out)
 
 
 def write_answers(
@@ -199,7 +88,7 @@ def ages_table(good: Sequence[Mapping[str, Any]], method: str) -> pd.DataFrame:
                 "sex": row["sex"],
                 "sex_from": row["sex_from"],
                 "bone_age_months": row["months"],
-                "bone_age": short_age(row["months"]),
+                "bone_age": age_words(row["months"]),
                 "low_months": row["low"],
                 "high_months": row["high"],
                 "calendar_months": row["calendar_months"],
@@ -265,7 +154,8 @@ def _lines(to: Store, ages: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
 def _warnings(ages: pd.DataFrame) -> list[str]:
     found = []
     if known := int(ages["trained_on"].sum()):
-        found.append(f"leakage: of {number(len(ages), 'film')} {known:,} are in the training data, pixel by pixel")
+        are = "is" if known == 1 else "are"
+        found.append(f"leakage: {known:,} of {number(len(ages), 'film')} {are} in the training data, pixel by pixel")
     if unknown := int(ages["sex_from"].eq("unknown").sum()):
         found.append(
             f"{number(unknown, 'film')} of unknown sex: only the models of both sexes are asked; knowing it is worth "

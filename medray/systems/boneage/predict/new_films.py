@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from medray.imaging.elements import begins_like_dicom, read_elements, text_of
+from medray.imaging.radiograph import read_film_header
 from medray.shards.files import read_files
 from medray.shards.store import Store, reason
 from medray.systems.boneage.films.source import FILM, HandFilm
 from medray.systems.boneage.predict.picture import draw_answer
-from medray.systems.boneage.scores.ensemble import GROUP_OF, Ensemble, Member
+from medray.systems.boneage.predict.readers import group_of, readers, regions_of
+from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.stages.between import Hands, Masks, Region, registration
 from medray.systems.boneage.stages.canvas import POINTS, Registration, points_of
 from medray.systems.boneage.stages.mask_task import MaskTask
@@ -30,9 +32,7 @@ FILMS_PER_PIECE = 16
 APART = 0.05
 """Of the hand's length: where a network's point lies farther than this from the median of all, they disagree."""
 DISAGREE = "the networks disagree about its points"
-OTHER_HAND = "the thumb lies where the other hand's does: the film is mirrored, or the palm is up"
-"""Than the one that the header says."""
-_LATERALITIES = (0x00200062, 0x00200060)  # Image Laterality, Laterality: PS3.3 C.8.11.7, C.7.3.1
+OTHER_HAND = "its thumb lies as on the hand that its header does not name: the film is mirrored, or the palm is up"
 
 SCHEMA = pa.schema(
     [
@@ -59,8 +59,7 @@ class Films:
 
     first: int  # number of its first film, from 1
     rows: list[dict[str, Any]]
-    """path, sex ("F", "M" or None), calendar_months (NaN where not known), and points that somebody has marked, in the
-    file's pixels, or None: only a run that looks for none by networks needs them."""
+    """path, sex ("F", "M" or None), calendar_months (NaN where not known)."""
 
     @property
     def name(self) -> str:
@@ -96,7 +95,7 @@ class _Film:
 
     @property
     def group(self) -> str:
-        return GROUP_OF.get(self.row["sex"] or "", "unknown")
+        return group_of(self.row["sex"])
 
     def region(self, region: Region) -> dict[str, Any]:
         """Its row of ``region``: several models read the same one."""
@@ -118,6 +117,8 @@ class NewFilms:
     folder: Store
     pictures: int  # so many films get one
     caution: str = ""
+    groups: frozenset[str] = frozenset(SEXES)
+    """Of the films at hand: networks that read none of them are not asked."""
 
     @cached_property
     def ensemble(self) -> Ensemble:
@@ -125,11 +126,8 @@ class NewFilms:
 
     @cached_property
     def models(self) -> dict[str, list[str]]:
-        """Group of films → the models that are asked: those of weight 0 have no say."""
-        return {
-            name: [model for model, weight in zip(group.members, group.weights, strict=True) if weight > 0]
-            for name, group in self.ensemble.groups.items()
-        }
+        """As ``readers``, of the groups at hand."""
+        return {name: models for name, models in readers(self.ensemble).items() if name in self.groups}
 
     @property
     def runs(self) -> list[tuple[str, int, type[Task]]]:
@@ -149,13 +147,11 @@ class NewFilms:
     ) -> list[tuple[dict[str, Any] | None, str | None, str | None]]:
         """Of each film: columns of the shards, or None; a note, or the reason; the side that its header says."""
 
-        marked = self.method["how"] == "marked"
-
         def one(row: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None, str | None]:
             try:
                 files = read_files(self.folder, {FILM: [row["path"]]})
-                (encoded,) = self.source.encode(files, [{"points": row["points"] if marked else None}])
-                return encoded.columns, encoded.note, laterality_of(files[FILM])
+                (encoded,) = self.source.encode(files, [{}])
+                return encoded.columns, encoded.note, read_film_header(io.BytesIO(files[FILM])).laterality
             except (ValueError, OSError) as error:
                 return None, reason(error), None
 
@@ -221,9 +217,6 @@ class NewFilms:
                     film.refusal = "keypoints", "the networks give no points"
                 elif apart(own) > APART:
                     film.notes.append(DISAGREE)
-        elif self.method["how"] == "marked":
-            for film in films:
-                film.points = film.row["points"]
         for film in films:
             if film.refusal is not None:
                 continue
@@ -262,7 +255,6 @@ class NewFilms:
         return {model: run for model, run in self.method["models"].items() if model in asked}
 
     def _picture(self, film: _Film) -> bytes:
-        regions = [Member.of(model).region for model in self.models.get(film.group, [])]
         interval = (film.low, film.high) if np.isfinite(film.high) else None
         return draw_answer(
             film.name,
@@ -270,7 +262,7 @@ class NewFilms:
             film.hand,
             film.points,
             film.registration,
-            [name for name in ("A", "B", "C") if name in regions],
+            regions_of(self.models.get(film.group, [])),
             (film.months, interval) if film.refusal is None else film.refusal[1],
             [*film.notes, *([self.caution] if self.caution else [])],
         )
@@ -286,15 +278,6 @@ def apart(found: np.ndarray) -> float:
     median = np.median(points, axis=0)
     length = np.linalg.norm(median[POINTS.index("capitate")] - median[POINTS.index("tip")])
     return float(np.linalg.norm(points - median, axis=-1).max() / max(float(length), 1e-6))
-
-
-def laterality_of(data: bytes) -> str | None:
-    """ "L" or "R", where a DICOM header says so of a hand."""
-    if not begins_like_dicom(data[:132]):
-        return None
-    elements = read_elements(data, with_pixels=False)
-    found = [text_of(elements.get(tag)).upper() for tag in _LATERALITIES]
-    return next((side for side in found if side in ("L", "R")), None)
 
 
 def _no_model(group: str) -> str:

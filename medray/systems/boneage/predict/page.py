@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from medray.report import page
 from medray.shards.store import Store
+from medray.systems.boneage.predict.readers import group_of, readers, regions_of
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE
 from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import SEXES, child_word, number
@@ -21,6 +22,7 @@ from medray.systems.boneage.words import SEXES, child_word, number
 PICTURES, ROWS, CURVES = 60, 300, 12
 """So many films are drawn, so many listed, so many children have a curve; the CSV files have all."""
 _TILE_PX = 420
+_REGIONS = {"A": "the whole hand", "B": "the carpals", "C": "metacarpals and proximal phalanges"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _ages(about: AgesPage) -> page.Section:
             }
         )
     rest = f"The first {ROWS} of {len(about.ages):,}; ages.csv has all" if len(about.ages) > ROWS else "As in ages.csv"
-    caption = f"{rest}, which says under name whose each film is."
+    caption = f"{rest}, whose columns name and path say which film is which."
     wide = ("normal band", "hand", "note")
     return page.Section("Ages", more=(*notices, page.Table(pd.DataFrame(rows), caption, wide)))
 
@@ -92,15 +94,34 @@ def _films(about: AgesPage) -> page.Section | None:
             tiles.append(page.Tile(picture, f"{row['name']}: {row['bone_age']}", lines, tuple(beyond)))
     if not tiles:
         return None
-    text = (
-        "Left the film, with the outline of the hand where networks look for it, and the three points by which it is "
-        "registered: tip of the middle finger, tip of the thumb, capitate. Right what the age networks are shown: "
-        "background removed, contrast equalised, thumb on the right; frames are the regions A (hand), B (carpals) and "
-        "C (metacarpals and proximal phalanges) that they read."
-    )
+    text = _about_pictures(about)
     if len(tiles) < len(about.ages):
         text += f"\n{len(tiles)} of {number(len(about.ages), 'film')} are shown."
     return page.Section("Films", text, more=(page.Gallery(tuple(tiles), tile_px=_TILE_PX),))
+
+
+def _about_pictures(about: AgesPage) -> str:
+    """What is on them, which depends on the stages of the run and on the models that have read these films."""
+    points = about.method["how"] == "points"
+    drawn = ["the outline of the hand"] if about.method["masks"] else []
+    drawn += [
+        "the three points by which it is registered (tip of the middle finger, tip of the thumb, capitate)"
+    ] * points
+    done = ["background removed"] if about.method["masks"] else []
+    done += ["contrast equalised", *(["thumb on the right"] if points else [])]
+    asked = readers(Ensemble.from_json(about.method["ensemble"]))
+    regions = regions_of(model for group in _groups(about) for model in asked.get(group, []))
+    frames = ", ".join(f"{name} ({_REGIONS[name]})" for name in regions)
+    return (
+        f"Left the film{', with ' * bool(drawn)}{' and '.join(drawn)}. Right what the age networks are shown: "
+        f"{', '.join(done)}; the {'frames are' if len(regions) > 1 else 'frame is'} what they read of it: {frames}."
+    )
+
+
+def _groups(about: AgesPage) -> list[str]:
+    """Of the films that have an answer."""
+    found = {group_of(sex) for sex in about.ages["sex"]}
+    return [name for name in SEXES if name in found]
 
 
 def _curves(about: AgesPage) -> page.Section | None:
@@ -175,15 +196,16 @@ def _refused(about: AgesPage) -> page.Section | None:
 def _made(about: AgesPage) -> page.Section:
     method, ensemble = about.method, Ensemble.from_json(about.method["ensemble"])
     rows = []
-    for name, group in ensemble.groups.items():
-        used = [
-            f"{model} {weight:.0%}" for model, weight in zip(group.members, group.weights, strict=True) if weight > 0
-        ]
+    asked = readers(ensemble)
+    for name in _groups(about):
+        group = ensemble.groups[name]
+        weights = dict(zip(group.members, group.weights, strict=True))
+        used = [f"{model} {weights[model]:.0%}" for model in asked[name]]
         width = "none" if group.half_width is None else f"± {group.half_width:.1f} months"
         why = group.reasons.get("interval", "")
         rows.append(
             {
-                "films of": SEXES[name], "networks and their weights": ", ".join(used) or None,
+                "films of": SEXES[name], "models and their weights": ", ".join(used) or None,
                 "95% interval": page.Cell(width, why), "fitted on films": group.films,
             }
         )  # fmt: skip
@@ -191,21 +213,25 @@ def _made(about: AgesPage) -> page.Section:
         "the hand is found by a network" if method["masks"] else "the whole film is read, its marks too",
         {
             "points": "three points, found by another, lay it on the canvas, thumb on the right",
-            "marked": "three points that somebody has marked lay it on the canvas, thumb on the right",
             "canvas": "films are taken to lie on the canvas already",
             "film": "no hand is registered",
         }[method["how"]],
     ]
     line = "The answer is corrected for the pull to the mean. " if ensemble.correct else ""
-    folds = number(len(method["folds"]), "fold")
+    folds = len(method["folds"])
+    mean = (
+        f"the age is the mean of the networks of {number(folds, 'fold')}"
+        if folds > 1
+        else "networks of one fold read the age"
+    )
     text = (
-        f"Model {about.name}: {stages[0]}; {stages[1]}; the age networks of {folds} are averaged, and those of several "
-        f"kinds weighted as below. {line}Ages are those that the readers of the training films would give (in RSNA "
+        f"Model {about.name}: {stages[0]}; {stages[1]}; {mean}, those of several "
+        f"models weighted as below. {line}Ages are those that the readers of the training films would give (in RSNA "
         "2017 by the atlas of Greulich and Pyle). The interval is as wide as held 95% of the held-out films of the "
         "run; it does not know of films that are unlike those. The normal band is "
         f"{NORMAL_SHARE:.0%} of the calendar age to both sides."
     )
-    return page.Section("How the ages were made", text, table=pd.DataFrame(rows))
+    return page.Section("How the ages were made", text, table=pd.DataFrame(rows) if rows else None)
 
 
 def _picture(to: Store, name: str) -> np.ndarray | None:

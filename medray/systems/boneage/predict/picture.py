@@ -20,10 +20,12 @@ from medray.systems.boneage.stages.canvas import (
     points_of,
 )
 from medray.systems.boneage.stages.rows import image_of
+from medray.systems.boneage.words import short_age
 
 TALL_PX = 560
-_LINE_PX, _LETTER_PX = 24, 9  # height of a line of text, and about the width of a letter
-_OUTLINE, _POINT = (80, 220, 100), (255, 90, 70)
+_LINE_PX, _LETTER_PX = 30, 10  # height of a line of text, and about the width of a letter
+_FONT = 0.62  # pages show pictures at about 0.6 of their size
+_OUTLINE, _POINT, _NAME = (80, 220, 100), (255, 90, 70), (255, 255, 255)
 _FRAMES: Mapping[RegionName, tuple[int, int, int]] = {"A": (90, 170, 255), "B": (255, 200, 60), "C": (220, 120, 255)}
 
 
@@ -56,12 +58,6 @@ def draw_answer(
     return cv2.imencode(".png", np.vstack([_text(written, image.shape[1]), image])[..., ::-1])[1].tobytes()
 
 
-def short_age(months: float) -> str:
-    """ "10 y 3 m" of 123.4; rounded to whole months."""
-    years, rest = divmod(round(months), 12)
-    return f"{years} y {rest} m"
-
-
 def _age(months: float, interval: tuple[float, float] | None) -> str:
     return short_age(months) + (
         "" if interval is None else f" (95%: {short_age(interval[0])} to {short_age(interval[1])})"
@@ -84,7 +80,7 @@ def _film(film: Mapping[str, Any], hand: Mapping[str, Any] | None, points: Seque
                 continue
             at = (round((x + 0.5) * factor - 0.5), round((y + 0.5) * factor - 0.5))
             cv2.circle(picture, at, 5, _POINT, -1, cv2.LINE_AA)
-            _letters(picture, what, (at[0] + 9, at[1] + 5), _POINT)
+            _letters(picture, what, (at[0] + 10, at[1] + 6), _NAME)
     return picture
 
 
@@ -106,7 +102,8 @@ def _registered(grey: np.ndarray, registration: Registration, regions: Sequence[
         top, left = round(box.top * scale), round(box.left * scale)
         corner = (left + round(box.columns * scale), top + round(box.rows * scale))
         cv2.rectangle(picture, (left, top), corner, _FRAMES[region], 1)
-        _letters(picture, region, (left + 6, top + 18), _FRAMES[region])
+        at = (left + 8, corner[1] - 9) if region == "B" else (left + 8, top + 24)  # C lies above B, and would cross it
+        _letters(picture, region, at, _FRAMES[region])
     return picture
 
 
@@ -118,11 +115,11 @@ def _colour(grey: np.ndarray) -> np.ndarray:
 def _text(lines: Sequence[str], width: int) -> np.ndarray:
     picture = np.zeros((_LINE_PX * len(lines) + 4, width, 3), np.uint8)
     for i, line in enumerate(lines):
-        _letters(picture, line, (8, _LINE_PX * i + 18), (255, 255, 255))
+        _letters(picture, line, (8, _LINE_PX * i + 22), (255, 255, 255))
     return picture
 
 
 def _letters(picture: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
     plain = text.replace("–", "-").replace("×", "x").encode("ascii", "replace").decode()  # all that the font has
-    for ink, off in (((0, 0, 0), 1), (colour, 0)):  # legible on bone, too
-        cv2.putText(picture, plain, (at[0] + off, at[1] + off), cv2.FONT_HERSHEY_SIMPLEX, 0.48, ink, 1, cv2.LINE_AA)
+    for ink, thick in (((0, 0, 0), 5), (colour, 1)):  # a dark rim: legible on bone, too
+        cv2.putText(picture, plain, at, cv2.FONT_HERSHEY_SIMPLEX, _FONT, ink, thick, cv2.LINE_AA)
