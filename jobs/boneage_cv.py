@@ -13,12 +13,12 @@ import tyro
 from medray.engine.derive.derive import derive
 from medray.engine.derive.inputs import Inputs
 from medray.engine.job.options import Options, flags_over, run_job
-from medray.engine.job.plan import Outcome, Training
+from medray.engine.job.plan import Outcome, Stage, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import out_of_fold
 from medray.shards.folders import of_model
 from medray.systems.boneage import ages, phantoms, recipes, report, results
-from medray.systems.boneage.chain import KEYPOINTS, SEGMENTATION, chain_of
+from medray.systems.boneage.chain import KEYPOINTS, SEGMENTATION, STAGES, chain_of
 from medray.systems.boneage.films.source import HandFilm
 from medray.systems.boneage.stages.between import Hands, Masks, Points
 from medray.systems.boneage.stages.rows import ABOUT
@@ -51,36 +51,38 @@ ON_PHANTOMS = BoneAgeCV(
 
 
 def main(job: BoneAgeCV) -> None:
-    name, recipe = job.name or job.recipe, job.networks
+    name, recipe, settings = job.name or job.recipe, job.networks, job.networks.age.identity()
     where = (job.images, job.labels, job.until, phantoms.DEMO, of_model(name), name)
     with Workspace(HAND_FILMS, job.source, job.options, *where) as work:
         chain = chain_of(work.data.files, work.data.labels, job.source.masks, recipe)
         before, tasks = chain.tasks(recipe, name)
         work.claim_runs({run: task.identity() for run, task in {**before, **tasks}.items()})
-        every, count = work.options.every_fold, chain.images(job.options.folds)
-        plan = [Training(stage, {stage: task}, images=count, folds=every) for stage, task in before.items()]
-        after = Training("training", tasks, images=count), Outcome("ensemble", "films.csv, metrics.json")
-        work.begin("boneage", recipe.age.identity(), [*plan, *after], chain.left_out)
+        every, count, cuts = work.options.every_fold, chain.images(job.options.folds), chain.regions(tasks)
+        plan: list[Stage] = [Training(n, {n: before[n]} if n in before else {}, "", count, every) for n in STAGES]
+        plan += [Outcome("regions", "of every hand", [f"{name}-{cut.name}" for cut in cuts])]
+        plan += [Training("train", tasks, images=count), Outcome("ensemble", "films.csv, metrics.json")]
+        work.begin("boneage", settings, plan, chain.left_out)
 
         work.stage("shards", "Shards and folds")
         films = chain.checked(work.shards())
         inputs, stages, lost, regions = Inputs((films.rows,)), dict[str, Any](films=films), {}, {}
 
-        work.stage("segmentation", "Hands: each film by the network that has not seen its patient")
+        work.stage(SEGMENTATION, chain.title(SEGMENTATION))
         if chain.masks:
             stages["masks"], inputs = work.by_unseen(SEGMENTATION, recipe.segmentation, films, Masks(), "masks")
         stages["hands"] = made = derive(Hands(chain.masks), inputs, work.features("hands"), what="hands")
         hands, lost["segmentation"] = made.shards([*ABOUT, "has_points"], films.fold_of_patient), made.set_aside()
         inputs = Inputs((hands.rows,))
 
-        work.stage("keypoints", "Points of every hand, likewise")
+        work.stage(KEYPOINTS, chain.title(KEYPOINTS))
         if chain.how == "points":
             stages["points"], inputs = work.by_unseen(KEYPOINTS, recipe.keypoints, hands, Points(), "points")
 
-        work.stage("regions", "Registration, and the regions")
-        for cut in chain.regions(tasks.values()):
+        work.stage("regions", chain.title("regions"))
+        for cut in cuts:
             stages[cut.name] = made = derive(cut, inputs, work.features(f"{name}-{cut.name}"), what=cut.title)
             regions[cut.name], lost["registration"] = made.shards(ABOUT, films.fold_of_patient), made.set_aside()
+        refused = results.write_refused(work.results, ages.refused_films(lost, films.index, work.folds), work.say)
 
         work.stage("train", "Age networks, as many side by side as there is room for")
         tasks = chain.learned(tasks, regions, work.folds, work.say)
@@ -90,11 +92,9 @@ def main(job: BoneAgeCV) -> None:
         work.stage("report", "Ensemble, scores and report")
         table = ages.joined_ages({task.model: out_of_fold(runs[run]) for run, task in tasks.items()})
         method = chain.method(recipe, tasks, job.source, work.folds, every)
-        lost, quality = ages.refused_films(lost, films.index, work.folds), ages.quality(stages)
-        metrics = results.conclude(work.results, table, lost, method, recipe.correct, quality)
+        metrics = results.conclude(work.results, table, refused, method, recipe.correct, ages.quality(stages))
         work.say(results.summary(metrics))
-        pictures = report.write_report(work.results, work.about(films, recipe.age.identity()), stages)
-        work.conclude(results.flat(metrics), pictures)
+        work.conclude(results.flat(metrics), report.write_report(work.results, work.about(films, settings), stages))
 
 
 def start() -> None:

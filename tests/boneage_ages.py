@@ -41,5 +41,7 @@ def drawn(
     return table
 
 
-def refused(rows: Sequence[tuple[str, str, str]] = ()) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["film_id", "stage", "reason"])
+def refused(rows: Sequence[tuple[str, str, str]] = (), held_out: Sequence[bool] | None = None) -> pd.DataFrame:
+    """film_id, stage, reason; held-out films where nothing else is said."""
+    table = pd.DataFrame(rows, columns=["film_id", "stage", "reason"])
+    return table.assign(fold=0, held_out=[True] * len(table) if held_out is None else [*held_out])

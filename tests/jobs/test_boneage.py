@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
@@ -16,73 +14,19 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from chest_films import write_png
-from conftest import load
-from PIL import Image
+from boneage_hands import MODELS, NO_AGE, NO_HAND, NO_SEX, TWO_HANDS, Hands, drawn_hands, said_by, stamps
 from ray_processes import kill_driver
 
-from medray.systems.boneage.phantoms.films import PhantomHands, PhantomSpec
 from medray.systems.boneage.stages.canvas import cut, on_canvas
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
-MODELS = ("A-regression-girls", "A-classification-both", "B-regression-both")
-NO_SEX, NO_AGE = "0010", "0016"  # films of which the table does not know it
-NO_HAND, TWO_HANDS = "nohand", "twohands"
 RESULTS = ("films.csv", "refused.csv", "metrics.json", "method.json")
-STAGES = (
-    "--segmentation.epochs", 8, "--segmentation.copies", 4, "--segmentation.side-px", 64,
-    "--keypoints.epochs", 12, "--keypoints.copies", 4,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Hands:
-    """What a user would name."""
-
-    images: Path
-    labels: Path
-    private: Path
-
-    def flags(self, out: Path, *more: object) -> list[str]:
-        given = (
-            "--images", self.images, "--labels", self.labels, "--recipe", "phantom", "--folds", 2, "--threads", 1, "--epochs", 2,
-            "--copies", 1, "--public-ids", "--key-dir", self.private, *STAGES, "--out", out, *more,
-        )  # fmt: skip
-        return [*map(str, given)]
 
 
 @pytest.fixture(scope="module")
 def hands(tmp_path_factory: pytest.TempPathFactory) -> Hands:
-    """24 films of drawn hands, a quarter of them without mask or points; one without a hand, and one with two."""
-    folder = tmp_path_factory.mktemp("in")
-    drawn = PhantomHands(PhantomSpec(films=24, film_px=(208, 160)))
-    drawn.finish(folder, [drawn.write(folder, piece) for piece in drawn.pieces(folder)])
-    films = folder / "images"
-    left, right = (np.asarray(Image.open(films / f"{name}.png")) for name in ("0002", "0009"))
-    write_png(films / f"{TWO_HANDS}.png", np.hstack([left, right]))
-    write_png(films / f"{NO_HAND}.png", np.random.default_rng(0).integers(0, 12, left.shape).astype(np.uint8))
-    ages = pd.read_csv(folder / "labels" / "ages.csv", dtype=str).set_index("id")
-    ages.loc[NO_SEX, "male"] = ""
-    ages.loc[NO_AGE, "boneage"] = ""
-    for name in (NO_HAND, TWO_HANDS):
-        ages.loc[name] = {"boneage": "100", "male": "True", "patient": name, "calendar_age": ""}
-    ages.to_csv(folder / "labels" / "ages.csv")
-    return Hands(films, folder / "labels", folder / "private")
-
-
-def said_by(job: str, flags: list[str]) -> str:
-    """What a job prints that is run in this process, which has Ray already; it must end well."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
-        patch.setattr(sys, "argv", [f"{job}.py", *flags])
-        with contextlib.redirect_stderr(said):
-            status: object = 0
-            try:
-                load(job).start()
-            except SystemExit as stop:
-                status = stop.code
-    assert not status, said.getvalue()
-    return " ".join(said.getvalue().split())
+    return drawn_hands(tmp_path_factory.mktemp("in"))
 
 
 def cv(flags: list[str]) -> str:
@@ -119,10 +63,6 @@ def refused_by(results: Path) -> pd.DataFrame:
     return pd.read_csv(results / "refused.csv", dtype={"film_id": str}).set_index("film_id")
 
 
-def stamps(folder: Path, pattern: str) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob(pattern)}
-
-
 def rows_below(folder: Path, columns: list[str]) -> pd.DataFrame:
     return pd.concat(pq.read_table(path, columns=columns).to_pandas() for path in sorted(folder.rglob("*.parquet")))
 
@@ -140,8 +80,11 @@ def test_every_film_is_answered_or_refused_with_a_reason(finished: Finished) -> 
     assert films.loc[films["age_months"].notna(), "error"].notna().all()
     assert {*refused["stage"]} <= {"segmentation", "registration"}
     assert refused["reason"].str.len().between(5, 120).all()
-    assert refused.loc[NO_HAND].tolist() == ["segmentation", "no hand was found on it"]
-    assert refused.loc[TWO_HANDS].tolist() == ["segmentation", "two hands, or parts of two: give one film a hand"]
+    assert refused.loc[NO_HAND, ["stage", "reason"]].tolist() == ["segmentation", "no hand was found on it"]
+    assert refused.loc[TWO_HANDS, ["stage", "reason"]].tolist() == [
+        "segmentation",
+        "two hands, or parts of two: a film must show one",
+    ]
     metrics = json.loads((finished.results / "metrics.json").read_text())
     assert [*metrics["models"]] == [*MODELS]
     assert metrics["counts"]["refused"] == len(refused)
@@ -282,8 +225,9 @@ def test_films_that_lie_on_the_canvas_are_cut_as_they_are(finished: Finished, ha
 def test_models_are_chosen_by_parts_of_their_names(finished: Finished, hands: Hands) -> None:
     points = stamps(finished.out / "runs" / "keypoints", "model.pt")
     said = cv(hands.flags(finished.out, "--name", "b", "--models", "B-regression", "--until", "regions"))
-    planned = [part.split(" runs")[0] for part in said.split("│ b-")[1:]]
-    assert planned == [f"B-regression-{sexes}: 2" for sexes in ("girls", "boys", "both")]
+    assert "│ b-" not in said  # the plan ends with the job
+    claimed = {path.name for path in (finished.out / "runs").glob("b-*")}
+    assert claimed == {f"b-B-regression-{sexes}" for sexes in ("girls", "boys", "both")}
     assert {path.name for path in (finished.out / "features").glob("b-*")} == {"b-B"}
     assert stamps(finished.out / "runs" / "keypoints", "model.pt") == points
 

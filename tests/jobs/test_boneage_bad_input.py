@@ -388,9 +388,11 @@ def test_no_hand_two_hands_and_a_thumb_outside_cost_no_neighbour(
     assert index["film_id"].tolist() == ["good0", "good1"]
     lost = {"segmentation": hands.set_aside(), "registration": region.set_aside()}
     films = pd.DataFrame({"film_id": found["films"][1]["film_id"], "fold": 0})
-    assert refused_films(lost, films, [0]).to_dict("records") == [
+    found_films = refused_films(lost, films, [0])
+    assert found_films["held_out"].all()
+    assert found_films[["film_id", "stage", "reason"]].to_dict("records") == [
         {"film_id": "nohand", "stage": "segmentation", "reason": "no hand was found on it"},
-        {"film_id": "twohands", "stage": "segmentation", "reason": "two hands, or parts of two: give one film a hand"},
+        {"film_id": "twohands", "stage": "segmentation", "reason": "two hands, or parts of two: a film must show one"},
         {"film_id": "thumb", "stage": "registration", "reason": "the thumb lies outside of the film"},
     ]
     said = capsys.readouterr().err

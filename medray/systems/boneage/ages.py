@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from medray.systems.boneage.results import REFUSED
 from medray.systems.boneage.stages.rows import ABOUT, Stages
 
 
@@ -28,15 +29,18 @@ def joined_ages(outputs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def refused_films(lost: Mapping[str, pd.DataFrame], index: pd.DataFrame, folds: Sequence[int]) -> pd.DataFrame:
-    """film_id, stage, reason of each film of these folds that a stage has set aside; the first stage counts.
+    """REFUSED of each film that a stage has set aside; the first stage counts.
+
+    A film of a fold that is not held out is lost to training, not to the scores.
 
     Args:
         lost: stage → id and reason, in the order of the stages. index: of all films, with the fold.
+        folds: that are held out.
     """
     tables = [table[["id", "reason"]].assign(stage=stage) for stage, table in lost.items()]
     every = pd.concat(tables, ignore_index=True).rename(columns={"id": "film_id"}).drop_duplicates("film_id")
-    own = index.loc[index["fold"].isin(folds), "film_id"]
-    return every.loc[every["film_id"].isin(own), ["film_id", "stage", "reason"]].reset_index(drop=True)
+    found = every.merge(index[["film_id", "fold"]], on="film_id")
+    return found.assign(held_out=found["fold"].isin(folds))[list(REFUSED)]
 
 
 def quality(stages: Stages) -> dict[str, dict[str, float | int | None]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +21,8 @@ from medray.systems.boneage.task import AgeTask
 from medray.tasks.task import Task
 
 SEGMENTATION, KEYPOINTS = "segmentation", "keypoints"
-"""Runs of the stages before the ages: all methods in one --out share them."""
+STAGES = (SEGMENTATION, KEYPOINTS)
+"""Runs of the stages before the ages, in order: all methods in one --out share them."""
 LEAST_TO_LEARN = 2
 """Films with a bone age: with fewer nothing is trained."""
 
@@ -49,6 +50,25 @@ class Chain:
     """Files that are films, not masks."""
     left_out: tuple[str, ...] = ()
     """What is left out and why, a line each."""
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Stage that has no network → the reason in a few words."""
+
+    def title(self, stage: str) -> str:
+        """Of a stage before the ages, on the terminal: what it does, or that it is left out and why."""
+        by_unseen = "each film by the network that has not seen its patient"
+        if stage in self.why:
+            left = {
+                SEGMENTATION: "Hands are not looked for, films are read whole",
+                KEYPOINTS: "Points are not looked for",
+            }
+            return f"{left[stage]}: {self.why[stage]}"
+        if stage == SEGMENTATION:
+            return f"Hands: {by_unseen}"
+        if stage == KEYPOINTS:
+            return "Points of every hand, likewise" if self.masks else f"Points of every hand: {by_unseen}"
+        return {"film": "Region A, of the whole film", "canvas": "The regions"}.get(
+            self.how, "Registration, and the regions"
+        )
 
     def images(self, folds: int) -> int:
         """Films that a network of one of so many folds learns from, at most."""
@@ -122,6 +142,10 @@ class Chain:
             )
             if lost is None:
                 kept[run] = task
+            elif not (index["fold"] == lost).any():
+                lines.append(
+                    f"{task.model} is left out: every film of fold {lost} was refused by the stages before, as refused.csv says"
+                )
             else:
                 there, rest = int((own["fold"] == lost).sum()), int((known["fold"] != lost).sum())
                 whose = {"girls": "girls'", "boys": "boys'"}.get(task.sexes, "the")
@@ -136,11 +160,10 @@ class Chain:
             )
         return kept
 
-    def regions(self, ages: Iterable[AgeTask]) -> list[Region]:
-        """What is cut out of the hands for these networks, each region once."""
-        return [
-            Region(name, scale, self.how) for name, scale in sorted({(one.region, one.region_scale) for one in ages})
-        ]
+    def regions(self, ages: Mapping[str, AgeTask]) -> list[Region]:
+        """What is cut out of the hands for these networks (run → task), each region once."""
+        wanted = {(one.region, one.region_scale) for one in ages.values()}
+        return [Region(name, scale, self.how) for name, scale in sorted(wanted)]
 
     def method(
         self, recipe: Recipe, ages: Mapping[str, AgeTask], source: HandFilm, folds: Sequence[int], every: Sequence[int]
@@ -173,17 +196,20 @@ def chain_of(files: Sequence[File], labels: Labels | None, masks: str, recipe: R
         points = bool(labels.table["points"].notna().any())
         if points and recipe.register and not recipe.registered:
             _check_points(labels)
-    lines = []
+    lines, why = [], {}
     if not outlines:
+        why[SEGMENTATION] = "no mask or outline of a hand is there"
         lines.append(
-            "no segmentation: no mask or outline of a hand is there; the networks see the whole film, its marks too, and a film "
+            f"no segmentation: {why[SEGMENTATION]}; the networks see the whole film, its marks too, and a film "
             "without a hand is not noticed"
         )
     how: How = "canvas" if recipe.registered else "points" if recipe.register and points else "film"
     if how == "film":
-        why = "no film has points (tip, thumb, capitate)" if recipe.register else "--no-register"
-        lines.append(f"no registration: {why}; only models of the whole film (A) can be trained")
-    return Chain(outlines, how, films, tuple(lines))
+        why[KEYPOINTS] = "no film has points (tip, thumb, capitate)" if recipe.register else "--no-register"
+        lines.append(f"no registration: {why[KEYPOINTS]}; only models of the whole film (A) can be trained")
+    elif how == "canvas":
+        why[KEYPOINTS] = "--registered, the films lie on the canvas"
+    return Chain(outlines, how, films, tuple(lines), why)
 
 
 def _check_points(labels: Labels) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,10 @@ from medray.systems.boneage.scores.figures import ANSWERS, film_table, score
 from medray.systems.boneage.scores.nesting import in_order
 from medray.systems.boneage.words import METHODS, SEXES, caution, number
 
-REFUSED = ("film_id", "stage", "reason")
+Say = Callable[[list[str]], None]
+"""Shows lines on the terminal."""
+REFUSED = ("film_id", "fold", "held_out", "stage", "reason")
+"""Columns of refused.csv. held_out: whether the film would have been scored; else its fold is only learned from."""
 
 
 def conclude(
@@ -33,7 +36,7 @@ def conclude(
         ages: one row a held-out film: film_id, patient_id, sex ("F", "M", else unknown), age_months, calendar_months
             (NaN unknown), fold, and predicted months in one column for each model ("A-regression-girls"), NaN where
             it has not read the film.
-        refused: film_id, stage, reason: one row for each film that a stage could not use.
+        refused: REFUSED: one row for each film that a stage could not use.
         settings: JSON, what else method.json holds.
         correct: the answer is corrected for regression to the mean.
         quality: what the stages before have shown, in words ("overlap of masks, IoU") → value (None: not known) and
@@ -51,16 +54,50 @@ def conclude(
     models = [name for name in map(str, ages.columns) if name not in ABOUT]
     shown = [*ABOUT, "group", "part", *ANSWERS, "low", "high", "error", *models]
     _write_csv(out, "films.csv", films[shown].sort_values("film_id"))
-    _write_csv(out, "refused.csv", refused[list(REFUSED)].sort_values(list(REFUSED)))
+    write_refused(out, refused)
     out.write_json("method.json", dict(settings) | {"correct": correct, "ensemble": found.ensemble.identity()})
     if not films["error"].notna().any():
         raise ValueError(
             f"none of {len(films):,} held-out films has both a known age and a prediction: nothing can be scored; "
             "name ages of these films, or look into refused.csv"
         )
-    metrics = score(films, found, refused) | {"quality": {what: dict(of) for what, of in (quality or {}).items()}}
+    held_out = refused["held_out"].to_numpy(dtype=bool)
+    metrics = score(films, found, refused[held_out])  # the scores know nothing of films that are only learned from
+    metrics["counts"]["refused_in_training"] = int((~held_out).sum())
+    metrics["quality"] = {what: dict(of) for what, of in (quality or {}).items()}
     out.write_json("metrics.json", metrics)
     return metrics
+
+
+def write_refused(out: Store, refused: pd.DataFrame, say: Say = lambda lines: None) -> pd.DataFrame:
+    """refused.csv; and to ``say`` how many films by stage and reason, and where they are named.
+
+    Args:
+        refused: REFUSED, one row a film.
+    Returns:
+        The rows in the order of the file.
+    """
+    table = refused[list(REFUSED)].sort_values(list(REFUSED)).reset_index(drop=True)
+    _write_csv(out, "refused.csv", table)
+    lines = [
+        f"{number(row['all'], 'film')}{_in_training(row['in_training'])}: {row['stage']}, {row['reason']}"
+        for row in count_refused(table).reset_index().to_dict("records")
+    ]
+    where = f"; {out.uri}/refused.csv names them" if lines else ""
+    say([f"{number(len(table), 'film')} refused by the stages so far{where}", *lines])
+    return table
+
+
+def _in_training(count: int) -> str:
+    return f" ({count:,} of them in folds that are only learned from)" if count else ""
+
+
+def count_refused(refused: pd.DataFrame) -> pd.DataFrame:
+    """(stage, reason) → held_out, in_training, all: numbers of films; most first."""
+    held_out = refused["held_out"].to_numpy(dtype=bool)
+    table = refused.assign(held_out=held_out.astype(int), in_training=(~held_out).astype(int), all=1)
+    counts = table.groupby(["stage", "reason"])[["held_out", "in_training", "all"]].sum()
+    return counts.sort_values("all", ascending=False, kind="stable")
 
 
 def _check(ages: pd.DataFrame) -> None:
@@ -98,7 +135,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     sexes = ", ".join(f"{counts[name]:,} of {text}" for name, text in SEXES.items() if counts[name])
     lines = [
         f"{number(counts['scored'], 'held-out film')} of {number(counts['patients'], 'patient')} ({sexes}); "
-        f"{counts['refused']:,} refused{caution(counts)}"
+        f"{counts['refused']:,} refused{_lost(counts)}{caution(counts)}"
     ]
     lines += [f"MAE, months: {METHODS[name]:<28}{line(maes[name]['all'], 2)}" for name in ANSWERS]
     lines += [
@@ -115,6 +152,11 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     if share["value"] is not None:
         lines.append(f"95% intervals hold {share['value']:.1%} of {number(share['films'], 'film')}")
     return lines
+
+
+def _lost(counts: Mapping[str, int]) -> str:
+    lost = counts["refused_in_training"]
+    return f", and {number(lost, 'film')} of folds that are only learned from" if lost else ""
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:

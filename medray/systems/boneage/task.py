@@ -38,6 +38,7 @@ class AgeTask(Disturbed, BackboneTask):
     host: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "sex")
     columns: ClassVar[tuple[str, ...]] = (*ABOUT, "rows", "columns", "image")
 
+    backbone_flag: ClassVar[str] = "--backbone"
     region: tyro.conf.Suppress[RegionName] = "A"
     head: tyro.conf.Suppress[Head] = "regression"
     sexes: tyro.conf.Suppress[Sexes] = "both"  # whose films it reads

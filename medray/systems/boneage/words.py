@@ -23,9 +23,20 @@ def age_words(months: float | None) -> str:
     """ "10 years 3 months" of 123.4, "age unknown" of None or NaN; rounded to whole months."""
     if months is None or not np.isfinite(months):
         return "age unknown"
+    sign, years, rest = _whole(months)
+    return f"{sign}{number(years, 'year')} {number(rest, 'month')}"
+
+
+def short_age(months: float) -> str:
+    """The same where there is little room, on a picture: "10 y 3 m" of 123.4."""
+    sign, years, rest = _whole(months)
+    return f"{sign}{years} y {rest} m"
+
+
+def _whole(months: float) -> tuple[str, int, int]:
+    """Sign, years and months of an age."""
     whole = round(abs(months))
-    years, rest = divmod(whole, 12)
-    return f"{'−' * (months < 0 and whole > 0)}{number(years, 'year')} {number(rest, 'month')}"
+    return "−" * (months < 0 and whole > 0), *divmod(whole, 12)
 
 
 def child_word(sex: object) -> str:

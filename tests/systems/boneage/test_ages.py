@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from medray.shards.store import Store
 from medray.systems.boneage.ages import joined_ages, quality, refused_films
+from medray.systems.boneage.results import REFUSED
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,14 @@ def test_a_refused_film_has_the_first_stage_and_its_reason_once() -> None:
         "registration": aside(("b", "of another region"), ("a", "no thumb"), ("e", "no thumb")),
     }
     found = refused_films(lost, index, [0, 2])
-    assert found.to_dict("records") == [
-        {"film_id": "b", "stage": "segmentation", "reason": "no hand"},
-        {"film_id": "a", "stage": "registration", "reason": "no thumb"},
-        {"film_id": "e", "stage": "registration", "reason": "no thumb"},
+    assert found.columns.tolist() == [*REFUSED]
+    assert [*found.itertuples(index=False, name=None)] == [
+        ("b", 0, True, "segmentation", "no hand"),
+        ("c", 1, False, "segmentation", "two hands"),  # lost to training: its owner wants to know
+        ("a", 0, True, "registration", "no thumb"),
+        ("e", 2, True, "registration", "no thumb"),
     ]
-    assert refused_films({"segmentation": aside()}, index, [0]).columns.tolist() == ["film_id", "stage", "reason"]
+    assert refused_films({"segmentation": aside()}, index, [0]).columns.tolist() == [*REFUSED]
 
 
 def test_masks_and_points_are_judged_where_somebody_has_drawn(tmp_path: Path) -> None:

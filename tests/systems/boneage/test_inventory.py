@@ -178,6 +178,10 @@ def test_points_of_another_film_are_counted(tmp_path: Path) -> None:
         "2 films that exports of VIA have points or outlines of are not there: those of other films" in found.warnings
     )
     assert not any("label file are not there" in line for line in found.warnings)
+    assert found.notes == (
+        "exports of VIA: points of 1 films (2 in the exports), outlines of 0 films (1 in the exports)",
+    )
+    assert not inventory_of(tmp_path / "films", labels_of(tmp_path, "id,boneage,sex\n1,100,F\n")).notes
 
 
 def test_a_film_that_only_an_export_names_is_learned_from_without_an_age(tmp_path: Path) -> None:

@@ -134,7 +134,29 @@ def test_odd_regions_and_ages_are_said(tmp_path: Path) -> None:
 def test_labels_of_new_films_have_no_ages(tmp_path: Path) -> None:
     path = folder(tmp_path, a__csv="id,sex\n1,F\n") / "a.csv"
     refused(path, "no column holds bone ages")
-    assert read_labels(str(path), needs_ages=False).table["sex"].tolist() == ["F"]
+    assert read_labels(str(path), new_films=True).table["sex"].tolist() == ["F"]
+
+
+def test_errors_and_notes_name_the_flag_that_users_gave(tmp_path: Path) -> None:
+    months = folder(tmp_path / "a", a__csv="id,calendar_age_months\n1,18\n") / "a.csv"
+    (note,) = read_labels(str(months), new_films=True, flag="--table").warnings
+    assert note.startswith("--table: the largest calendar_age_months is 18; it is taken for months")
+    for name, files, flags in (
+        ("none", {"b__txt": ""}, {"new_films": True}),
+        ("two", {"a__csv": AGES, "b__csv": AGES}, {"new_films": True}),
+        ("odd", {"a__csv": "id,male\n1,maybe\n"}, {"new_films": True}),
+        ("twice", {"a__csv": "id,male\n1,0\n1,1\n"}, {"new_films": True}),
+        ("json", {"a__csv": AGES, "b__json": "{"}, {}),
+        ("csv", {"a__csv": AGES, "b__csv": f"{VIA_HEAD}a.png,1,{{}},1,0,{{,{{}}\n"}, {}),
+        (
+            "both",
+            {"a__csv": AGES, "b__json": export(x=[region("tip", 1, 2)]), "c__json": export(x=[region("tip", 2, 2)])},
+            {},
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^--table .*/{name}") as error:
+            read_labels(str(folder(tmp_path / name, **files)), flag="--table", **flags)  # type: ignore[arg-type]
+        assert "--labels" not in str(error.value)
 
 
 def test_the_source_says_where_masks_lie(tmp_path: Path) -> None:

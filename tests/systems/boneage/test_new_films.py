@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def write(folder: Path, name: str, image: np.ndarray) -> dict[str, Any]:
 
 
 def row(path: Path, sex: str | None = "F") -> dict[str, Any]:
-    return {"path": str(path), "sex": sex, "calendar_months": float("nan"), "points": None}
+    return {"path": str(path), "sex": sex, "calendar_months": float("nan")}
 
 
 def answer(
@@ -189,6 +190,20 @@ def test_weights_choose_who_is_asked_and_folds_are_averaged(tmp_path: Path) -> N
     assert boy["months"] == unknown["months"] == pytest.approx(50, abs=1e-3)
 
 
+def test_networks_that_read_none_of_the_films_at_hand_are_not_asked(tmp_path: Path) -> None:
+    weights = {
+        "girls": {"A-regression-girls": 0.5, "B-regression-both": 0.5},
+        "boys": {"A-regression-boys": 1.0},
+        "unknown": {"B-regression-both": 1.0},
+    }
+    every = NewFilms(method(weights), SOURCE, Store(tmp_path), 0)
+    assert len(every.runs) == 2 + 3
+    boys = replace(every, groups=frozenset({"boys"}))
+    assert [name for name, _, _ in boys.runs] == ["segmentation", "keypoints", "net-A-regression-boys"]
+    others = replace(every, groups=frozenset({"girls", "unknown"}))
+    assert [name for name, _, _ in others.runs][2:] == ["net-A-regression-girls", "net-B-regression-both"]
+
+
 def test_without_a_model_of_both_an_unknown_sex_is_refused_and_said_how_to_go_on(tmp_path: Path) -> None:
     one = hand()
     weights = {"girls": {"A-regression-girls": 1.0}, "boys": {}, "unknown": {}}
@@ -262,7 +277,7 @@ def test_films_that_cannot_be_read_are_refused_with_the_stage_and_their_neighbou
     found = answer(tmp_path, rows, method(BOTH), asked, pictures=99)
     assert [row["stage"] for row in found] == [None, "file", "segmentation", "segmentation", "file", "file", None]
     assert found[2]["reason"] == "no hand was found on it"
-    assert found[3]["reason"] == "two hands, or parts of two: give one film a hand"
+    assert found[3]["reason"] == "two hands, or parts of two: a film must show one"
     assert str(tmp_path) not in "".join(row["reason"] or "" for row in found)
     assert [row["name"] for row in found] == [f"film{i:05d}" for i in range(1, 8)]
     drawn = {path.name for path in (tmp_path / "to").glob("*.png")}
@@ -321,22 +336,6 @@ def test_without_masks_and_points_the_film_is_read_as_it_lies(how: str, shape: t
         assert (found["stage"], found["mirrored"]) == (None, None)
         assert found["months"] == pytest.approx(123, abs=1e-3)
     assert (tmp_path / "to" / "film00001.png").exists()
-
-
-def test_points_that_somebody_has_marked_are_those_of_the_file(tmp_path: Path) -> None:
-    one = hand()
-    large = cv2.resize(one.image, (640, 832), interpolation=cv2.INTER_NEAREST)
-    given = write(tmp_path, "a.png", large) | {"points": ((one.points + 0.5) * 2 - 0.5).ravel().tolist()}
-    two = given | {"points": [float("nan"), float("nan"), *given["points"][2:]]}
-    asked = networks(one.points, {"A-regression-both": Slope(100)})
-    (plain,) = answer(tmp_path, [write(tmp_path, "b.png", one.image)], method(BOTH), asked)
-    del asked["keypoints", 0]
-    rows = [given, given | {"points": None}, two]
-    found = answer(tmp_path, rows, method(BOTH, points=None, how="marked"), asked, pictures=3)
-    assert [one["stage"] for one in found] == [None, "registration", "registration"]
-    assert [one["reason"] for one in found[1:]] == ["nobody has marked its points", "a point is missing"]
-    assert found[0]["months"] == pytest.approx(plain["months"], abs=0.5)
-    assert found[0]["mirrored"] is False
 
 
 def test_a_piece_that_is_refused_as_a_whole_is_told_film_by_film(tmp_path: Path) -> None:

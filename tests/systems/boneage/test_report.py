@@ -20,7 +20,17 @@ from medray.report.page import PHANTOM_WARNING
 from medray.shards.store import Store
 from medray.systems.boneage.published import PUBLISHED, SOURCE_TABLE
 from medray.systems.boneage.report import write_report
-from medray.systems.boneage.report.pictures import DRAWN, FOUND, WORST, chosen, collect, outlined, pointed
+from medray.systems.boneage.report.pictures import (
+    _LONG_PX,
+    _RING_PX,
+    DRAWN,
+    FOUND,
+    WORST,
+    chosen,
+    collect,
+    outlined,
+    pointed,
+)
 from medray.systems.boneage.results import conclude, read_films
 
 REFUSED = refused(
@@ -79,10 +89,22 @@ def test_a_page_of_few_films_claims_nothing(tmp_path: Path) -> None:
     assert "None of these figures compares with one of this page" in text
     assert all(row["system"] in text for row in PUBLISHED)
     assert "segmentation no hand 2 keypoints no thumb 1" in text
-    assert "3 films beside 80 held-out films" in text
+    assert "3 held-out films beside 80 that were read" in text
+    assert "only learned from" not in text
     assert "overlap of masks, IoU 0.93 7" in text
     assert "Bone − calendar age of 80 films" in text
     assert all(name in text for name in FEW)
+
+
+def test_films_that_were_refused_in_folds_that_only_teach_are_told_apart(tmp_path: Path) -> None:
+    out, every = Store(tmp_path), [("x1", "segmentation", "no hand"), ("x2", "segmentation", "no hand")]
+    metrics = conclude(out, drawn(30), refused(every, [True, False]), {}, False)
+    assert (metrics["counts"]["refused"], metrics["counts"]["refused_in_training"]) == (1, 1)
+    write_report(out, about(out), {})
+    text = page_of(out)
+    assert "held out of folds only learned from films segmentation no hand 1 1 2" in text
+    assert "1 held-out film beside 30 that were read" in text
+    assert "1 more film of folds that were not held out" in text
 
 
 def test_a_page_of_phantoms_says_so_and_one_of_many_films_has_no_caution(tmp_path: Path) -> None:
@@ -211,19 +233,26 @@ def test_stages_that_were_left_out_have_no_tile(tmp_path: Path) -> None:
 def test_outlines_and_points_lie_where_they_were_given(tmp_path: Path) -> None:
     film = row("a", 100, mask=mask(10, 10, 30, 20), points=[25.0, 10.0, 40.0, 30.0, np.nan, np.nan])
     hand = row("a", 50, mask=mask(20, 20, 30, 20))
-    picture = outlined(film, hand)
-    assert picture[10, 10].tolist() == list(DRAWN)
-    assert picture[20, 20].tolist() == list(FOUND)
-    assert picture[15, 15].tolist() == [100] * 3
+    picture, factor = outlined(film, hand), _LONG_PX / ROWS  # small films are shown larger
+    assert picture.shape == (_LONG_PX, round(COLUMNS * factor), 3)
+
+    def at(column: float, row: float, picture: np.ndarray) -> list[int]:
+        found: list[int] = picture[round((row + 0.5) * factor - 0.5), round((column + 0.5) * factor - 0.5)].tolist()
+        return found
+
+    for edge, colour in ((10, DRAWN), (20, FOUND)):  # the upper one, somewhere along it
+        there = picture[round(edge * factor) - 2 : round(edge * factor) + 3, round(25 * factor)]
+        assert list(colour) in there.tolist()
+    assert at(15, 15, picture) == [100] * 3
     assert not (outlined(film, hand | {"mask": b"\1" * (ROWS * COLUMNS)}) == FOUND).all(axis=2).any()
     picture = pointed(hand, film, {"found_points": [25.0, 12.0, 5.0, 40.0, np.nan, np.nan]})
-    assert picture[12, 25].tolist() == picture[40, 5].tolist() == list(FOUND)
-    assert picture[30, 40 - 8].tolist() == list(DRAWN)
+    assert at(25, 12, picture) == at(5, 40, picture) == list(FOUND)
+    assert at(40 - _RING_PX / factor, 30, picture) == list(DRAWN)
     # of a film that is shown smaller, too
-    large = np.zeros((840, 800), np.uint8)
-    film = {"rows": 840, "columns": 800, "image": large.tobytes()}
+    large = np.zeros((2 * _LONG_PX, 800), np.uint8)
+    film = {"rows": 2 * _LONG_PX, "columns": 800, "image": large.tobytes()}
     small = pointed(film, None, {"found_points": [400.0, 600.0, *[np.nan] * 4]})
-    assert small.shape == (420, 400, 3)
+    assert small.shape == (_LONG_PX, 400, 3)
     assert small[300, 200].tolist() == list(FOUND)
 
 

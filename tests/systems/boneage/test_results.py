@@ -11,7 +11,7 @@ import pytest
 from boneage_ages import drawn, refused
 
 from medray.shards.store import Store
-from medray.systems.boneage.results import conclude, flat, read_films, read_refused, summary
+from medray.systems.boneage.results import conclude, flat, read_films, read_refused, summary, write_refused
 from medray.systems.boneage.scores.ensemble import ABOUT, Ensemble
 
 REFUSED = refused([("x2", "keypoints", "the thumb lies outside of the film"), ("x1", "segmentation", "no hand")])
@@ -90,3 +90,21 @@ def test_bad_tables(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of 12 held-out films has both a known age and a prediction"):
         conclude(out, ages.assign(age_months=np.nan), REFUSED, {}, False)
     assert out.names() == ["films.csv", "method.json", "refused.csv"]  # to look into
+
+
+def test_refused_films_are_counted_by_reason_and_those_that_only_teach_are_told_apart(tmp_path: Path) -> None:
+    every = [("x3", "registration", "no thumb"), ("x2", "segmentation", "no hand"), ("x1", "segmentation", "no hand")]
+    table, said = refused(every, [True, False, True]), list[str]()
+    found = write_refused(Store(tmp_path), table, said.extend)
+    assert found["film_id"].tolist() == read_refused(Store(tmp_path))["film_id"].tolist() == ["x1", "x2", "x3"]
+    assert said == [
+        f"3 films refused by the stages so far; {tmp_path}/refused.csv names them",
+        "2 films (1 of them in folds that are only learned from): segmentation, no hand",
+        "1 film: registration, no thumb",
+    ]
+    metrics = conclude(Store(tmp_path), drawn(30), table, {}, False)
+    assert read_refused(Store(tmp_path))["held_out"].tolist() == [True, False, True]
+    assert (metrics["counts"]["refused"], metrics["counts"]["refused_in_training"]) == (2, 1)
+    assert "; 2 refused, and 1 film of folds that are only learned from; " in summary(metrics)[0]
+    assert write_refused(Store(tmp_path), refused(), said.extend).empty
+    assert said[-1] == "0 films refused by the stages so far"

@@ -40,7 +40,7 @@ def test_phantoms_have_every_stage() -> None:
     before, ages = chain.tasks(phantom(), "x")
     assert [*before] == ["segmentation", "keypoints"]
     assert next(iter(ages)) == "x-A-regression-girls"
-    assert [region.name for region in chain.regions(ages.values())] == ["A", "B", "C"]
+    assert [region.name for region in chain.regions(ages)] == ["A", "B", "C"]
 
 
 def test_what_nobody_has_drawn_is_left_out_and_said() -> None:
@@ -153,3 +153,29 @@ def test_points_of_which_one_is_never_marked_are_refused_before_anything_is_spen
 def test_masks_are_no_images_of_the_plan() -> None:
     chain = chain_of([*FILMS, *FILMS, File("x/masks/a.png", 1)], labels(), "masks", published())
     assert (chain.films, chain.images(4)) == (4, 3)
+
+
+def test_the_title_of_a_stage_says_that_it_is_left_out_and_why() -> None:
+    chain = chain_of([], None, "masks", phantom())
+    assert chain.title("segmentation") == "Hands: each film by the network that has not seen its patient"
+    assert chain.title("keypoints") == "Points of every hand, likewise"
+    assert chain.title("regions") == "Registration, and the regions"
+    chain = chain_of(FILMS, labels(), "masks", published())
+    none = "Hands are not looked for, films are read whole: no mask or outline of a hand is there"
+    assert chain.title("segmentation") == none
+    assert chain.title("keypoints") == "Points are not looked for: no film has points (tip, thumb, capitate)"
+    assert chain.title("regions") == "Region A, of the whole film"
+    chain = chain_of(FILMS, labels(points=True), "masks", published())
+    assert chain.title("keypoints") == "Points of every hand: each film by the network that has not seen its patient"
+    chain = chain_of(FILMS, labels(points=True), "masks", replace(published(), register=False))
+    assert chain.title("keypoints") == "Points are not looked for: --no-register"
+    chain = chain_of(FILMS, labels(), "masks", replace(published(), registered=True))
+    assert chain.title("keypoints") == "Points are not looked for: --registered, the films lie on the canvas"
+
+
+def test_a_fold_of_which_every_film_was_refused_is_named() -> None:
+    recipe = Recipe(("A-regression-both",))
+    chain = chain_of(FILMS, labels(points=True), "masks", replace(recipe, register=False))
+    index = pd.DataFrame({"fold": [1, 1, 1], "sex": ["F", "M", "F"], "age_months": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="every film of fold 0 was refused by the stages before, as refused.csv says"):
+        chain.learned(chain.tasks(recipe, "x")[1], {"A": Films(index)}, (0,), list[str]().extend)

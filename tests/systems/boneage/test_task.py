@@ -129,3 +129,8 @@ def test_regions_have_the_sources_sizes() -> None:
 def test_wrong_values_are_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         replace(SMALL, **changes)
+
+
+def test_an_unknown_backbone_is_answered_by_the_flag_that_named_it() -> None:
+    with pytest.raises(ValueError, match="^--backbone nothing: timm has no such model"):
+        AgeTask(backbone="nothing", epochs=1, batch_size=4, learning_rate=1e-3).network()

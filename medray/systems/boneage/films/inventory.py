@@ -81,7 +81,19 @@ def assemble(scan: pd.DataFrame, labels: Labels | None) -> Inventory:
         {FILM: path} | ({MASK: table.at[of_film[film], "path"]} if film in of_film else {})
         for film, path in used["path"].items()
     ]
-    return Inventory(table, used[list(_COLUMNS)].reset_index(drop=True), tuple(warnings))
+    notes = _about_exports(used, labels)
+    return Inventory(table, used[list(_COLUMNS)].reset_index(drop=True), tuple(warnings), tuple(notes))
+
+
+def _about_exports(films: pd.DataFrame, labels: Labels | None) -> list[str]:
+    """How much of what exports of VIA say was found among the films; nothing where there is no export."""
+    if labels is None or labels.table[list(_DRAWN)].isna().all(axis=None):
+        return []
+    told = [
+        f"{what} of {films[name].notna().sum():,} films ({labels.table[name].notna().sum():,} in the exports)"
+        for name, what in zip(_DRAWN, ("points", "outlines"), strict=True)
+    ]
+    return [f"exports of VIA: {', '.join(told)}"]
 
 
 def _places(table: pd.DataFrame, name: str) -> tuple[pd.Series, pd.Series]:

@@ -33,47 +33,50 @@ class Labels:
     masks: str = MASKS  # name of the folders with mask files below that of the films
 
 
-def read_labels(uri: str, needs_ages: bool = True) -> Labels:
+def read_labels(uri: str, new_films: bool = False, flag: str = FLAG) -> Labels:
     """Read a CSV, or a folder with one CSV of ages and any number of VIA exports (.json, .csv), by path or URI.
 
     Args:
-        needs_ages: whether a CSV without bone ages is an error. New films have none, but a sex and a calendar age.
+        new_films: of these the CSV needs no bone ages, but a sex, patient or calendar age; what is drawn on them is not read.
+        flag: by which users name the files; errors begin with it.
     Raises:
         ValueError: no such file, no CSV of ages or two of them, a film given twice with other values, and as
             ``table.films_of``, ``via.read_json`` and ``via.read_csv``.
     """
-    store = Store(uri)
+    store, content = Store(uri), "films" if new_films else "ages"
     if store.filesystem.get_file_info(store.root).type != pafs.FileType.Directory:
-        data, shown = read_unpacked(uri, FLAG)
-        if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            raise ValueError(_no_ages(shown))
-        cells = read_cells(data, shown, FLAG, meaning)
-        if via.is_export(cells):
-            raise ValueError(_no_ages(shown))
-        return _labels(cells, shown, via.Drawn(), needs_ages)
+        data, shown = read_unpacked(uri, flag)
+        cells = None if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else read_cells(data, shown, flag, meaning)
+        if cells is None or via.is_export(cells):
+            raise ValueError(
+                f"{flag} {shown}: an export of VIA has no {'sexes' if new_films else 'ages'}; name a folder that holds it "
+                f"and a CSV of {content}"
+            )
+        return _labels(cells, shown, via.Drawn(), not new_films, flag)
     tables: list[tuple[pd.DataFrame, str]] = []
     drawn = via.Drawn()
     for name in store.names():
         shown = f"{store.uri}/{name}"
-        if name.lower().endswith(".json"):
-            _check_size(store, name, shown)
-            drawn.add(via.read_json(*read_unpacked_in(store, name, FLAG)), shown)
+        if name.lower().endswith(".json") and not new_films:
+            _check_size(store, name, f"{flag} {shown}")
+            drawn.add(via.read_json(*read_unpacked_in(store, name, flag), flag), shown, flag)
         elif name.lower().endswith(_TABLES):
-            cells = read_cells(*read_unpacked_in(store, name, FLAG), FLAG, meaning)
+            cells = read_cells(*read_unpacked_in(store, name, flag), flag, meaning)
             if via.is_export(cells):
-                drawn.add(via.read_csv(cells, shown), shown)
+                if new_films:
+                    continue
+                drawn.add(via.read_csv(cells, shown, flag), shown, flag)
             else:
                 tables.append((cells, shown))
     if not tables:
-        raise ValueError(
-            f"{FLAG} {store.uri}: there is no CSV of ages in this folder; put one beside the exports of VIA"
-        )
+        where = "there, or name it" if new_films else "beside the exports of VIA"
+        raise ValueError(f"{flag} {store.uri}: there is no CSV of {content} in this folder; put one {where}")
     if len(tables) > 1:
         names = " and ".join(shown.rsplit("/", 1)[-1] for _, shown in tables[:2])
         raise ValueError(
-            f"{FLAG} {store.uri}: {names} are both a CSV of ages, and no export of VIA; keep one in this folder"
+            f"{flag} {store.uri}: {names} are both a CSV of {content}, and no export of VIA; keep one in this folder"
         )
-    return _labels(*tables[0], drawn, needs_ages)
+    return _labels(*tables[0], drawn, not new_films, flag)
 
 
 def labels_for(labels: Labels, source: Source) -> Labels:
@@ -82,23 +85,19 @@ def labels_for(labels: Labels, source: Source) -> Labels:
     return replace(labels, masks=source.masks)
 
 
-def _no_ages(shown: str) -> str:
-    return f"{FLAG} {shown}: an export of VIA has no ages; name a folder that holds it and a CSV of ages"
-
-
-def _check_size(store: Store, name: str, shown: str) -> None:
+def _check_size(store: Store, name: str, named: str) -> None:
     """Before memory is asked for it."""
     if (store.filesystem.get_file_info(store.path(name)).size or 0) > via.MOST_BYTES:
-        raise ValueError(f"{FLAG} {shown}: larger than any export of VIA; take it out of this folder")
+        raise ValueError(f"{named}: larger than any export of VIA; take it out of this folder")
 
 
-def _labels(cells: pd.DataFrame, shown: str, drawn: via.Drawn, needs_ages: bool) -> Labels:
-    films, warnings = films_of(cells, shown, needs_ages)
+def _labels(cells: pd.DataFrame, shown: str, drawn: via.Drawn, needs_ages: bool, flag: str) -> Labels:
+    films, warnings = films_of(cells, shown, needs_ages, flag)
     distinct = films.drop_duplicates()
     twice = distinct[distinct["key"].duplicated(keep=False)]
     if len(twice):
         one, other = twice.index[twice["key"] == twice["key"].iloc[0]][:2]
-        raise ValueError(f"{FLAG} {shown}: lines {one} and {other} are one film with other values; keep one of them")
+        raise ValueError(f"{flag} {shown}: lines {one} and {other} are one film with other values; keep one of them")
     if repeated := len(films) - len(distinct):
         warnings.append(f"{repeated} repeated label rows, merged")
     if drawn.others:

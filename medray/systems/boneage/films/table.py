@@ -12,6 +12,7 @@ import pandas as pd
 from medray.shards.films import column_of, image_keys, plain_name
 
 FLAG = "--labels"
+"""Of training."""
 MOST_MONTHS = 240.0
 """Of bone age: the atlas ends at 19 years, the classes at 240 months."""
 MOST_CALENDAR_MONTHS = 300.0
@@ -76,37 +77,48 @@ def meaning(column: str) -> str | None:
     return plain if plain in _FILM else None
 
 
-def films_of(table: pd.DataFrame, shown: str, needs_ages: bool = True) -> tuple[pd.DataFrame, list[str]]:
+def films_of(
+    table: pd.DataFrame, shown: str, needs_ages: bool = True, flag: str = FLAG
+) -> tuple[pd.DataFrame, list[str]]:
     """What a CSV says of films, one row a row of it, by the number of its line; and what is odd, a line each.
 
     Args:
         table: of ``read_cells`` with ``meaning``. shown: the file's name in errors.
-        needs_ages: whether a table without bone ages is an error; new films have none.
+        needs_ages: whether a table without bone ages is an error. New films have none: of them it must say something else.
+        flag: by which users name the file; errors and notes begin with it.
     Returns:
         key, patient_id (text or None), age_months, sex ("F", "M" or None), calendar_months; NaN where not known.
     Raises:
         ValueError: a column that is missing, or a cell that cannot be meant; the line is named.
     """
+    named = f"{flag} {shown}"
     film, age = column_of(table, _FILM), column_of(table, tuple(_AGE_UNITS))
-    if film is None or (age is None and needs_ages):
-        what = "names the films" if film is None else "holds bone ages"
+    if film is None or (age is None and needs_ages) or (not needs_ages and not _tells(table)):
+        what = "names the films"
+        if film is not None:
+            what = "holds bone ages" if needs_ages else "says sex, patient or calendar age"
         raise ValueError(
-            f"{FLAG} {shown}: no column {what}; its columns are {', '.join(table.columns)[:160]}; known names are, {KNOWN}"
+            f"{named}: no column {what}; its columns are {', '.join(table.columns)[:160]}; known names are, {KNOWN}"
         )
     empty = table[film].eq("")
     if empty.any():
-        raise ValueError(f"{FLAG} {shown}: line {table.index[empty][0]} names no film; fill it in or drop the line")
+        raise ValueError(f"{named}: line {table.index[empty][0]} names no film; fill it in or drop the line")
     films = pd.DataFrame({"key": image_keys(table[film])})
     patient = column_of(table, _PATIENT)
     films["patient_id"] = None if patient is None else table[patient].astype(object).where(table[patient].ne(""), None)
-    films["age_months"], notes = _ages(table, age, _AGE_UNITS, MOST_MONTHS, shown)
-    films["sex"] = _sexes(table, shown)
+    films["age_months"], notes = _ages(table, age, _AGE_UNITS, MOST_MONTHS, named)
+    films["sex"] = _sexes(table, named)
     calendar = column_of(table, tuple(_CALENDAR_UNITS))
-    films["calendar_months"], more = _ages(table, calendar, _CALENDAR_UNITS, MOST_CALENDAR_MONTHS, shown)
-    return films, notes + more
+    films["calendar_months"], more = _ages(table, calendar, _CALENDAR_UNITS, MOST_CALENDAR_MONTHS, named)
+    return films, [f"{flag}: {note}" for note in notes + more]
 
 
-def _each(cells: pd.Series, read: Callable[[str], object], refusal: Callable[[str], str], shown: str) -> pd.Series:
+def _tells(table: pd.DataFrame) -> bool:
+    """Whether some column says something of new films."""
+    return any(column_of(table, names) for names in (_PATIENT, (*_IS_MALE, *_OF_SEX), tuple(_CALENDAR_UNITS)))
+
+
+def _each(cells: pd.Series, read: Callable[[str], object], refusal: Callable[[str], str], named: str) -> pd.Series:
     """``read`` of every cell, once for cells that are alike; a ValueError that it raises names the line."""
     codes, distinct = pd.factorize(cells)
     values = []
@@ -116,13 +128,13 @@ def _each(cells: pd.Series, read: Callable[[str], object], refusal: Callable[[st
         except ValueError:
             line = cells.index[(codes == code).argmax()]
             raise ValueError(
-                f'{FLAG} {shown}: line {line}: {cells.name} is "{str(text)[:40]}", {refusal(str(text))}'
+                f'{named}: line {line}: {cells.name} is "{str(text)[:40]}", {refusal(str(text))}'
             ) from None
     return pd.Series([values[code] for code in codes], index=cells.index, dtype=object)
 
 
 def _ages(
-    table: pd.DataFrame, column: str | None, units: dict[str, _Unit], most: float, shown: str
+    table: pd.DataFrame, column: str | None, units: dict[str, _Unit], most: float, named: str
 ) -> tuple[pd.Series | float, list[str]]:
     """Months, and what is odd about them. Whether numbers are months or years is never guessed."""
     if column is None:
@@ -145,16 +157,16 @@ def _ages(
             f"knows{asked}"
         )
 
-    found = _each(table[column], months, refusal, shown).astype(float)
+    found = _each(table[column], months, refusal, named).astype(float)
     largest = found.max()
     if unit.name == "years" or not largest <= most / 12 + 1:
         return found, []
     if not unit.said:
         raise ValueError(
-            f"{FLAG} {shown}: the largest {column} is {largest:g}: are these years? name the column {_stem(column)}_years; "
+            f"{named}: the largest {column} is {largest:g}: are these years? name the column {_stem(column)}_years; "
             f"or {_stem(column)}_months where they are months"
         )
-    return found, [f"{FLAG}: the largest {column} is {largest:g}; it is taken for months, as the column's name says"]
+    return found, [f"the largest {column} is {largest:g}; it is taken for months, as the column's name says"]
 
 
 def _stem(column: str) -> str:
@@ -163,7 +175,7 @@ def _stem(column: str) -> str:
     return {"calendarage": "calendar_age", "chronologicalage": "chronological_age"}.get(plain, "boneage")
 
 
-def _sexes(table: pd.DataFrame, shown: str) -> pd.Series | None:
+def _sexes(table: pd.DataFrame, named: str) -> pd.Series | None:
     column = column_of(table, (*_IS_MALE, *_OF_SEX))
     if column is None:
         return None
@@ -178,4 +190,4 @@ def _sexes(table: pd.DataFrame, shown: str) -> pd.Series | None:
         return texts[plain]
 
     wanted = "True or False" if texts is not _SEX else "M or F (numbers only in a column named male: 1 is a boy)"
-    return _each(table[column], sex, lambda _: f"not {wanted}; correct it, or leave the cell empty", shown)
+    return _each(table[column], sex, lambda _: f"not {wanted}; correct it, or leave the cell empty", named)

@@ -51,14 +51,15 @@ class Drawn:
     outlines: dict[str, list[float]] = field(default_factory=dict)
     others: int = 0  # regions of other shapes, which are not read
 
-    def add(self, other: Drawn, shown: str) -> None:
+    def add(self, other: Drawn, shown: str, flag: str = FLAG) -> None:
         """Take in what another export has; what both have must be alike.
 
         Args:
-            shown: name of that export in errors.
+            shown: name of that export in errors, after ``flag``.
         Raises:
             ValueError: a point or an outline that is elsewhere in the two.
         """
+        shown = f"{flag} {shown}"
         for film, points in other.points.items():
             own = self.points.setdefault(film, {})
             if wrong := [name for name in points if own.get(name, points[name]) != points[name]]:
@@ -85,12 +86,15 @@ def is_export(cells: pd.DataFrame) -> bool:
     return {plain_name(column) for column in cells.columns} >= {*_COLUMNS}
 
 
-def read_json(data: bytes, shown: str) -> Drawn:
+def read_json(data: bytes, shown: str, flag: str = FLAG) -> Drawn:
     """A project of VIA, or its annotations alone.
 
+    Args:
+        shown: the file's name in errors, after ``flag``.
     Raises:
         ValueError: no such JSON, or a region that cannot be meant; the film is named by its place in the file.
     """
+    shown = f"{flag} {shown}"
     if len(data) > MOST_BYTES:
         raise ValueError(
             _refusal(shown, f"more than {MOST_BYTES // 1_000_000} MB, no export of VIA has so many; {_AS_VIA_DOES}")
@@ -115,14 +119,15 @@ def read_json(data: bytes, shown: str) -> Drawn:
     return _drawn(_of_json(films.values(), shown), shown)
 
 
-def read_csv(cells: pd.DataFrame, shown: str) -> Drawn:
+def read_csv(cells: pd.DataFrame, shown: str, flag: str = FLAG) -> Drawn:
     """VIA's CSV, a line a region.
 
     Args:
-        cells: of ``read_cells``.
+        cells: of ``read_cells``. shown, flag: as in ``read_json``.
     Raises:
         ValueError: a cell that is no JSON, or a region that cannot be meant; the line is named.
     """
+    shown = f"{flag} {shown}"
     return _drawn(_of_csv(cells, shown), shown)
 
 
@@ -249,4 +254,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refusal(shown: str, why: str) -> str:
-    return f"{FLAG} {shown}: {why}"
+    """``shown`` begins with the flag."""
+    return f"{shown}: {why}"

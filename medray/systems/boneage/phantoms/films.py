@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -62,6 +62,11 @@ class PhantomHands:
     """Films of drawn hands; a piece is the first and the last number of a few films, from 1."""
 
     spec: PhantomSpec
+
+    unit: ClassVar[str] = "films"
+
+    def count(self, piece: tuple[int, int]) -> int:
+        return piece[1] - piece[0] + 1
 
     def pieces(self, folder: Path) -> list[tuple[int, int]]:
         """All pieces, or none where the folder holds them. Raises ValueError where it holds others."""

@@ -10,6 +10,7 @@ import pandas as pd
 from medray.report.page import Block, Picture, Section, Table
 from medray.systems.boneage.report import charts
 from medray.systems.boneage.report.cells import cell, minus, share
+from medray.systems.boneage.results import count_refused
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE, SOON_MONTHS
 from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import SEXES, number
@@ -114,12 +115,19 @@ def refused(table: pd.DataFrame, metrics: Mapping[str, Any]) -> Section:
     """Films that a stage could not use, by stage and reason."""
     if table.empty:
         return Section("Refused films", "No film was refused by a stage.")
-    counted = table.groupby(["stage", "reason"], sort=False).size().sort_values(ascending=False, kind="stable")
-    rows = counted.head(_ROWS_SHOWN).rename("films").reset_index()
+    counts = metrics["counts"]
+    counted, lost = count_refused(table), counts["refused_in_training"]
+    rows = counted.head(_ROWS_SHOWN).reset_index()
+    rows = rows.rename(columns={"all": "films", "held_out": "held out", "in_training": "of folds only learned from"})
+    rows = rows[["stage", "reason", *(["held out", "of folds only learned from"] if lost else []), "films"]]
     text = (
-        f"{number(metrics['counts']['refused'], 'film')} beside "
-        f"{number(metrics['counts']['films'], 'held-out film')} that were read. A refused film has no age and is in "
-        "no figure: figures are of the films that pass. refused.csv names them."
+        f"{number(counts['refused'], 'held-out film')} beside {counts['films']:,} that were read. A refused film has no "
+        "age and is in no figure: figures are of the films that pass. refused.csv names them."
     )
+    if lost:
+        text += (
+            f" {number(lost, 'more film')} of folds that were not held out: nothing would have been scored on them, but "
+            "the age networks have not learned from them."
+        )
     caption = f"The first {_ROWS_SHOWN} of {len(counted):,} reasons." if len(counted) > _ROWS_SHOWN else ""
     return Section("Refused films", text, more=(Table(rows, caption),))

@@ -16,6 +16,7 @@ from medray.systems.boneage.scores.bands import band_words
 from medray.systems.boneage.words import SEXES, age_words, child_word, number
 
 _TABLE_ROWS = 20
+_TILE_PX = 280
 
 
 def agreement(metrics: Mapping[str, Any], films: pd.DataFrame) -> Section:
@@ -94,7 +95,7 @@ def worst(films: pd.DataFrame, pictures: Sequence[Chain], answer: str) -> Sectio
         if (one := drawn.get(row["film_id"])) is not None:
             named = [(title, image) for title, image in one.tiles if title == "film" or title[0] in REGION_STAGES]
             tiles = tuple(_tile(title, image) for title, image in named)
-            blocks.append(Gallery(tiles, _about(row, answer), 200))
+            blocks.append(Gallery(tiles, _about(row, answer), _TILE_PX))
     rest = (
         f"The first {_TABLE_ROWS} of {len(order):,}"
         if len(order) > _TABLE_ROWS
@@ -115,9 +116,11 @@ def chain(films: pd.DataFrame, pictures: Sequence[Chain], answer: str) -> Sectio
     about = _about(row[0], answer) if row else one.about
     text = (
         "The film of the median error. Green is what somebody has drawn or marked, red what the networks found. "
-        "Once a hand is registered its thumb is on the right."
+        "Once a hand is registered its thumb is on the right. Regions are what the age networks read, enlarged."
     )
-    return Section("One film on its way", text, more=(Gallery(tuple(_tile(*tile) for tile in one.tiles), about, 200),))
+    return Section(
+        "One film on its way", text, more=(Gallery(tuple(_tile(*tile) for tile in one.tiles), about, _TILE_PX),)
+    )
 
 
 def _by_error(films: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def agreement(films: pd.DataFrame, answer: str, limits: Mapping[str, Any]) -> Fi
     figure, axes = chart(10, 4.2, 1, 2)
     left, right = axes[0]
     options: dict[str, Any] = {
-        "s": 14 if len(films) < 300 else 5,
+        "s": 26 if len(films) < 100 else 14 if len(films) < 300 else 5,
         "linewidths": 0,
         "rasterized": len(films) > _DRAWN_SINGLY,
     }

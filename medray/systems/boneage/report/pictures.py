@@ -21,7 +21,9 @@ from medray.systems.boneage.words import age_words, child_word
 DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red
 WORST = 6
 REGION_STAGES = ("A", "B", "C")
-_LONG_PX = 420
+_LONG_PX = 560
+"""Longer side of every picture: a network's image of 75 × 100 pixels is enlarged to it, or nobody sees the bones."""
+_RING_PX = 12
 _BESIDE = ("sex", "age_months", "mirrored", "points", "found_points")  # columns that not every stage has
 
 
@@ -87,7 +89,7 @@ def chain_of(film_id: str, rows: Mapping[str, Mapping[str, Any] | None]) -> Chai
     film, hand, points = rows.get("films"), rows.get("hands"), rows.get("points")
     tiles: list[tuple[str, np.ndarray | None]] = []
     if "films" in rows:
-        tiles.append(("film", None if film is None else small(image_of(film))))
+        tiles.append(("film", None if film is None else as_shown(image_of(film))))
     if "hands" in rows:
         tiles.append(("mask", None if film is None or hand is None else outlined(film, hand)))
     if "hands" in rows or "points" in rows:
@@ -100,21 +102,26 @@ def chain_of(film_id: str, rows: Mapping[str, Mapping[str, Any] | None]) -> Chai
         if region in rows:
             row = rows[region]
             mirrored = bool(row and row.get("mirrored"))
-            tiles.append((f"{region}, mirrored" if mirrored else region, None if row is None else small(image_of(row))))
+            tiles.append(
+                (f"{region}, mirrored" if mirrored else region, None if row is None else as_shown(image_of(row)))
+            )
     known = next((row for row in rows.values() if row is not None), {})
     return Chain(film_id, f"{child_word(known.get('sex'))}, {age_words(known.get('age_months'))}", tuple(tiles))
 
 
-def small(image: np.ndarray) -> np.ndarray:
-    """As large as the page shows it at most, proportions kept."""
+def as_shown(image: np.ndarray) -> np.ndarray:
+    """As large as the page shows it, proportions kept."""
     rows, columns = image.shape[:2]
-    factor = min(1.0, _LONG_PX / max(rows, columns))
-    return resize(image, max(1, round(rows * factor)), max(1, round(columns * factor)))
+    factor = _LONG_PX / max(rows, columns)
+    size = max(1, round(rows * factor)), max(1, round(columns * factor))
+    if factor <= 1:
+        return resize(image, *size)
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def outlined(film: Mapping[str, Any], hand: Mapping[str, Any]) -> np.ndarray:
     """The film with the outline of the mask that was drawn, green, and of the one that was found, red and on top."""
-    picture = _colour(small(image_of(film)))
+    picture = _colour(as_shown(image_of(film)))
     for row, colour in ((film, DRAWN), (hand, FOUND)):
         if row.get("mask") is not None:
             mask = (image_of(row, "mask") != 0).astype(np.uint8)
@@ -129,11 +136,11 @@ def outlined(film: Mapping[str, Any], hand: Mapping[str, Any]) -> np.ndarray:
 def pointed(under: Mapping[str, Any], film: Mapping[str, Any] | None, points: Mapping[str, Any] | None) -> np.ndarray:
     """A film or hand with its points: rings where they were marked by hand, green, dots where they were found, red."""
     whole = image_of(under)
-    picture = _colour(small(whole))
+    picture = _colour(as_shown(whole))
     factor = picture.shape[0] / whole.shape[0]
     for row, column, colour, radius, width in (
-        (film, "points", DRAWN, 8, 2),
-        (points, "found_points", FOUND, 4, -1),
+        (film, "points", DRAWN, _RING_PX, 3),
+        (points, "found_points", FOUND, 6, -1),
     ):
         values = None if row is None else row.get(column)
         if values is None:

@@ -114,7 +114,7 @@ def hand_of(probability: np.ndarray) -> np.ndarray:
     if share < LEAST_SHARE:
         raise ValueError("no hand was found on it")
     if second >= TWO_HANDS:
-        raise ValueError("two hands, or parts of two: give one film a hand")
+        raise ValueError("two hands, or parts of two: a film must show one")
     return hand
 
 
