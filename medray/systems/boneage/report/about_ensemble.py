@@ -28,6 +28,7 @@ def weights(metrics: Mapping[str, Any], ensemble: Ensemble) -> Section:
             {
                 "films of": SEXES[name],
                 "films that fitted it": group.films,
+                "equal weights": "all" if "weights" in group.reasons else f"{group.equal_share:.0%}",
                 "line": line,
                 "ensemble, on films that fitted it": own["ensemble"],
                 "its best member, on the same": own["best"],
@@ -37,8 +38,9 @@ def weights(metrics: Mapping[str, Any], ensemble: Ensemble) -> Section:
         said = {"weights": "equal weights", "correction": "no line", "interval": "no interval"}
         notes += [f"{SEXES[name]}: {said[what]} ({why})" for what, why in group.reasons.items()]
     text = (
-        "Weights are 0 or more, of sum 1, and make the mean absolute error of the films that fit them as small as "
-        "it can be: there the ensemble is never worse than its best member. Bars: fitted on all films, for new "
+        "Weights are 0 or more, of sum 1: those of the least mean absolute error, drawn towards equal ones as far as that "
+        "helps on films that they were not found on (the column says how much is equal; few films fit their own accidents). "
+        "On the films that fit them the ensemble is never worse than its best member. Bars: fitted on all films, for new "
         "ones. Dots: fitted without one part of the patients, by which that part's films were answered and scored; "
         "where dots lie apart, more films would settle it. Films of unknown sex are answered by the models of both, "
         "fitted on films of either sex."

@@ -1,0 +1,1 @@
+"""Organs at risk on head-and-neck CT: FocusNetV2."""

@@ -1,0 +1,127 @@
+"""Which files make a planning CT and what is drawn on it: told by a table, by folders of NIfTI, or by DICOM headers."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from medray.shards.cells import read_cells
+from medray.shards.packed import read_unpacked
+from medray.shards.store import Store
+from medray.systems.headneck.source import CT, STRUCTURES
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+PATIENT, SCAN, ORGANS = "patient", "scan", "organs"
+FLAG = "--images"
+VOLUMES = re.compile(r"(?P<stem>.+?)\.(?:nii|nii\.gz|nrrd)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What a table or folders of NIfTI say. Paths are those that ``Store.files`` lists."""
+
+    table: pd.DataFrame | None
+    """One row a case: patient, scan ("" where a patient has one), ct (a file, or a folder with a DICOM series), structures (a
+    file, or None), organs (a dict of names as they are written → files). None where DICOM headers tell."""
+    names: Mapping[str, str]
+    """The user's own: as written → organ."""
+    organs: tuple[str, ...]
+    """That a run learns; empty where nobody has chosen."""
+
+
+def read_cases(uri: str) -> Cases:
+    """By path or URI: a table ``patient,scan,ct,structures,organs``, or a folder.
+
+    In a table ct is a file or a folder of DICOM files, structures an RT structure set, organs a folder with a mask (NIfTI,
+    NRRD) an organ, all from the table's own folder on. A folder holds ``<patient>/ct.nii.gz`` and ``<patient>/organs/``
+    with a mask an organ, or DICOM files in any order, of which the headers tell series and structure sets.
+
+    Raises:
+        ValueError: no table, a column that is missing, a case that is listed twice, or a folder without files.
+    """
+    if uri.partition("?")[0].lower().endswith(TABLES):
+        return Cases(_from_table(uri), {}, ())
+    return Cases(_from_layout(Store(uri)), {}, ())
+
+
+def files_of(uri: str) -> str:
+    """Where the files of a table's cases are: its own folder; of a folder, itself."""
+    path, _, options = uri.partition("?")
+    if not path.lower().endswith(TABLES):
+        return uri
+    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    return f"{folder}?{options}" if options else folder
+
+
+def _from_table(uri: str) -> pd.DataFrame:
+    data, shown = read_unpacked(uri, FLAG)
+    cells = read_cells(data, shown, FLAG)
+    cells.columns = [name.lower() for name in cells.columns]
+    if lost := [name for name in (PATIENT, CT) if name not in cells]:
+        raise ValueError(
+            f"{FLAG} {shown}: no column {lost[0]}; found {', '.join(cells.columns)}; wanted patient, ct, and structures or "
+            "organs (and scan, where a patient has several)"
+        )
+    for name in (SCAN, STRUCTURES, ORGANS):
+        if name not in cells:
+            cells[name] = ""
+    for name in (PATIENT, CT):
+        empty = cells.index[cells[name] == ""]
+        if len(empty):
+            raise ValueError(f"{FLAG} {shown}: line {empty[0]} names no {name}")
+    both = cells.index[(cells[STRUCTURES] != "") & (cells[ORGANS] != "")]
+    if len(both):
+        raise ValueError(f"{FLAG} {shown}: line {both[0]} names structures and organs; leave one of them empty")
+    twice = cells.index[cells.duplicated([PATIENT, SCAN])]
+    if len(twice):
+        raise ValueError(f"{FLAG} {shown}: line {twice[0]} is a scan that another line names already; keep one")
+    folder = Store(files_of(uri))
+    listed = [file.path for file in folder.files()]
+    table = cells[[PATIENT, SCAN]].reset_index(drop=True)
+    for name in (CT, STRUCTURES):
+        table[name] = pd.Series([_path(folder, cell) for cell in cells[name]], dtype=object)
+    table[ORGANS] = pd.Series([_masks(_path(folder, cell), listed) for cell in cells[ORGANS]], dtype=object)
+    return table
+
+
+def _path(folder: Store, cell: str) -> str | None:
+    """As ``Store.files`` lists it. What lies outside of the folder is not listed, and so never read."""
+    if not cell:
+        return None
+    if "://" in cell:
+        return Store(cell).root
+    return posixpath.normpath(cell if cell.startswith("/") else f"{folder.root}/{cell}")
+
+
+def _masks(below: str | None, listed: list[str]) -> dict[str, str]:
+    """Name without suffix → path of the volumes in a folder."""
+    if below is None:
+        return {}
+    own = [path for path in listed if path.rpartition("/")[0] == below]
+    found = ((VOLUMES.match(posixpath.basename(path)), path) for path in own)
+    return {match["stem"]: path for match, path in found if match}
+
+
+def _from_layout(folder: Store) -> pd.DataFrame | None:
+    listed = [file.path for file in folder.files()]
+    if not listed:
+        raise ValueError(f"{FLAG} {folder.uri}: no files; give a table (.csv), or a folder of patients")
+    rows: list[dict[str, Any]] = []
+    for path in listed:
+        match = VOLUMES.match(posixpath.basename(path))
+        if match is None or match["stem"].lower() != CT:
+            continue
+        home = path.rpartition("/")[0]
+        name = home.removeprefix(folder.root).strip("/") or posixpath.basename(folder.root)
+        rows.append({PATIENT: name, SCAN: "", CT: path, STRUCTURES: None, ORGANS: _masks(f"{home}/{ORGANS}", listed)})
+    return pd.DataFrame(rows) if rows else None
+
+
+def scan_name(case: Mapping[str, Any]) -> str:
+    """What a case is called, before it has a pseudonym."""
+    return "_".join(filter(None, [str(case[PATIENT]), str(case[SCAN])]))

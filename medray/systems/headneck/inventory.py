@@ -1,0 +1,141 @@
+"""From the headers of all files to the cases that can be used, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from medray.shards.inventory import Inventory, Refused
+from medray.systems.headneck.cases import ORGANS, PATIENT, SCAN, Cases, scan_name
+from medray.systems.headneck.names import organ_of
+from medray.systems.headneck.source import CT, STRUCTURES
+
+NAMES_SHOWN = 12
+ANOTHER_SERIES = "its images are of a series that is not here; give that CT too"
+
+
+def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
+    """Join files to cases: a CT, and what is drawn on it. A case of which a file cannot be used is set aside with the reason.
+
+    Args:
+        scan: path, size_bytes, status ("ok" or "quarantined"), reason, and the columns of PlanningCT.scan_schema.
+    Raises:
+        Refused: no case can be used, or an organ that is asked for is drawn in none.
+    """
+    table = scan.sort_values("path", kind="stable").reset_index(drop=True)
+    told = cases.table if cases.table is not None else _by_headers(table)
+    status = dict(zip(table["path"], zip(table["status"], table["reason"], strict=True), strict=True))
+    below: dict[str, list[str]] = {}  # folder → files in it, for series of DICOM files
+    for path in table["path"]:
+        below.setdefault(path.rpartition("/")[0], []).append(path)
+    drawn_in = dict(zip(table["path"], table["drawn"], strict=True))
+    rows: list[dict[str, Any]] = []
+    lost: dict[str, str] = {}
+    scan_of: dict[str, str | None] = {}
+    why_lost: list[str] = []
+    organs, unknown = Counter[str](), Counter[str]()
+    for case in told.sort_values([PATIENT, SCAN], kind="stable").to_dict("records"):
+        names = list(drawn_in.get(case[STRUCTURES]) or []) if case[STRUCTURES] else list(case[ORGANS])
+        by_organ: dict[str, list[str]] = {}
+        for name in names:
+            organ = organ_of(name, cases.names)
+            if organ is None:
+                unknown[name] += 1
+            else:
+                by_organ.setdefault(organ, []).append(name)
+        organs.update(by_organ)
+        files, reason = _files(case, cases, by_organ, status, below)
+        paths = [path for own in files.values() for path in own]
+        if reason:
+            why_lost.append(reason)
+            lost |= dict.fromkeys(paths, f"its case is set aside: {reason}")
+            continue
+        name = scan_name(case)
+        rows.append({"scan_id": name, "patient_id": case[PATIENT], "visit": case[SCAN] or "1", "files": files})
+        for path in paths:
+            scan_of[path] = None if path in scan_of else name  # of several cases: of none
+    paths = table["path"]
+    table["item_id"] = paths.map(scan_of).astype(object).where(paths.isin(scan_of), None)
+    aside = table["status"].eq("ok") & ~paths.isin(scan_of) & paths.isin(lost)
+    table.loc[aside, "reason"] = paths[aside].map(lost)
+    table.loc[aside, "status"] = "quarantined"
+    elsewhere = table["kind"].eq(STRUCTURES) & table["status"].eq("ok") & ~paths.isin(scan_of)
+    table.loc[elsewhere, ["status", "reason"]] = ["quarantined", ANOTHER_SERIES]
+    rest = table["status"].eq("ok") & ~paths.isin(scan_of)
+    table.loc[rest, ["status", "reason"]] = ["unused", "no case needs it"]
+    if not rows:
+        first = f"; the first reason: {why_lost[0]}" if why_lost else ""
+        raise Refused(f"none of {len(told)} cases can be used{first}", table)
+    nowhere = [organ for organ in cases.organs if not organs[organ]]
+    if nowhere:
+        raise Refused(
+            f"--organs {nowhere[0]}: drawn in no case; there are {_counted(organs)}, and names that are no organ's here: "
+            f"{_counted(unknown) or 'none'} (--names gives them one)",
+            table,
+        )
+    lines = [f"{len(why_lost):,} cases are set aside; the first reason: {why_lost[0]}"] if why_lost else []
+    if unknown:
+        lines.append(f"names that are no organ's here: {_counted(unknown)}; --names gives them one")
+    if elsewhere.any():
+        lines.append(f"{int(elsewhere.sum()):,} structure sets are left out: {ANOTHER_SERIES}")
+    notes = [f"organs, and in how many of {len(rows):,} cases they are drawn: {_counted(organs)}"]
+    return Inventory(table, pd.DataFrame(rows), tuple(lines), tuple(notes))
+
+
+def _by_headers(table: pd.DataFrame) -> pd.DataFrame:
+    """A case for each series of a CT's slices, with the structure set that was drawn on it. Of several sets the case says so."""
+    usable = table[table["status"] == "ok"]
+    sets = usable[usable["kind"] == STRUCTURES].groupby("series_id")["path"].agg(list).to_dict()
+    rows = []
+    for series, own in usable[usable["kind"] == "dicom"].groupby("series_id"):
+        patients = own["patient"].fillna("").unique()
+        rows.append({
+            PATIENT: patients[0] if len(patients) == 1 else "", SCAN: series, CT: own["path"].tolist(),
+            STRUCTURES: sets[series][0] if len(sets.get(series, [])) == 1 else None, ORGANS: {},
+            "doubt": "several structure sets of its series; leave the one to learn from" if len(sets.get(series, [])) > 1
+            else "its slices name no patient, or several" if len(patients) != 1 or not patients[0] else None,
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=[PATIENT, SCAN, CT, STRUCTURES, ORGANS, "doubt"])
+
+
+def _files(
+    case: Mapping[str, Any],
+    cases: Cases,
+    by_organ: Mapping[str, list[str]],
+    status: Mapping[str, tuple[str, str]],
+    below: Mapping[str, list[str]],
+) -> tuple[dict[str, list[str]], str | None]:
+    """Name → paths of a case, and why it cannot be used. The reasons hold no path: a path may name a patient."""
+    files: dict[str, list[str]] = {}
+    reason = case.get("doubt")
+    ct = case[CT]
+    files[CT] = ct if isinstance(ct, list) else [ct] if ct in status else list(below.get(ct, []))
+    if not files[CT]:
+        reason = reason or "ct: its file is not there, or not below the table's folder"
+    if case[STRUCTURES]:
+        files[STRUCTURES] = [case[STRUCTURES]] if case[STRUCTURES] in status else []
+        if not files[STRUCTURES]:
+            reason = reason or "structures: its file is not there, or not below the table's folder"
+    for organ, written in by_organ.items():
+        if organ not in cases.organs:
+            continue
+        if len(written) > 1:
+            reason = (
+                reason or f"{organ}: {len(written)} masks or structures of it; leave one, or name them with --names"
+            )
+        if not case[STRUCTURES]:
+            files[organ] = [case[ORGANS][written[0]]]
+    for name, own in files.items():
+        for path in own:
+            kind, why = status[path]
+            if kind != "ok":
+                reason = reason or f"{name}: {why}"
+    return files, reason
+
+
+def _counted(names: Counter[str]) -> str:
+    shown = ", ".join(f"{name} {count}" for name, count in names.most_common(NAMES_SHOWN))
+    return shown + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")

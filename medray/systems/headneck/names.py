@@ -1,0 +1,75 @@
+"""What people call organs → the names of AAPM TG-263 (Mayo et al. 2018), which planning systems know; nothing is guessed.
+
+"Lt Parotid", "parotid_left", "LeftParotid" and "Glnd Parotid L" are Parotid_L. A name that is not in the table is no
+organ until somebody says which one it is, and is listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+PAIRED = {
+    "Parotid": ("parotid", "parotidgland", "glandparotid", "glndparotid", "parotis"),
+    "Glnd_Submand": ("submandibular", "submandibulargland", "submandibula", "submand", "glndsubmand", "glndsubmandibular", "smg"),
+    "Glnd_Lacrimal": ("lacrimal", "lacrimalgland", "glndlacrimal"),
+    "Lens": ("lens", "eyelens"),
+    "Eye": ("eye", "eyeball", "orbit", "globe"),
+    "OpticNrv": ("opticnrv", "opticnerve", "opticn", "nopticus"),
+    "Cochlea": ("cochlea",),
+    "Lobe_Temporal": ("lobetemporal", "temporallobe"),
+    "Hippocampus": ("hippocampus",),
+    "Joint_TM": ("jointtm", "tmj", "tmjoint", "temporomandibularjoint"),
+    "BrachialPlex": ("brachialplex", "brachialplexus", "plexusbrachialis"),
+    "A_Carotid": ("acarotid", "carotid", "carotidartery"),
+    "Lung": ("lung",),
+}  # fmt: skip
+"""TG-263 name without its side → how it is written, small letters only."""
+SINGLE = {
+    "Brain": ("brain",),
+    "Brainstem": ("brainstem", "stem"),
+    "SpinalCord": ("spinalcord", "cord", "myelon"),
+    "SpinalCanal": ("spinalcanal", "canal"),
+    "Bone_Mandible": ("mandible", "bonemandible", "mandibula"),
+    "OpticChiasm": ("opticchiasm", "chiasm", "chiasma", "opticchiasma"),
+    "Pituitary": ("pituitary", "pituitarygland", "hypophysis"),
+    "Larynx": ("larynx",),
+    "Glottis": ("glottis", "glotticarea"),
+    "Esophagus": ("esophagus", "oesophagus", "cervicalesophagus"),
+    "Trachea": ("trachea",),
+    "Cavity_Oral": ("cavityoral", "oralcavity"),
+    "Lips": ("lips",),
+    "Glnd_Thyroid": ("thyroid", "thyroidgland", "glndthyroid"),
+    "Musc_Constrict": ("muscconstrict", "pharynx", "pharyngealconstrictor", "constrictor"),
+}
+_SIDES = {"l": "L", "lt": "L", "left": "L", "links": "L", "r": "R", "rt": "R", "right": "R", "rechts": "R"}
+_BASES = {spelling: name for table in (PAIRED, SINGLE) for name, every in table.items() for spelling in every}
+
+
+def organ_of(name: str, own: Mapping[str, str] | None = None) -> str | None:
+    """The TG-263 name of what somebody calls an organ; None where the table does not know it.
+
+    Args:
+        name: of a structure or a file, without its extension. An organ of a pair must say its side, one alone must not.
+        own: the user's table: name as it is written, in any case → organ. It comes first.
+    """
+    for written, organ in (own or {}).items():
+        if written.strip().lower() == name.strip().lower():
+            return organ
+    words = _words(name)
+    sides = {_SIDES[word] for word in words if word in _SIDES}
+    base = _BASES.get("".join(word for word in words if word not in _SIDES))
+    if base in PAIRED:
+        return f"{base}_{sides.pop()}" if len(sides) == 1 else None
+    return base if not sides else None
+
+
+def mirrored(organ: str) -> str:
+    """The organ of the other side; of one in the middle, itself."""
+    return {"_L": organ[:-2] + "_R", "_R": organ[:-2] + "_L"}.get(organ[-2:], organ)
+
+
+def _words(name: str) -> list[str]:
+    """Small letters, cut at everything else, between small and capital letters, and behind a leading "Left" or "Right"."""
+    cut = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[a-z]+", cut.lower())

@@ -1,0 +1,249 @@
+"""Planning CT with its organs, as masks or as a structure set → voxels in HU steps, and which organs each voxel is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import tyro
+from scipy import ndimage
+
+from medray.imaging.contours import Slices
+from medray.imaging.elements import begins_like_dicom
+from medray.imaging.structure_set import StructureSet, is_structure_set, read_structure_set
+from medray.imaging.types import Unreadable, Volume
+from medray.imaging.volume import read_volume, read_volume_header
+from medray.imaging.volume_grid import axis_codes, difference, reoriented, resampled, same_grid
+from medray.shards.files import Files
+from medray.shards.leakage import pixels_hash
+from medray.shards.source import Encoded, Source
+from medray.systems.headneck.names import organ_of
+from medray.tasks.volume_rows import UNKNOWN, in_box
+
+AXES = "SPL"
+"""Of the voxels: slices towards the head, rows towards the back, columns towards the left, as planning systems show them."""
+CT, STRUCTURES = "ct", "structures"
+AIR_HU, MOST_HU = -1000, 1500
+METAL_HU = 2500
+PLACES = 2_000
+"""Voxels of an organ that are kept, to cut crops around."""
+MOST_ORGANS = 62
+_BODY_HU, _BODY_MARGIN_MM, _SEED = -400, 5.0, 20160
+_DHW = {"axes": "D, H, W: towards head, back and left"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningCT(Source):
+    """A CT and what is drawn on it. What nobody has drawn in a case is unknown there, and no background."""
+
+    organs: tyro.conf.Suppress[tuple[str, ...]] = ()  # TG-263 names; the job sets them
+    names: tyro.conf.Suppress[tuple[tuple[str, str], ...]] = ()  # the user's own: as written → organ
+    spacing_mm: tuple[float, float, float] | None = None
+    """Resample to this (slices, rows, columns): 2.5 1 1 is the source's. The scan's own grid where not given."""
+
+    id_column: ClassVar[str] = "scan_id"
+    version: ClassVar[int] = 1
+    rows_per_group: ClassVar[int] = 1
+    scan_schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("item_id", pa.string(), metadata={"meaning": "of a DICOM file: its SOPInstanceUID"}),
+            pa.field("kind", pa.string(), metadata={"meaning": "nifti, nrrd, dicom or structures"}),
+            pa.field("series_id", pa.string(), metadata={"meaning": "its own; of structures, that of their images"}),
+            pa.field("patient", pa.string()),
+            pa.field("drawn", pa.list_(pa.string()), metadata={"meaning": "of structures: their names"}),
+        ]
+    )
+    shard_schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("scan_id", pa.string(), nullable=False, metadata={"identifier": "scan"}),
+            pa.field("patient_id", pa.string(), nullable=False, metadata={"identifier": "patient"}),
+            pa.field("visit", pa.string()),
+            pa.field("shape_DHW", pa.list_(pa.int32())),
+            pa.field("spacing_mm", pa.list_(pa.float64()), metadata=_DHW),
+            pa.field("affine", pa.list_(pa.float64()), metadata={"meaning": "16, row by row: (d, h, w) → RAS+ mm"}),
+            pa.field("orientation", pa.string(), metadata={"meaning": "axes of the file, such as LPS"}),
+            pa.field(
+                "voxels", pa.large_binary(),
+                metadata={"axes": "1, D, H, W", "dtype": "float32", "of": "box_DHW", "unit": "HU / 1000 + 1; 0 is air"},
+            ),
+            pa.field("box_DHW", pa.list_(pa.int32()), metadata={"meaning": "first and after last of D, H, W: of the body"}),
+            pa.field("brain", pa.binary(), metadata=_DHW | {"dtype": "bits", "meaning": "the body"}),
+            pa.field("mask", pa.large_binary(), metadata=_DHW | {"dtype": "uint8", "meaning": "numbers of sets"}),
+            pa.field("sets", pa.list_(pa.int64()), metadata={"meaning": "of each number the organs in it, bit by bit"}),
+            pa.field("drawn", pa.list_(pa.int8()), metadata={"meaning": "1 of organs that are drawn in this case"}),
+            pa.field("foreground", pa.list_(pa.int32()), metadata={"meaning": "flat places of some voxels of organs"}),
+            pa.field("foreground_class", pa.list_(pa.int8()), metadata={"meaning": "of each place its organ, from 1"}),
+            pa.field("organs_ml", pa.list_(pa.float64()), metadata={"unit": "mL", "meaning": "null where not drawn"}),
+            pa.field("organs_drawn", pa.int32()),
+            pa.field("pixels_hash", pa.string()),
+        ]
+    )  # fmt: skip
+
+    @property
+    def folder(self) -> str:
+        return "scans"
+
+    @property
+    def own_names(self) -> dict[str, str]:
+        return dict(self.names)
+
+    def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+        first = stream.read(2048)
+        stream.seek(0)
+        if begins_like_dicom(first) and is_structure_set(first):
+            found = read_structure_set(stream.read())
+            series = next(iter(found.series_ids)) if len(found.series_ids) == 1 else None
+            return [{
+                "item_id": None, "kind": STRUCTURES, "series_id": series, "patient": found.patient_id or None,
+                "drawn": [one.name for one in found.structures if one.contours_mm],
+            }]  # fmt: skip
+        header = read_volume_header(stream)
+        return [{
+            "item_id": header.slice_id or None, "kind": header.kind, "series_id": header.series_id or None,
+            "patient": header.patient_id or None, "drawn": None,
+        }]  # fmt: skip
+
+    def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+        given = read_volume(files.several(CT), CT)
+        masks, notes = self._masks(files, given)
+        scan = reoriented(given, AXES)
+        masks = {organ: reoriented(Volume(mask, given.affine), AXES).voxels for organ, mask in masks.items()}
+        if self.spacing_mm is not None:
+            like = on_spacing(scan, self.spacing_mm)
+            masks = {
+                o: resampled(Volume(m.view(np.uint8), scan.affine), like, order=0).voxels > 0 for o, m in masks.items()
+            }
+            # what the scan does not reach is air, and 0 is not
+            scan = Volume(
+                resampled(Volume(scan.voxels - AIR_HU, scan.affine), like, order=1).voxels + AIR_HU, like.affine
+            )
+        metal = float((scan.voxels > METAL_HU).sum()) * scan.voxel_mm3 / 1000
+        if metal > 0.05:
+            notes.append(f"metal: {metal:.1f} mL above {METAL_HU} HU")
+        body = body_of(scan)
+        voxels = (np.clip(scan.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
+        columns = {
+            "shape_DHW": list(body.shape), "spacing_mm": list(scan.spacing_mm), "affine": scan.affine.ravel().tolist(),
+            "orientation": axis_codes(given), **in_box(voxels[None] * body, body), "brain": np.packbits(body).tobytes(),
+            "pixels_hash": pixels_hash(given.voxels), **self._columns(masks, body.shape, scan.voxel_mm3),
+        }  # fmt: skip
+        return [Encoded(columns, "; ".join(notes) or None)] * len(rows)
+
+    def _masks(self, files: Files, scan: Volume) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Organ → (D, H, W) bool on the scan's own grid; what was left out, and why. An empty one is not drawn."""
+        masks: dict[str, np.ndarray] = {}
+        notes: list[str] = []
+        if STRUCTURES in files:
+            masks, notes = self._drawn(read_structure_set(files[STRUCTURES]), scan)
+        for organ in self.organs:
+            if organ not in files:
+                continue
+            mask = read_volume(files.several(organ), organ)
+            if not same_grid(mask, scan):
+                mask = reoriented(mask, axis_codes(scan))
+            if not same_grid(mask, scan):
+                raise Unreadable(
+                    f"{organ}: another grid than the CT: {difference(mask, scan)}; draw it on the CT itself"
+                )
+            values = np.unique(mask.voxels)
+            if len(values) > 2 or (len(values) == 2 and 0 not in values):
+                raise Unreadable(
+                    f"{organ}: a mask with the values {values[:4].tolist()}: 0 and one other; give a file an organ"
+                )
+            masks[organ] = mask.voxels > 0
+        for organ in [organ for organ, mask in masks.items() if not mask.any()]:
+            notes.append(f"{organ}: an empty mask; taken as not drawn")
+            del masks[organ]
+        return masks, notes
+
+    def _drawn(self, found: StructureSet, scan: Volume) -> tuple[dict[str, np.ndarray], list[str]]:
+        slices, masks, notes = Slices.of(scan), {}, []
+        for structure in found.structures:
+            organ = organ_of(structure.name, self.own_names)
+            if organ not in self.organs or not structure.contours_mm:
+                continue
+            mask, why = structure.mask(slices)
+            if organ in masks:
+                raise Unreadable(f"{organ}: two structures of it; leave one, or name them in --names")
+            lost = sum(count for reason, count in why.items() if not reason.startswith("cut"))
+            if structure.contours_mm and lost >= len(structure.contours_mm):
+                raise Unreadable(
+                    f"{organ}: none of its contours lies on this CT ({_said(why)}); give its own structure set"
+                )
+            if why:
+                notes.append(f"{organ}: {_said(why)}")
+            masks[organ] = mask
+        return masks, notes
+
+    def _columns(self, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], voxel_mm3: float) -> dict[str, Any]:
+        drawn = [int(organ in masks) for organ in self.organs]
+        if not any(drawn):
+            names = ("mask", "sets", "foreground", "foreground_class")
+            return dict.fromkeys(names) | {"drawn": drawn, "organs_ml": [None] * len(drawn), "organs_drawn": 0}
+        bits = np.zeros(shape, np.int64)
+        places, classes = [], []
+        random = np.random.default_rng(_SEED)
+        for k, organ in enumerate(self.organs):
+            if organ not in masks:
+                continue
+            bits |= masks[organ].astype(np.int64) << k
+            own = np.flatnonzero(masks[organ])
+            own = own if len(own) <= PLACES else np.sort(random.choice(own, PLACES, replace=False))
+            places.append(own)
+            classes.append(np.full(len(own), k + 1, np.int8))
+        sets, numbers = np.unique(np.append(0, bits.ravel()), return_inverse=True)  # 0, of no organ, has the number 0
+        if len(sets) >= UNKNOWN:
+            raise Unreadable(f"organs that overlap in {len(sets)} ways; at most {UNKNOWN - 1}: draw them apart")
+        return {
+            "mask": numbers[1:].astype(np.uint8).tobytes(), "sets": sets, "drawn": drawn,
+            "foreground": np.concatenate(places).astype(np.int32), "foreground_class": np.concatenate(classes),
+            "organs_ml": [float(masks[o].sum()) * voxel_mm3 / 1000 if o in masks else None for o in self.organs],
+            "organs_drawn": sum(drawn),
+        }  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def body_of(scan: Volume) -> np.ndarray:
+    """(D, H, W) bool: the largest connected part that is no air, without holes in its slices, and a margin around it."""
+    dense = ndimage.binary_opening(scan.voxels > _BODY_HU)
+    parts, count = ndimage.label(dense)
+    if not count:
+        return np.ones(scan.voxels.shape, dtype=bool)
+    body = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    body = np.stack([ndimage.binary_fill_holes(one) for one in body])
+    near = ndimage.distance_transform_edt(~body, sampling=scan.spacing_mm)
+    return np.asarray(near <= _BODY_MARGIN_MM)
+
+
+def on_spacing(scan: Volume, spacing_mm: Sequence[float]) -> Volume:
+    """A grid of this spacing over the extent of the scan; its voxels are of no account."""
+    sides = np.array(scan.voxels.shape)
+    steps = np.array(spacing_mm) / scan.spacing_mm
+    shape = np.maximum(1, np.rint(sides / steps)).astype(int)
+    affine = scan.affine.copy()
+    affine[:3, :3] *= steps
+    # the outer faces stay where they are, not the first centres
+    affine[:3, 3] += scan.affine[:3, :3] @ ((steps - 1) / 2)
+    return Volume(np.zeros(shape, np.uint8), affine)
+
+
+def _said(why: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} contours: {reason}" for reason, count in why.items())
+
+
+def source_of(identity: Mapping[str, Any]) -> PlanningCT:
+    """The source that wrote ``identity``. Raises ValueError for one of another version."""
+    if identity.get("version") != PlanningCT.version:
+        raise ValueError(f"the run was trained on scans of version {identity.get('version')}; train it again")
+    known = {f.name for f in fields(PlanningCT)}
+    values: dict[str, Any] = {k: _tuples(v) for k, v in identity.items() if k in known}
+    return PlanningCT(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

@@ -1,0 +1,31 @@
+"""The contract suite's cases of organs at risk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from contract_case import Case
+from organ_scans import ORGANS, organ_row
+
+from medray.systems.headneck import recipes
+from medray.systems.headneck.task import OrganTask
+
+
+def scans(recipe: Callable[[], OrganTask], hidden: bool = False) -> Case:
+    task = recipe()
+    task = replace(
+        task, organs=ORGANS, patch_DHW=(12, 12, 12), batch_size=4, epochs=2, width=8, levels=2, widths=(8, 16),
+        foreground_share=1.0,
+    )  # fmt: skip
+    rows = [organ_row(number, hidden=(ORGANS[number % 2],) if hidden else ()) for number in range(4)]
+    return Case(
+        task, rows, labels=("mask", "foreground"), floor=0.75, image="voxels", keeps_shape=False,
+        known=("architecture", "crops", "overlap"), unknown=f"dice_{ORGANS[-1]}",
+    )  # fmt: skip
+
+
+CASES = {name: partial(scans, recipe) for name, recipe in recipes.RECIPES.items()} | {
+    "hidden": partial(scans, recipes.small, hidden=True),
+}

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from medray.systems.headneck.names import PAIRED, SINGLE, mirrored, organ_of
+
+WRITTEN = {
+    "Parotid_L": ["Parotid_L", "LeftParotid", "Parotid-Lt", "lt parotid", "PAROTID_LEFT", "Glnd Parotid L", "parotid gland (L)", "L Parotid"],
+    "Parotid_R": ["RightParotid", "parotis rechts", "Parotid Rt"],
+    "Glnd_Submand_L": ["Submandibular-Lt", "SMG_L", "Glnd_Submand_L"],
+    "OpticNrv_R": ["Optic-Nerve-Rt", "OpticNrv_R", "right optic nerve"],
+    "Eye_L": ["Orbit-Lt", "eye_l", "Eyeball Left"],
+    "Bone_Mandible": ["Mandible", "MANDIBLE", "Bone_Mandible"],
+    "Brainstem": ["BrainStem", "brain stem", "Brainstem", "brain_stem"],
+    "SpinalCord": ["SpinalCord", "Spinal-Cord", "spinal cord", "cord"],
+    "Esophagus": ["Esophagus", "oesophagus"],
+    "OpticChiasm": ["Chiasm", "optic chiasm"],
+    "Brain": ["Brain"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("organ", "name"), [(organ, name) for organ, names in WRITTEN.items() for name in names])
+def test_what_people_write(organ: str, name: str) -> None:
+    assert organ_of(name) == organ
+
+
+@pytest.mark.parametrize(
+    "name", ["Parotid", "Parotids", "PTV 70", "Parotid_L_PRV", "Brain_L", "", "GTV", "left", "Parotid L R", "body"]
+)
+def test_what_is_no_organ_of_the_table(name: str) -> None:
+    """A pair without a side, a side of what is in the middle, a margin around an organ."""
+    assert organ_of(name) is None
+
+
+def test_the_users_own_table_comes_first() -> None:
+    own = {"Ohrspeichel re": "Parotid_R", "cord": "SpinalCanal"}
+    assert organ_of("ohrspeichel RE ", own) == "Parotid_R"
+    assert organ_of("Cord", own) == "SpinalCanal"
+    assert organ_of("mandible", own) == "Bone_Mandible"
+
+
+def test_every_name_fits_a_planning_system_and_is_its_own_spelling() -> None:
+    for name in [*SINGLE, *(f"{base}_{side}" for base in PAIRED for side in "LR")]:
+        assert len(name) <= 16
+        assert organ_of(name) == name
+        assert mirrored(mirrored(name)) == name
+    assert (mirrored("Lens_L"), mirrored("Brainstem")) == ("Lens_R", "Brainstem")
+    spellings = [one for table in (PAIRED, SINGLE) for every in table.values() for one in every]
+    assert len(spellings) == len(set(spellings))

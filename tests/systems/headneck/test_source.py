@@ -1,0 +1,186 @@
+"""What becomes of a CT and of what is drawn on it: masks, structure sets, and what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from volume_files import as_bytes, mr_series, nifti
+
+from medray.imaging.structure_set_write import structure_set_bytes
+from medray.imaging.types import Unreadable
+from medray.imaging.volume import read_volume
+from medray.shards.files import Files
+from medray.systems.headneck.source import AXES, CT, STRUCTURES, PlanningCT, source_of
+from medray.tasks.volume_rows import VolumeRow, mask_of
+
+ORGANS = ("Brainstem", "Parotid_L", "Parotid_R")
+SOURCE = PlanningCT(organs=ORGANS)
+SHAPE = (10, 24, 20)
+CT_HU = np.full(SHAPE, -1000, np.int16)
+CT_HU[1:9, 3:21, 3:17] = 40
+CT_HU[4, 10, 8] = 3000
+LPS_UP = np.array([[0, 0, -1.5, 0], [0, -2.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]], np.float64)
+"""Slices towards the head, rows towards the back, columns towards the left: as AXES has it."""
+
+
+def organ(first: tuple[int, int, int], stop: tuple[int, int, int]) -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[tuple(slice(a, b) for a, b in zip(first, stop, strict=True))] = 1
+    return mask
+
+
+MASKS = {
+    "Brainstem": organ((3, 8, 8), (7, 12, 12)),
+    "Parotid_L": organ((3, 8, 11), (6, 12, 15)),  # it shares a column of voxels with the brainstem
+}
+
+
+def encoded(source: PlanningCT = SOURCE, **files: Any) -> tuple[dict[str, Any], str | None]:
+    given = Files({name: data if isinstance(data, list) else [data] for name, data in files.items()})
+    (one,) = source.encode(given, [{}])
+    assert one.columns is not None
+    return one.columns | {"scan_id": "s", "patient_id": "p", "visit": "1"}, one.note
+
+
+def members(row: dict[str, Any], k: int) -> np.ndarray:
+    return (np.asarray(row["sets"])[mask_of(row)] >> k) & 1 > 0
+
+
+def from_masks(source: PlanningCT = SOURCE, **changes: Any) -> tuple[dict[str, Any], str | None]:
+    masks = {name: nifti(mask, LPS_UP) for name, mask in MASKS.items()}
+    return encoded(source, **({CT: nifti(CT_HU, LPS_UP)} | masks | changes))
+
+
+def test_organs_that_overlap_are_both_and_one_that_nobody_has_drawn_is_unknown() -> None:
+    row, note = from_masks()
+    assert np.array_equal(members(row, 0), MASKS["Brainstem"] > 0)
+    assert np.array_equal(members(row, 1), MASKS["Parotid_L"] > 0)
+    assert row["drawn"] == [1, 1, 0]
+    assert row["organs_ml"] == [pytest.approx(64 * 9 / 1000), pytest.approx(48 * 9 / 1000), None]
+    assert note is None
+    volume = VolumeRow.of(row, (0,))
+    assert volume.whole()[0, 5, 12, 10] == pytest.approx(1.04)
+    assert volume.whole()[0, 0, 0, 0] == 0
+    assert volume.classes.tolist() == [1, 2]
+    for number, name in enumerate(MASKS, 1):
+        assert np.array_equal(np.sort(volume.places(number)), np.flatnonzero(MASKS[name]))
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PLI"])
+def test_axes_run_towards_head_back_and_left_however_the_file_has_them(codes: str) -> None:
+    """OpenKBP's run towards the back, the left and the feet."""
+    from medray.imaging.types import Volume
+    from medray.imaging.volume_grid import reoriented
+
+    def turned(voxels: np.ndarray) -> bytes:
+        volume = reoriented(Volume(voxels, LPS_UP), codes)
+        return nifti(volume.voxels, volume.affine)
+
+    masks = {name: turned(mask) for name, mask in MASKS.items()}
+    row, _ = encoded(**{CT: turned(CT_HU)}, **masks)
+    straight, _ = from_masks()
+    for name in ("mask", "voxels", "shape_DHW"):
+        assert row[name] == straight[name], name
+    np.testing.assert_allclose(row["affine"], straight["affine"])
+    assert row["orientation"] == codes
+    assert AXES == "SPL"
+
+
+def structures(**masks: np.ndarray) -> tuple[list[bytes], bytes]:
+    """A DICOM series and a structure set of it."""
+    files = [as_bytes(one) for one in mr_series(CT_HU, Modality="CT", step_lps=(0, 0, 3.0), spacing_rc=(2.0, 1.5))]
+    return files, structure_set_bytes({n: m > 0 for n, m in masks.items()}, read_volume(files), files)
+
+
+def test_a_structure_set_gives_the_voxels_that_its_masks_had() -> None:
+    files, drawn = structures(
+        **{"brain stem": MASKS["Brainstem"], "Lt Parotid": MASKS["Parotid_L"], "PTV 70": MASKS["Brainstem"]}
+    )
+    row, note = encoded(**{CT: files, STRUCTURES: drawn})
+    straight, _ = from_masks()
+    assert row["mask"] == straight["mask"]
+    assert row["drawn"] == [1, 1, 0]
+    assert note is None
+    (header,) = SOURCE.scan(io.BytesIO(drawn))
+    source = dcmread(io.BytesIO(files[0]))
+    assert (header["kind"], header["series_id"], header["patient"]) == (STRUCTURES, source.SeriesInstanceUID, "p1")
+    assert header["drawn"] == ["brain stem", "Lt Parotid", "PTV 70"]
+    (slice_header,) = SOURCE.scan(io.BytesIO(files[0]))
+    assert (slice_header["kind"], slice_header["series_id"], slice_header["patient"]) == (
+        "dicom",
+        source.SeriesInstanceUID,
+        "p1",
+    )
+
+
+def test_the_users_names_come_first() -> None:
+    files, drawn = structures(**{"Stamm": MASKS["Brainstem"]})
+    assert encoded(**{CT: files, STRUCTURES: drawn})[0]["drawn"] == [0, 0, 0]
+    named = replace(SOURCE, names=(("stamm", "Brainstem"),))
+    assert encoded(named, **{CT: files, STRUCTURES: drawn})[0]["drawn"] == [1, 0, 0]
+
+
+def test_a_structure_set_of_another_series_is_refused_and_one_that_names_an_organ_twice() -> None:
+    files, _ = structures(Brainstem=MASKS["Brainstem"])
+    elsewhere = [dcmread(io.BytesIO(one)) for one in files]
+    for one in elsewhere:
+        one.ImagePositionPatient = [x + dx for x, dx in zip(one.ImagePositionPatient, (0, 0, 1.4), strict=True)]
+    moved = [as_bytes(one) for one in elsewhere]
+    drawn = structure_set_bytes({"Brainstem": MASKS["Brainstem"] > 0}, read_volume(moved), moved)
+    with pytest.raises(
+        Unreadable, match="Brainstem: none of its contours lies on this CT .4 contours: between the slices"
+    ):
+        encoded(**{CT: files, STRUCTURES: drawn})
+    _, twice = structures(**{"Brainstem": MASKS["Brainstem"], "brain_stem": MASKS["Brainstem"]})
+    with pytest.raises(Unreadable, match="Brainstem: two structures of it"):
+        encoded(**{CT: files, STRUCTURES: twice})
+
+
+def test_an_empty_mask_is_not_drawn_and_says_so() -> None:
+    row, note = from_masks(Parotid_R=nifti(0 * MASKS["Brainstem"], LPS_UP))
+    assert row["drawn"] == [1, 1, 0]
+    assert note == "Parotid_R: an empty mask; taken as not drawn"
+    nothing, _ = encoded(**{CT: nifti(CT_HU, LPS_UP)})
+    assert (nothing["mask"], nothing["organs_drawn"], nothing["drawn"]) == (None, 0, [0, 0, 0])
+
+
+def test_masks_that_do_not_fit_say_why() -> None:
+    with pytest.raises(Unreadable, match="Brainstem: another grid than the CT: .*draw it on the CT itself"):
+        from_masks(Brainstem=nifti(MASKS["Brainstem"][:9], LPS_UP))
+    several = MASKS["Brainstem"] + 2 * MASKS["Parotid_L"]
+    with pytest.raises(Unreadable, match=r"Brainstem: a mask with the values \[0, 1, 2, 3\]"):
+        from_masks(Brainstem=nifti(several, LPS_UP))
+
+
+def test_metal_is_noted() -> None:
+    bright = CT_HU.copy()
+    bright[4:6, 10:14, 8:10] = 3071
+    assert from_masks(ct=nifti(bright, LPS_UP))[1] == "metal: 0.1 mL above 2500 HU"
+
+
+def test_resampled_to_a_spacing_the_organs_keep_their_volumes_and_places() -> None:
+    fine = replace(SOURCE, spacing_mm=(1.5, 1.0, 1.0))
+    row, _ = from_masks(fine)
+    assert row["shape_DHW"] == [20, 48, 30]
+    assert row["spacing_mm"] == pytest.approx([1.5, 1.0, 1.0])
+    assert row["organs_ml"][:2] == [pytest.approx(64 * 9 / 1000, rel=0.01), pytest.approx(48 * 9 / 1000, rel=0.01)]
+    affine = np.asarray(row["affine"]).reshape(4, 4)
+    middle = affine @ [*np.argwhere(members(row, 0)).mean(axis=0), 1]
+    np.testing.assert_allclose(middle[:3], (LPS_UP @ [4.5, 9.5, 9.5, 1])[:3], atol=0.3)
+    volume = VolumeRow.of(row, (0,)).whole()[0]
+    assert volume[10, 24, 15] == pytest.approx(1.04)
+    assert volume.min() == 0
+
+
+def test_the_source_is_known_again_by_its_identity() -> None:
+    import json
+
+    one = replace(SOURCE, names=(("Stamm", "Brainstem"),), spacing_mm=(2.5, 1.0, 1.0))
+    assert source_of(json.loads(json.dumps(one.identity()))) == one
+    with pytest.raises(ValueError, match="version 0; train it again"):
+        source_of(one.identity() | {"version": 0})
