@@ -109,8 +109,6 @@ def _masks(below: str | None, listed: list[str]) -> dict[str, str]:
 
 def _from_layout(folder: Store) -> pd.DataFrame | None:
     listed = [file.path for file in folder.files()]
-    if not listed:
-        raise ValueError(f"{FLAG} {folder.uri}: no files; give a table (.csv), or a folder of patients")
     rows: list[dict[str, Any]] = []
     for path in listed:
         match = VOLUMES.match(posixpath.basename(path))
@@ -119,7 +117,7 @@ def _from_layout(folder: Store) -> pd.DataFrame | None:
         home = path.rpartition("/")[0]
         name = home.removeprefix(folder.root).strip("/") or posixpath.basename(folder.root)
         rows.append({PATIENT: name, SCAN: "", CT: path, STRUCTURES: None, ORGANS: _masks(f"{home}/{ORGANS}", listed)})
-    return pd.DataFrame(rows) if rows else None
+    return pd.DataFrame(rows, dtype=object) if rows else None
 
 
 def scan_name(case: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
                 unknown[name] += 1
             else:
                 by_organ.setdefault(organ, []).append(name)
-        organs.update(by_organ)
+        organs.update([*by_organ])
         files, reason = _files(case, cases, by_organ, status, below)
         paths = [path for own in files.values() for path in own]
         if reason:
@@ -98,7 +98,7 @@ def _by_headers(table: pd.DataFrame) -> pd.DataFrame:
             "doubt": "several structure sets of its series; leave the one to learn from" if len(sets.get(series, [])) > 1
             else "its slices name no patient, or several" if len(patients) != 1 or not patients[0] else None,
         })  # fmt: skip
-    return pd.DataFrame(rows, columns=[PATIENT, SCAN, CT, STRUCTURES, ORGANS, "doubt"])
+    return pd.DataFrame(rows, columns=[PATIENT, SCAN, CT, STRUCTURES, ORGANS, "doubt"], dtype=object)
 
 
 def _files(
