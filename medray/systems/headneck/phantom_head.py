@@ -1,0 +1,139 @@
+"""A drawn head on planning CT: organs from a brain of a litre to lenses of a fifth of a millilitre, in a pose of its own.
+
+Millimetres run towards head, back and left from the middle between the ears, as ``source.AXES`` has them. It teaches that
+machinery learns; it is no atlas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+SPACING_MM = (2.5, 2.0, 2.0)
+SHAPE = (56, 104, 88)
+AFFINE = np.array(
+    [[0, 0, -SPACING_MM[2], 0], [0, -SPACING_MM[1], 0, 0], [SPACING_MM[0], 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
+)
+AFFINE[:3, 3] = -AFFINE[:3, :3] @ ((np.array(SHAPE) - 1) / 2)
+"""Index (d, h, w) → RAS+ mm, 0 in the middle of the image."""
+Points = np.ndarray
+"""(..., 3) mm towards head, back and left."""
+Inside = Callable[[Points], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Ball:
+    """An ellipsoid: its middle and half axes in mm."""
+
+    middle: tuple[float, float, float]
+    radii: tuple[float, float, float]
+
+    def __call__(self, at: Points) -> np.ndarray:
+        return np.asarray((((at - np.array(self.middle)) / np.array(self.radii)) ** 2).sum(-1) < 1)
+
+
+@dataclass(frozen=True)
+class Rod:
+    """What is nearer than a radius to a line between two points, in mm."""
+
+    begin: tuple[float, float, float]
+    end: tuple[float, float, float]
+    radius: float
+
+    def __call__(self, at: Points) -> np.ndarray:
+        begin, way = np.array(self.begin), np.array(self.end) - np.array(self.begin)
+        share = np.clip(((at - begin) @ way) / (way @ way), 0, 1)
+        return np.asarray(np.linalg.norm(at - (begin + share[..., None] * way), axis=-1) < self.radius)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A jaw: a bent bar of bone, open towards the back."""
+
+    middle: tuple[float, float, float]
+    radius: float
+    thick: float
+    height: float
+
+    def __call__(self, at: Points) -> np.ndarray:
+        up, back, left = np.moveaxis(at - np.array(self.middle), -1, 0)
+        around = np.abs(np.hypot(back * 0.8, left) - self.radius) < self.thick
+        return np.asarray(around & (np.abs(up) < self.height) & (back < 0.55 * self.radius))
+
+
+def mirrored(middle: tuple[float, float, float]) -> tuple[float, float, float]:
+    return (middle[0], middle[1], -middle[2])
+
+
+def _pair(
+    name: str, middle: tuple[float, float, float], radii: tuple[float, float, float], hu: float
+) -> dict[str, tuple[Inside, float]]:
+    return {f"{name}_L": (Ball(middle, radii), hu), f"{name}_R": (Ball(mirrored(middle), radii), hu)}
+
+
+HEAD, NECK, SKULL = Ball((10, 0, 0), (75, 92, 72)), Ball((-75, 12, 0), (70, 56, 52)), Ball((14, 0, 0), (64, 82, 62))
+CHIN = Ball((-42, -28, 0), (34, 62, 58))
+FAT = {side: Ball((2, -66, s * 30), (15, 20, 15)) for side, s in (("L", 1), ("R", -1))}
+CSF = Ball((6, -10, 0), (9, 13, 14))
+ORGANS: dict[str, tuple[Inside, float]] = {
+    "Brain": (Ball((20, 0, 0), (56, 76, 56)), 34.0),
+    "Bone_Mandible": (Arch((-45, -34, 0), 38, 6, 10), 900.0),
+    **_pair("Parotid", (-26, 12, 54), (21, 15, 11), 5.0),
+    **_pair("Glnd_Submand", (-56, -10, 30), (12, 11, 8), 60.0),
+    "Brainstem": (Ball((-14, 22, 0), (24, 13, 15)), 52.0),
+    "SpinalCord": (Rod((-34, 26, 0), (-160, 34, 0), 6.0), 50.0),
+    **_pair("Eye", (2, -72, 31), (11, 11, 11), 12.0),
+    "OpticNrv_L": (Rod((2, -60, 29), (5, -16, 6), 2.6), 45.0),
+    "OpticNrv_R": (Rod((2, -60, -29), (5, -16, -6), 2.6), 45.0),
+    "OpticChiasm": (Rod((6, -12, -7), (6, -12, 7), 3.2), 55.0),
+    "Pituitary": (Ball((-5, -12, 0), (5, 6, 7)), 85.0),
+    **_pair("Lens", (2, -81, 31), (4, 2.6, 4), 110.0),
+}
+"""Name → where it is, and its HU; later ones are drawn over earlier ones."""
+SMALL = ("Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R", "OpticChiasm", "Pituitary")
+
+
+def draw(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A patient's CT in HU, int16, and its organs, bool: (D, H, W) of SHAPE.
+
+    Size, pose and the place of every organ differ; eyes and lenses move together.
+    """
+    at = _posed(rng)
+    place = {name: rng.normal(0, 1.2, 3) for name in ORGANS}
+    for side in "LR":
+        place[f"Lens_{side}"] = place[f"Eye_{side}"]
+    hu = np.full(SHAPE, -1000.0)
+    hu[HEAD(at) | NECK(at) | CHIN(at)] = 20.0 + rng.normal(0, 4)
+    hu[SKULL(at)] = 700.0
+    hu[CSF(at)] = 8.0
+    for fat in FAT.values():
+        hu[fat(at)] = -90.0
+    masks = {}
+    for name, (inside, value) in ORGANS.items():
+        mask = inside(at - place[name])
+        if name == "Brain":
+            mask &= SKULL(at)
+        masks[name] = mask
+        hu[mask] = value + rng.normal(0, 4)
+        if name == "Brain":
+            hu[CSF(at)] = 8.0
+    masks["Brain"] &= ~(masks["Brainstem"] | masks["OpticChiasm"] | masks["Pituitary"])
+    hu = ndimage.gaussian_filter(hu, (0.4, 0.5, 0.5)) + rng.normal(0, 12, SHAPE)
+    return np.clip(np.rint(hu), -1000, 3000).astype(np.int16), masks
+
+
+def _posed(rng: np.random.Generator) -> Points:
+    """(D, H, W, 3): of every voxel its place in the head's own millimetres."""
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in SHAPE), indexing="ij"), -1)
+    middle = (np.array(SHAPE) - 1) / 2 + np.array([12.0, 0.0, 0.0])  # the neck is below
+    mm = (grid - middle) * np.array(SPACING_MM) + rng.normal(0, 4, 3)
+    turn = np.eye(3)
+    for a, b, angle in ((0, 1, 6), (0, 2, 4), (1, 2, 6)):
+        by = np.radians(rng.normal(0, angle))
+        step = np.eye(3)
+        step[[a, a, b, b], [a, b, a, b]] = np.cos(by), -np.sin(by), np.sin(by), np.cos(by)
+        turn = turn @ step
+    return np.asarray(mm @ turn / rng.normal(1, 0.05, 3).clip(0.88, 1.12))
