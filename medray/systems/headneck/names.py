@@ -7,7 +7,7 @@ organ until somebody says which one it is, and is listed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 PAIRED = {
     "Parotid": ("parotid", "parotidgland", "glandparotid", "glndparotid", "parotis"),
@@ -62,6 +62,17 @@ def organ_of(name: str, own: Mapping[str, str] | None = None) -> str | None:
     if base in PAIRED:
         return f"{base}_{sides.pop()}" if len(sides) == 1 else None
     return base if not sides else None
+
+
+def own_names(pairs: Sequence[str]) -> dict[str, str]:
+    """ "Ohrspeichel re=Parotid_R" → as it is written → organ. Raises ValueError for other text."""
+    found = {}
+    for pair in pairs:
+        written, _, organ = pair.rpartition("=")
+        if not written.strip() or not organ.strip():
+            raise ValueError(f"--names {pair}: write the name and its organ, such as 'Ohrspeichel re=Parotid_R'")
+        found[written.strip()] = organ.strip()
+    return found
 
 
 def mirrored(organ: str) -> str:

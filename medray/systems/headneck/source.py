@@ -20,7 +20,7 @@ from medray.imaging.volume_grid import axis_codes, difference, reoriented, resam
 from medray.shards.files import Files
 from medray.shards.leakage import pixels_hash
 from medray.shards.source import Encoded, Source
-from medray.systems.headneck.names import organ_of
+from medray.systems.headneck.names import organ_of, own_names
 from medray.tasks.volume_rows import UNKNOWN, in_box
 
 AXES = "SPL"
@@ -40,7 +40,8 @@ class PlanningCT(Source):
     """A CT and what is drawn on it. What nobody has drawn in a case is unknown there, and no background."""
 
     organs: tyro.conf.Suppress[tuple[str, ...]] = ()  # TG-263 names; the job sets them
-    names: tyro.conf.Suppress[tuple[tuple[str, str], ...]] = ()  # the user's own: as written → organ
+    names: tuple[str, ...] = ()
+    """Organs of names that the table does not know, as written=organ: "Ohrspeichel re=Parotid_R"."""
     spacing_mm: tuple[float, float, float] | None = None
     """Resample to this (slices, rows, columns): 2.5 1 1 is the source's. The scan's own grid where not given."""
 
@@ -88,7 +89,8 @@ class PlanningCT(Source):
 
     @property
     def own_names(self) -> dict[str, str]:
-        return dict(self.names)
+        """As it is written → organ. Raises ValueError for what is no pair."""
+        return own_names(self.names)
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
         first = stream.read(2048)

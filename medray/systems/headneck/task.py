@@ -41,7 +41,8 @@ class OrganTask(VolumeTask):
     """S-Net: of DenseASPP's convolutions, in the plane of the slices; none leaves it out."""
     grid_mm: Grid = (2.5, 1.0, 1.0)
     """About the spacing of the scans (slices, rows, columns), for lengths in mm; the scans may differ."""
-    organs: tyro.conf.Suppress[tuple[str, ...]] = ()  # of the shards; the job sets them
+    organs: tuple[str, ...] = ()
+    """TG-263 names of those to learn; of tables and folders with masks all that any case has, where not given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

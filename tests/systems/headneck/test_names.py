@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medray.systems.headneck.names import PAIRED, SINGLE, mirrored, organ_of
+from medray.systems.headneck.names import PAIRED, SINGLE, mirrored, organ_of, own_names
 
 WRITTEN = {
     "Parotid_L": ["Parotid_L", "LeftParotid", "Parotid-Lt", "lt parotid", "PAROTID_LEFT", "Glnd Parotid L", "parotid gland (L)", "L Parotid"],
@@ -33,7 +33,7 @@ def test_what_is_no_organ_of_the_table(name: str) -> None:
 
 
 def test_the_users_own_table_comes_first() -> None:
-    own = {"Ohrspeichel re": "Parotid_R", "cord": "SpinalCanal"}
+    own = own_names(["Ohrspeichel re=Parotid_R", "cord = SpinalCanal"])
     assert organ_of("ohrspeichel RE ", own) == "Parotid_R"
     assert organ_of("Cord", own) == "SpinalCanal"
     assert organ_of("mandible", own) == "Bone_Mandible"
@@ -47,3 +47,9 @@ def test_every_name_fits_a_planning_system_and_is_its_own_spelling() -> None:
     assert (mirrored("Lens_L"), mirrored("Brainstem")) == ("Lens_R", "Brainstem")
     spellings = [one for table in (PAIRED, SINGLE) for every in table.values() for one in every]
     assert len(spellings) == len(set(spellings))
+
+
+@pytest.mark.parametrize("pair", ["Parotid", "=Parotid_L", "x="])
+def test_a_pair_that_is_none(pair: str) -> None:
+    with pytest.raises(ValueError, match=f"--names {pair}: write the name and its organ"):
+        own_names([pair])

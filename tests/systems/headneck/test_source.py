@@ -121,7 +121,7 @@ def test_a_structure_set_gives_the_voxels_that_its_masks_had() -> None:
 def test_the_users_names_come_first() -> None:
     files, drawn = structures(**{"Stamm": MASKS["Brainstem"]})
     assert encoded(**{CT: files, STRUCTURES: drawn})[0]["drawn"] == [0, 0, 0]
-    named = replace(SOURCE, names=(("stamm", "Brainstem"),))
+    named = replace(SOURCE, names=("stamm=Brainstem",))
     assert encoded(named, **{CT: files, STRUCTURES: drawn})[0]["drawn"] == [1, 0, 0]
 
 
@@ -180,7 +180,7 @@ def test_resampled_to_a_spacing_the_organs_keep_their_volumes_and_places() -> No
 def test_the_source_is_known_again_by_its_identity() -> None:
     import json
 
-    one = replace(SOURCE, names=(("Stamm", "Brainstem"),), spacing_mm=(2.5, 1.0, 1.0))
+    one = replace(SOURCE, names=("Stamm=Brainstem",), spacing_mm=(2.5, 1.0, 1.0))
     assert source_of(json.loads(json.dumps(one.identity()))) == one
     with pytest.raises(ValueError, match="version 0; train it again"):
         source_of(one.identity() | {"version": 0})

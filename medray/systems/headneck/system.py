@@ -1,0 +1,93 @@
+"""Organs at risk as the engine's jobs see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
+from medray.shards.source import Source
+from medray.systems.headneck.cases import FLAG, ORGANS, Cases, files_of, read_cases
+from medray.systems.headneck.inventory import assemble
+from medray.systems.headneck.names import organ_of
+from medray.systems.headneck.phantoms import NAMES
+from medray.systems.headneck.source import MOST_ORGANS, STRUCTURES, PlanningCT
+from medray.systems.headneck.task import OrganTask
+from medray.tasks.system import System
+
+
+def strata(index: pd.DataFrame) -> np.ndarray:
+    """Folds have about as many scans with few, with many and with all organs drawn."""
+    counts = index["organs_drawn"].to_numpy(dtype=float)
+    return np.where(counts == 0, 0, 1 + np.digitize(counts / max(1.0, counts.max()), (0.5, 0.9)))
+
+
+def fold_notes(index: pd.DataFrame) -> list[str]:
+    most = index["organs_drawn"].groupby(index["fold"]).max()
+    return [
+        f"no organ is drawn in any scan of fold {fold}" for fold, n in most.items() if not n > 0
+    ] + same_under_two_patients(index, "scan_id")
+
+
+def source_for(source: PlanningCT, task: OrganTask, images: str | None) -> PlanningCT:
+    """With the organs to learn: the task's, or, where it names none, all that any case has a mask of.
+
+    Raises:
+        ValueError: the table cannot be read, no organ is known, or one that is named is no TG-263 name of the table.
+    """
+    own = source.own_names
+    if task.organs:
+        odd = [name for name in task.organs if organ_of(name) != name and name not in own.values()]
+        if odd:
+            near = organ_of(odd[0])
+            raise ValueError(
+                f"--organs {odd[0]}: no TG-263 name of the table"
+                + (f"; did you mean {near}?" if near else "; --names gives it one")
+            )
+        if len({*task.organs}) < len(task.organs):
+            raise ValueError(f"--organs {' '.join(task.organs)}: each once")
+        organs = task.organs
+    else:
+        organs = NAMES if images is None else _of_masks(read_cases(images), own)
+    if len(organs) > MOST_ORGANS:
+        raise ValueError(f"--organs: {len(organs)} of them; at most {MOST_ORGANS}")
+    return replace(source, organs=organs)
+
+
+def _of_masks(cases: Cases, own: dict[str, str]) -> tuple[str, ...]:
+    if cases.table is None or any(isinstance(path, str) for path in cases.table[STRUCTURES]):
+        raise ValueError(
+            "--organs: name those to learn, such as Brainstem Parotid_L Parotid_R; of structure sets it must be said"
+        )
+    found = Counter(organ for named in cases.table[ORGANS] for name in named if (organ := organ_of(name, own)))
+    if not found:
+        raise ValueError(
+            f"{FLAG}: no case has a mask of an organ that the table knows, and training needs some; --names gives names"
+        )
+    return tuple(sorted(found))
+
+
+def labels_for(cases: Cases, source: Source) -> Cases:
+    assert isinstance(source, PlanningCT)
+    return replace(cases, organs=source.organs, names=source.own_names)
+
+
+HEAD_AND_NECK = System(
+    source=PlanningCT(),
+    read_labels=read_cases,
+    assemble=assemble,
+    columns=("organs_drawn", "visit", PIXELS_HASH),
+    strata=strata,
+    flags=(FLAG,),
+    files_of=files_of,
+    about_flags=(
+        "Table (CSV: patient, scan, ct, structures, organs), or a folder of patients (NIfTI, or DICOM with structure sets), by "
+        "path or URI. Where not given, phantoms are written and used.",
+    ),
+    source_for=source_for,
+    labels_for=labels_for,
+    fold_notes=fold_notes,
+)
