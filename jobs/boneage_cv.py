@@ -51,7 +51,7 @@ ON_PHANTOMS = BoneAgeCV(
 
 
 def main(job: BoneAgeCV) -> None:
-    name, recipe, settings = job.name or job.recipe, job.networks, job.networks.age.identity()
+    name, recipe, settings = job.name or job.recipe, job.networks, job.networks.told(job.recipe)
     where = (job.images, job.labels, job.until, phantoms.DEMO, of_model(name), name)
     with Workspace(HAND_FILMS, job.source, job.options, *where) as work:
         chain = chain_of(work.data.files, work.data.labels, job.source.masks, recipe)

@@ -58,6 +58,8 @@ class BoneAgePredict:
 
 
 def main(job: BoneAgePredict) -> None:
+    if job.pictures < 0:
+        raise ValueError(f"--pictures {job.pictures}: must be 0 or more")
     out, to, folder = Store(job.run), Store(job.to), Store(job.images)
     name = job.name or only_folder(out, "models", "--name")
     check_name(out, out.sub("models"), name)
@@ -72,7 +74,7 @@ def main(job: BoneAgePredict) -> None:
     for run in new.runs:  # one that is missing is named before anything is read
         finished_task(out, *run)
     table = None if job.table is None else read_table(job.table)
-    files = files_in(folder)
+    files = files_in(folder, to)
     told = (
         None
         if table is None
@@ -93,8 +95,7 @@ def main(job: BoneAgePredict) -> None:
     counts = [len(piece.rows) for piece in pieces.values()]
     parts = derive_files(NewFiles(new, out, to, pieces, counts, "films"), here=little(files))
     trained = known_films(results, shards_store(out, source.folder), {fold for _, fold, _ in new.runs})
-    repeatability = results.read_json("metrics.json", {}).get("repeatability")
-    say_all(write_answers(to, parts, films, trained, method, name, caution, repeatability))
+    say_all(write_answers(to, parts, films, trained, method, name, caution, results.read_json("metrics.json", {})))
     say(f"  {to.uri}/ages.html")
 
 

@@ -69,7 +69,7 @@ def main(job: ChestExplain) -> None:
     check_targets(task, job.target)
     boxes = None if job.boxes is None else read_boxes(job.boxes)
     source = Radiograph().holding(task.shard_needs, ())
-    files = {folder: folder.files() for folder in map(Store, job.images)}
+    files = {folder: folder.files(to) for folder in map(Store, job.images)}
     settings = {
         "method": digest(method),
         "files": digest([(f.path, f.size_bytes) for own in files.values() for f in own]),

@@ -58,7 +58,7 @@ def main(job: IchPredict) -> None:
         warn(caution)
     source = source_for(tasks, configuration["remove_hardware"])
     truth = None if job.labels is None else read_truth(job.labels)
-    files = dicom.files()
+    files = dicom.files(to)
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}
     claim_answers(to, identity | {"data_version": source.version})
     with reasons_kept(to):

@@ -71,7 +71,7 @@ def main(job: LesionPredict) -> None:
     if unused := [channel for channel in named.channels if channel not in source.channels]:
         say(f"{', '.join(unused)}: not looked at, as the networks know {', '.join(source.channels)}")
     atlas = None if job.atlas is None else read_atlas(job.atlas)
-    files = [file for file in folder.files() if cases.uses(file.path)]
+    files = [file for file in folder.files(to) if cases.uses(file.path)]
     identity = {
         "method": digest(method),
         "files": digest([(f.path, f.size_bytes) for f in files], cases.table.to_dict("records")),

@@ -110,8 +110,12 @@ class Store:
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, allow_not_found=True))
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
-    def files(self) -> list[File]:
+    def files(self, without: Store | None = None) -> list[File]:
         """Every file below this folder (or the one file that it is), sorted by path. Raises ValueError for none.
+
+        Args:
+            without: a folder whose files are left out where it lies below this one: of results that are written among what
+                they are made of.
 
         On a disk this is every name that is not a folder's, whatever it is called and whatever it is (``medray.shards.disk``):
         ``open_file`` says of each that cannot be read why.
@@ -124,6 +128,8 @@ class Store:
                 return [File(self.root, info.size or 0)]
             infos = self.filesystem.get_file_info(pafs.FileSelector(self.root, recursive=True, allow_not_found=True))
             files = [File(i.path, i.size or 0) for i in infos if i.type == pafs.FileType.File]
+        if without is not None and without.root.startswith(f"{self.root.rstrip('/')}/"):
+            files = [file for file in files if not file.path.startswith(f"{without.root}/")]
         if not files:
             raise ValueError(f"{self.uri}: there are no files in it")
         return sorted(files, key=lambda file: file.path)

@@ -18,7 +18,7 @@ def claim(
     configuration: dict[str, Any],
     begun: bool = True,
     flag: str = "--out",
-    others: str = "--variant or --out",
+    others: str = "--out",
 ) -> None:
     """Write the configuration into ``out``, or compare it with the one that is there.
 
@@ -60,19 +60,23 @@ def claim_answers(to: Store, configuration: dict[str, Any]) -> None:
     claim(to, configuration, bool(to.sub("parts").names()), "--to", "--to")
 
 
-def claim_each(parent: Store, configurations: Mapping[str, dict[str, Any]], variant: str) -> dict[str, str]:
+def claim_each(
+    parent: Store, configurations: Mapping[str, dict[str, Any]], variant: str | None = None
+) -> dict[str, str]:
     """Claim a folder below ``parent`` for each configuration, all or none.
 
     With a variant, what is set as it was before is found where it is, and what differs goes beside it.
 
     Args:
         configurations: name of a folder → what makes its results what they are.
-        variant: added to the names of folders that are another configuration's.
+        variant: added to the names of folders that are another configuration's; None in a job that has no variants, where
+            another --name is the way out.
     Returns:
         name → its folder: the name itself, or <name>-<variant>.
     Raises:
         ValueError: a folder is another configuration's.
     """
+    others = "--name or --out" if variant is None else "--variant or --out"
     places = {}
     for name, configuration in configurations.items():
         same = parent.sub(name).read_json(_NAME) == json.loads(json.dumps(configuration))
@@ -81,7 +85,7 @@ def claim_each(parent: Store, configurations: Mapping[str, dict[str, Any]], vari
     for write in (False, True):  # a folder that is refused leaves the others unclaimed
         for name, configuration in configurations.items():
             if write or begun[places[name]]:
-                claim(parent.sub(places[name]), configuration, begun[places[name]])
+                claim(parent.sub(places[name]), configuration, begun[places[name]], others=others)
     return places
 
 

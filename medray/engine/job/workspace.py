@@ -101,11 +101,13 @@ class Workspace(AbstractContextManager["Workspace"]):
 
     # ------------------------------------------------------------ before anything is spent
 
-    def claim_runs(self, configurations: Mapping[str, dict[str, Any]], variant: str = "") -> dict[str, str]:
+    def claim_runs(self, configurations: Mapping[str, dict[str, Any]], variant: str | None = None) -> dict[str, str]:
         """Model → its folder below runs/, claimed for its configuration; see ``claim_each``."""
         return claim_each(runs_store(self.out), configurations, variant)
 
-    def claim_features(self, configurations: Mapping[str, dict[str, Any]], variant: str = "") -> dict[str, str]:
+    def claim_features(
+        self, configurations: Mapping[str, dict[str, Any]], variant: str | None = None
+    ) -> dict[str, str]:
         """Model → its folder below features/, likewise."""
         return claim_each(features_store(self.out), configurations, variant)
 

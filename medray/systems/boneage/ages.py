@@ -53,6 +53,7 @@ def quality(stages: Stages) -> dict[str, dict[str, float | int | None]]:
     for stage, column, factor, words in (
         ("masks", "iou", 1, "overlap of masks, IoU"),
         ("points", "error_part", 100, "mean distance of points, % of the film's longer side"),
+        ("points", "thumb_right", 100, "thumb found on the side where it is marked, % of films"),
     ):
         if stage in stages:
             made = stages[stage]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
 import tyro
 
@@ -44,6 +44,21 @@ class Recipe:
         object.__setattr__(self, "models", chosen(self.models))
         if self.registered and not self.register:
             raise ValueError("--registered --no-register: films on the canvas are registered; leave one of the two")
+
+    def told(self, name: str) -> dict[str, Any]:
+        """All settings, for a page and for MLflow: of the recipe ``name``, then of the networks of each stage."""
+        own = {"recipe": name} | {
+            field: getattr(self, field) for field in ("models", "register", "registered", "correct")
+        }
+        of_models = ("region", "head", "sexes")  # each has its own
+        stages = {"segmentation": self.segmentation, "keypoints": self.keypoints, "age networks": self.age}
+        fields = {
+            f"{stage}: {field}": value
+            for stage, task in stages.items()
+            for field, value in task.identity().items()
+            if field != "task" and not (stage == "age networks" and field in of_models)
+        }
+        return own | fields
 
 
 def published() -> Recipe:

@@ -150,7 +150,10 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     ]
     share = metrics["interval"]["within"]["all"]
     if share["value"] is not None:
-        lines.append(f"95% intervals hold {share['value']:.1%} of {number(share['films'], 'film')}")
+        of = metrics["interval"]["within"]
+        without = [SEXES[part] for part in ("girls", "boys") if counts[part] and not of[part]["films"]]
+        none = f"; of {' and '.join(without)} no film could be given one" if without else ""
+        lines.append(f"95% intervals hold {share['value']:.1%} of {number(share['films'], 'film')}{none}")
     return lines
 
 

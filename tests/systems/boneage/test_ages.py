@@ -85,11 +85,26 @@ def test_a_refused_film_has_the_first_stage_and_its_reason_once() -> None:
 
 def test_masks_and_points_are_judged_where_somebody_has_drawn(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.write_table("a.parquet", pa.table({"iou": pa.array([0.8, None]), "error_part": pa.array([0.02, 0.04])}))
-    store.write_table("b.parquet", pa.table({"iou": pa.array([0.9]), "error_part": pa.array([None], pa.float64())}))
+    store.write_table(
+        "a.parquet",
+        pa.table(
+            {"iou": pa.array([0.8, None]), "error_part": pa.array([0.02, 0.04]), "thumb_right": pa.array([1.0, 0.0])}
+        ),
+    )
+    store.write_table(
+        "b.parquet",
+        pa.table(
+            {
+                "iou": pa.array([0.9]),
+                "error_part": pa.array([None], pa.float64()),
+                "thumb_right": pa.array([None], pa.float64()),
+            }
+        ),
+    )
     stage = Rows(store, ["a.parquet", "b.parquet"])
     found = quality({"films": stage, "masks": stage, "points": stage})
-    masks, points = found.values()
+    masks, points, side = found.values()
+    assert side == {"value": 50.0, "films": 2}
     assert (masks["films"], round(masks["value"] or 0, 9)) == (2, 0.85)
     assert (points["films"], round(points["value"] or 0, 9)) == (2, 3.0)
     assert quality({"films": stage}) == {}

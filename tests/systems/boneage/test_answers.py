@@ -47,8 +47,8 @@ def test_the_normal_band(difference: float, calendar: float, words: str) -> None
 
 
 def test_hands_in_words() -> None:
-    assert hand_words(None, False) == "thumb on the right of the film"
-    assert hand_words("R", True) == "right hand, mirrored: thumb on the left of the film"
+    assert hand_words(None, False) == "thumb on the right, fingers up"
+    assert hand_words("R", True) == "right hand, mirrored: thumb on the left, fingers up"
     assert hand_words("L", None) == "left hand, as laid"
     assert hand_words(None, None) == "as laid"
 
@@ -116,7 +116,7 @@ def test_ages_refused_films_and_warnings(tmp_path: Path) -> None:
     )
     assert (float(one["difference_months"]), one["normal_band"]) == (5.0, "within 10% of calendar age")
     assert (float(one["low_months"]), float(one["high_months"])) == (93.0, 117.0)
-    assert (two["sex"], two["sex_from"], two["hand"]) == ("", "unknown", "mirrored: thumb on the left of the film")
+    assert (two["sex"], two["sex_from"], two["hand"]) == ("", "unknown", "mirrored: thumb on the left, fingers up")
     assert (two["low_months"], two["normal_band"]) == ("", "more than 10% above calendar age")
     assert (three["bone_age"], three["calendar_months"], three["normal_band"], three["hand"]) == (
         "5 years 0 months",
@@ -145,7 +145,7 @@ def test_ages_refused_films_and_warnings(tmp_path: Path) -> None:
 def test_one_film_is_told_on_the_terminal(tmp_path: Path) -> None:
     lines = write(tmp_path, FILMS[:1], PARTS[:1])
     assert lines[1:] == [
-        "  8 years 9 months (105.0 months; 95%: 93.0 to 117.0), girl; thumb on the right of the film; +5.0 months to calendar "
+        "  8 years 9 months (105.0 months; 95%: 93.0 to 117.0), girl; thumb on the right, fingers up; +5.0 months to calendar "
         "age: within 10% of calendar age"
     ]
 
@@ -154,8 +154,11 @@ def test_the_page_shows_all_of_it_and_no_identifier(tmp_path: Path) -> None:
     picture = cv2.imencode(".png", np.full((40, 60, 3), 90, np.uint8))[1].tobytes()
     for number in (1, 2, 4):
         (tmp_path / f"film0000{number}.png").write_bytes(picture)
-    repeatability = {"months": 7.25, "pairs": 31, "patients": 20}
-    write(tmp_path, FILMS, PARTS, [["sub/x.txt", "no film"]], caution=PHANTOMS, repeatability=repeatability)
+    within = {group: {"films": 20} for group in ("girls", "boys", "unknown")}
+    metrics = {
+        "repeatability": {"months": 7.25, "pairs": 31, "patients": 20}, "counts": {"scored": 40}, "interval": {"within": within},
+    }  # fmt: skip
+    write(tmp_path, FILMS, PARTS, [["sub/x.txt", "no film"]], caution=PHANTOMS, metrics=metrics)
     page = (tmp_path / "ages.html").read_text()
     assert not re.search(r"own\d|hanna|sub/x", page)
     for text in (

@@ -18,7 +18,7 @@ from medray.engine.derive.outputs import outputs_of
 from medray.shards.store import Store
 from medray.systems.boneage.films.source import HandFilm
 from medray.systems.boneage.phantoms.hand import Hand, Pose, draw_hand
-from medray.systems.boneage.predict.new_films import DISAGREE, OTHER_HAND, SCHEMA, Films, NewFilms, apart
+from medray.systems.boneage.predict.new_films import DISAGREE, OTHER_HAND, SCHEMA, Films, NewFilms, apart, disagreement
 from medray.systems.boneage.recipes import model_task
 from medray.systems.boneage.scores.ensemble import Ensemble, Group
 from medray.systems.boneage.stages.between import Hands, Masks, Points, Region
@@ -244,8 +244,23 @@ def test_the_point_that_one_of_three_networks_has_elsewhere_does_not_count_and_i
 def test_how_far_points_are_apart_is_a_part_of_the_hands_length() -> None:
     points = np.array([50, 10, 80, 60, 50, 110], dtype=np.float64)
     moved = points + np.array([0, 0, 0, 8, 0, 0])
-    assert apart(np.stack([points, points])) == 0
-    assert apart(np.stack([points, points, moved])) == pytest.approx(0.08)
+    assert apart(np.stack([points, points])).tolist() == [0, 0]
+    assert apart(np.stack([points, points, moved])) == pytest.approx([0, 0, 0.08])
+
+
+def test_networks_that_disagree_about_the_hand_refuse_it() -> None:
+    points = np.array([50, 10, 80, 60, 50, 110], dtype=np.float64)
+    mirrored = np.array([50, 10, 20, 60, 50, 110], dtype=np.float64)
+    elsewhere = points + 60
+    assert disagreement(points[None]) is None
+    assert disagreement(np.stack([points, points + 3])) is None
+    assert disagreement(np.stack([points, mirrored])) == "the networks disagree on which side its thumb is"
+    assert disagreement(np.stack([points, points, mirrored])) is None  # two of three are enough
+    assert (
+        disagreement(np.stack([points, elsewhere]))
+        == f"{DISAGREE}: half of them lie 42% of the hand's length off, or more"
+    )
+    assert disagreement(np.stack([points, points, elsewhere])) is None
 
 
 def test_the_hand_is_where_the_networks_of_all_folds_say_on_the_whole(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def stages(to: Path) -> dict[str, Rows]:
         ],
         "hands": [
             row("a", 50, mask=mask(8, 8, 40, 30), points=points),
-            row("b", 60, mask=b"\1" * (ROWS * COLUMNS), points=None),
+            row("b", 60, mask=mask(8, 8, 40, 30), points=None),
         ],
         "points": [
             {"film_id": "a", "found_points": [26.0, 12.0, 41.0, 31.0, nan, nan]},

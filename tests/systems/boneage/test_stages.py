@@ -205,7 +205,13 @@ def test_points_are_kept_as_six_numbers_and_no_error_where_nobody_has_marked_the
     numbers = dict(
         zip(COORDINATES, ([1.0, 7.0], [2.0, 8.0], [3.0, 9.0], [4.0, 1.5], [5.0, 2.5], [6.0, 3.5]), strict=True)
     )
-    about = {"film_id": ["a", "b"], "patient_id": ["p", "q"], "error_px": [2.0, np.nan], "error_part": [0.1, np.nan]}
+    about = {
+        "film_id": ["a", "b"],
+        "patient_id": ["p", "q"],
+        "error_px": [2.0, np.nan],
+        "error_part": [0.1, np.nan],
+        "thumb_right": [1.0, np.nan],
+    }
     packed = Points().pack(pd.DataFrame(numbers | about))
     assert packed.schema.equals(Points.schema)
     first, second = packed.to_pylist()
@@ -286,7 +292,7 @@ def test_what_cannot_be_registered_says_why_in_a_line(
         Region("A", 0.1, how).rows(row)
     assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match=reason):
-        registration(how, *shape, points)
+        registration(how, image, points)
 
 
 def test_what_makes_other_shards_makes_other_names() -> None:

@@ -97,9 +97,7 @@ def films_of(
         what = "names the films"
         if film is not None:
             what = "holds bone ages" if needs_ages else "says sex, patient or calendar age"
-        raise ValueError(
-            f"{named}: no column {what}; its columns are {', '.join(table.columns)[:160]}; known names are, {KNOWN}"
-        )
+        raise ValueError(f"{named}: no column {what}; {_columns_shown(table)}; known names are, {KNOWN}")
     empty = table[film].eq("")
     if empty.any():
         raise ValueError(f"{named}: line {table.index[empty][0]} names no film; fill it in or drop the line")
@@ -118,6 +116,18 @@ def _tells(table: pd.DataFrame) -> bool:
     return any(column_of(table, names) for names in (_PATIENT, (*_IS_MALE, *_OF_SEX), tuple(_CALENDAR_UNITS)))
 
 
+def _columns_shown(table: pd.DataFrame) -> str:
+    """Its columns; where none has a known name only how many: a table without a header begins with a patient."""
+    if any(meaning(name) is not None for name in table.columns):
+        return f"its columns are {', '.join(table.columns)[:160]}"
+    return f"none of its {len(table.columns)} columns has a known name: is its first line the header?"
+
+
+def _shown(text: str) -> str:
+    """A cell, where it looks like a number or is one short word: in a column that has moved stands a name."""
+    return f'"{text}"' if re.fullmatch(r"[+-]?[0-9][\w.,]{0,9}|-?[A-Za-z]{1,7}", text) else f"{len(text)} characters"
+
+
 def _each(cells: pd.Series, read: Callable[[str], object], refusal: Callable[[str], str], named: str) -> pd.Series:
     """``read`` of every cell, once for cells that are alike; a ValueError that it raises names the line."""
     codes, distinct = pd.factorize(cells)
@@ -128,7 +138,7 @@ def _each(cells: pd.Series, read: Callable[[str], object], refusal: Callable[[st
         except ValueError:
             line = cells.index[(codes == code).argmax()]
             raise ValueError(
-                f'{named}: line {line}: {cells.name} is "{str(text)[:40]}", {refusal(str(text))}'
+                f"{named}: line {line}: {cells.name} is {_shown(str(text))}, {refusal(str(text))}"
             ) from None
     return pd.Series([values[code] for code in codes], index=cells.index, dtype=object)
 

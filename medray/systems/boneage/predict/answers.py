@@ -17,7 +17,10 @@ from medray.systems.boneage.predict.new_films import SCHEMA, film_name
 from medray.systems.boneage.predict.page import AgesPage, render
 from medray.systems.boneage.predict.question import FilmSet
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE, differences
+from medray.systems.boneage.scores.ensemble import Ensemble
+from medray.systems.boneage.scores.figures import untested
 from medray.systems.boneage.words import age_words, child_word, number
+from medray.systems.boneage.words import caution as run_caution
 
 PHANTOMS = "this run was trained on phantoms: its ages say nothing about patients"
 NOTES_SHOWN = 5
@@ -28,7 +31,11 @@ COLUMNS = (
 """Of ages.csv."""
 REFUSED = ("film", "stage", "reason", "name", "path")
 """Of refused.csv."""
-_LIES = {None: "as laid", False: "thumb on the right of the film", True: "mirrored: thumb on the left of the film"}
+_LIES = {
+    None: "as laid",
+    False: "thumb on the right, fingers up",
+    True: "mirrored: thumb on the left, fingers up",
+}
 _BAND = f"{NORMAL_SHARE:.0%}"
 
 
@@ -40,14 +47,14 @@ def write_answers(
     method: Mapping[str, Any],
     name: str,
     caution: str = "",
-    repeatability: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The tables and the page; lines for a terminal, warnings with "! " before them.
 
     Args:
         parts: of ``NewFilms``, of all films in order. trained: as ``known_films``.
         method: method.json. name: of the model. caution: of a run that says nothing about patients.
-        repeatability: of the run's metrics.json.
+        metrics: the run's metrics.json: how many films it was scored on, and its repeatability.
     Raises:
         ValueError: no film has an answer; the tables and the page are there.
     """
@@ -60,8 +67,10 @@ def write_answers(
     refused = refused_table([row for row in every if row["stage"] is not None], films.aside)
     for file, table in (("ages.csv", ages), ("refused.csv", refused)):
         to.write_bytes(file, table.to_csv(index=False).encode())
-    lines, warnings = _lines(to, ages, refused), _warnings(ages)
-    page = AgesPage(to, ages, refused, method, name, (*([caution] if caution else []), *warnings), repeatability or {})
+    same = _same_films(ages.assign(pixels_hash=[row["pixels_hash"] for row in good]))
+    lines, warnings = _lines(to, ages, refused), [*_about_run(method, metrics or {}), *same, *_warnings(ages)]
+    shown = (*([caution] if caution else []), *warnings)
+    page = AgesPage(to, ages, refused, method, name, shown, (metrics or {}).get("repeatability") or {})
     to.write_bytes("ages.html", render(page).encode())
     if ages.empty:
         why = refused["reason"].iloc[0]
@@ -149,6 +158,32 @@ def _lines(to: Store, ages: pd.DataFrame, refused: pd.DataFrame) -> list[str]:
     if one["normal_band"]:
         text += f"; {one['difference_months']:+.1f} months to calendar age: {one['normal_band']}"
     return [*lines, f"  {text}"]
+
+
+def _same_films(films: pd.DataFrame) -> list[str]:
+    """Of films that are equal pixel by pixel, where more is said than that there are two: another child, age or sex."""
+    about = ["patient", "sex", "calendar_months"]
+    shown = films.dropna(subset=["pixels_hash"])
+    several = shown.groupby("pixels_hash")[about].nunique(dropna=False).max(axis=1) > 1
+    count = int(shown["pixels_hash"].isin(several.index[several]).sum())
+    return (
+        [f"{number(count, 'film')} are equal pixel by pixel, and said to be of several children, sexes or ages"]
+        if count
+        else []
+    )
+
+
+def _about_run(method: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """What may not be claimed of the run's ages."""
+    lines = []
+    if not method["masks"]:
+        lines.append("this run does not look for a hand: a film without one has an age too")
+    if metrics:
+        if few := run_caution(metrics["counts"]).removeprefix("; "):
+            lines.append(f"the run was scored on {few}")
+        if untried := untested(metrics, Ensemble.from_json(method["ensemble"])):
+            lines.append(f"{untried.replace('here', 'in the run')}: its width is untested")
+    return lines
 
 
 def _warnings(ages: pd.DataFrame) -> list[str]:

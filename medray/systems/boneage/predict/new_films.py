@@ -20,9 +20,10 @@ from medray.systems.boneage.predict.picture import draw_answer
 from medray.systems.boneage.predict.readers import group_of, readers, regions_of
 from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.stages.between import Hands, Masks, Region, registration
-from medray.systems.boneage.stages.canvas import POINTS, Registration, points_of
+from medray.systems.boneage.stages.canvas import POINTS, Registration, points_of, thumb_aside
 from medray.systems.boneage.stages.mask_task import MaskTask
 from medray.systems.boneage.stages.point_task import COORDINATES, PointTask
+from medray.systems.boneage.stages.rows import image_of
 from medray.systems.boneage.task import AgeTask
 from medray.systems.boneage.words import SEXES
 from medray.tasks.derivation import Networks, OutputsOf
@@ -31,6 +32,8 @@ from medray.tasks.task import Task
 FILMS_PER_PIECE = 16
 APART = 0.05
 """Of the hand's length: where a network's point lies farther than this from the median of all, they disagree."""
+FAR = 0.2
+"""Farther than this, nobody knows where the hand is: the film is refused."""
 DISAGREE = "the networks disagree about its points"
 OTHER_HAND = "its thumb lies as on the hand that its header does not name: the film is mirrored, or the palm is up"
 
@@ -215,13 +218,16 @@ class NewFilms:
                 film.points = np.median(own, axis=0).tolist()
                 if not np.isfinite(film.points).all():
                     film.refusal = "keypoints", "the networks give no points"
-                elif apart(own) > APART:
+                elif (why := disagreement(own)) is not None:
+                    film.refusal = "keypoints", why
+                elif apart(own).max() > APART:
                     film.notes.append(DISAGREE)
         for film in films:
             if film.refusal is not None:
                 continue
             try:
-                film.registration = registration(self.method["how"], film.row["rows"], film.row["columns"], film.points)
+                assert film.hand is not None
+                film.registration = registration(self.method["how"], image_of(film.hand), film.points)
             except ValueError as error:
                 film.refusal = "registration", reason(error)
                 continue
@@ -247,7 +253,7 @@ class NewFilms:
             if not np.isfinite(months):
                 film.refusal = "age", _no_model(film.group)
                 continue
-            film.months, film.low, film.high = max(0.0, float(months)), float(low), float(high)
+            film.months, film.low, film.high = float(months), float(low), float(high)
 
     def _asked(self, films: Sequence[_Film]) -> dict[str, str]:
         """Model → its run, of those that some film needs."""
@@ -268,8 +274,8 @@ class NewFilms:
         )
 
 
-def apart(found: np.ndarray) -> float:
-    """How far from the median a network's point lies, at most, in parts of the hand's length.
+def apart(found: np.ndarray) -> np.ndarray:
+    """(networks,) how far from the median of all a point of each lies, at most, in parts of the hand's length.
 
     Args:
         found: (networks, 6) as COORDINATES.
@@ -277,7 +283,20 @@ def apart(found: np.ndarray) -> float:
     points = np.stack([points_of(one) for one in found])
     median = np.median(points, axis=0)
     length = np.linalg.norm(median[POINTS.index("capitate")] - median[POINTS.index("tip")])
-    return float(np.linalg.norm(points - median, axis=-1).max() / max(float(length), 1e-6))
+    return np.asarray(np.linalg.norm(points - median, axis=-1).max(axis=1) / max(float(length), 1e-6))
+
+
+def disagreement(found: np.ndarray) -> str | None:
+    """Why the networks' points say nothing together: no majority is on one side of the hand, or half of them lie far off.
+
+    Args:
+        found: (networks, 6) as COORDINATES.
+    """
+    left = np.array([thumb_aside(points_of(one)) > 0 for one in found])
+    if len(left) > 1 and max(left.sum(), (~left).sum()) * 2 <= len(left):
+        return "the networks disagree on which side its thumb is"
+    off = float(np.median(apart(found)))
+    return f"{DISAGREE}: half of them lie {off:.0%} of the hand's length off, or more" if off > FAR else None
 
 
 def _no_model(group: str) -> str:

@@ -80,7 +80,9 @@ def _film(film: Mapping[str, Any], hand: Mapping[str, Any] | None, points: Seque
                 continue
             at = (round((x + 0.5) * factor - 0.5), round((y + 0.5) * factor - 0.5))
             cv2.circle(picture, at, 5, _POINT, -1, cv2.LINE_AA)
-            _letters(picture, what, (at[0] + 10, at[1] + 6), _NAME)
+            (wide, _), _ = cv2.getTextSize(what, cv2.FONT_HERSHEY_SIMPLEX, _FONT, 1)
+            left = at[0] + 10 if at[0] + 12 + wide < picture.shape[1] else at[0] - 12 - wide
+            _letters(picture, what, (left, at[1] + 6), _NAME)
     return picture
 
 

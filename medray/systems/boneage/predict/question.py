@@ -21,7 +21,7 @@ from medray.systems.boneage.predict.new_films import FILMS_PER_PIECE, Films
 from medray.systems.boneage.predict.readers import group_of
 from medray.systems.boneage.results import read_films
 
-WHOLE_YEARS = "its calendar age is the header's, in whole years: up to 11 months too low"
+WHOLE_YEARS = "its calendar age is the header's, full years as it seems: up to 11 months too low"
 _OF_BONE_AGE = {"models", "folds", "stage_folds", "masks", "points", "how", "clip", "source", "ensemble"}
 """What method.json of such a run has."""
 
@@ -40,10 +40,10 @@ def check_method(out: Store, name: str, method: Mapping[str, Any]) -> None:
         raise ValueError(f"--run {out.uri}: {name} reads no bone ages; name the --out of a finished boneage_cv.py")
 
 
-def files_in(folder: Store) -> list[File]:
-    """All files of --images. Raises ValueError where there are none."""
+def files_in(folder: Store, to: Store) -> list[File]:
+    """All files of --images, but those of --to below it. Raises ValueError where there are none."""
     try:
-        return folder.files()
+        return folder.files(to)
     except ValueError as error:
         raise ValueError(f"--images {error}; name a film, or a folder of films") from None
 

@@ -13,6 +13,7 @@ from medray.systems.boneage.report.cells import cell, minus, share
 from medray.systems.boneage.results import count_refused
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE, SOON_MONTHS
 from medray.systems.boneage.scores.ensemble import Ensemble
+from medray.systems.boneage.scores.figures import untested
 from medray.systems.boneage.words import SEXES, number
 
 _ROWS_SHOWN = 30
@@ -37,17 +38,20 @@ def weights(metrics: Mapping[str, Any], ensemble: Ensemble) -> Section:
         )
         said = {"weights": "equal weights", "correction": "no line", "interval": "no interval"}
         notes += [f"{SEXES[name]}: {said[what]} ({why})" for what, why in group.reasons.items()]
+    figure = charts.weights(ensemble, metrics["weights_by_part"])
     text = (
         "Weights are 0 or more, of sum 1: those of the least mean absolute error, drawn towards equal ones as far as that "
         "helps on films that they were not found on (the column says how much is equal; few films fit their own accidents). "
-        "On the films that fit them the ensemble is never worse than its best member. Bars: fitted on all films, for new "
-        "ones. Dots: fitted without one part of the patients, by which that part's films were answered and scored; "
-        "where dots lie apart, more films would settle it. Films of unknown sex are answered by the models of both, "
-        "fitted on films of either sex."
+        "Where they were fitted, the ensemble is never worse than its best member on the films that fit them."
     )
+    if figure is not None:
+        text += (
+            " Bars: fitted on all films, for new ones. Dots: fitted without one part of the patients, by which that part's "
+            "films were answered and scored; where dots lie apart, more films would settle it."
+        )
+    text += " Films of unknown sex are answered by the models of both, fitted on films of either sex."
     if notes:
         text += f"\nNot fitted: {'; '.join(notes)}."
-    figure = charts.weights(ensemble, metrics["weights_by_part"])
     blocks: list[Block] = [] if figure is None else [Picture(figure)]
     return Section("The ensemble", text, more=(*blocks, Table(pd.DataFrame(rows), "Mean absolute errors in months.")))
 
@@ -71,6 +75,8 @@ def interval(metrics: Mapping[str, Any], ensemble: Ensemble) -> Section:
     )
     if within["all"]["value"] is None:
         text += " No film could be given one: an interval needs 19 films of a sex in the other parts."
+    elif untried := untested(metrics, ensemble):
+        text += f" {untried[0].upper()}{untried[1:]}: that needs 19 films in the other parts. Its width for new films is untested."
     return Section("The interval", text, table=pd.DataFrame(rows))
 
 

@@ -48,10 +48,20 @@ def signed(metrics: Mapping[str, Any]) -> Section:
         rows.append(row)
     text = (
         "Predicted − true, months: above 0, read as too old. What is wrong for one sex or one age can be hidden in "
-        f"the mean over all. With each year of true age the error changes by {months(bias['slope'])} months; of the "
-        f"ensemble before any line, by {months(bias['slope_before'])}. Below 0, the young are read as too old and "
-        "the old as too young; some of that comes with any error at all."
-    )  # fmt: skip
+        "the mean over all."
+    )
+    if bias["slope"]["value"] is None:
+        text += f" How the error changes with age cannot be told: {bias['slope'].get('reason') or 'too few films'}."
+    else:
+        before = (
+            f" (of the ensemble before the line, by {months(bias['slope_before'])})"
+            if metrics["answer"] == "corrected"
+            else ""
+        )
+        text += (
+            f" With each year of true age the error changes by {months(bias['slope'])} months{before}. Below 0, the young "
+            "are read as too old and the old as too young; some of that comes with any error at all."
+        )
     figure = charts.signed_errors(bias["signed"], band_words())
     caption = "95% limits of agreement: between them lie 95% of the differences (Bland–Altman)."
     return Section("Signed error by sex and age", text, figure, more=(Table(pd.DataFrame(rows), caption),))
@@ -114,10 +124,13 @@ def chain(films: pd.DataFrame, pictures: Sequence[Chain], answer: str) -> Sectio
         return Section("One film on its way", "No picture of a film was made.")
     one, row = drawn[wanted], films[films["film_id"] == wanted].to_dict("records")
     about = _about(row[0], answer) if row else one.about
-    text = (
-        "The film of the median error. Green is what somebody has drawn or marked, red what the networks found. "
-        "Once a hand is registered its thumb is on the right. Regions are what the age networks read, enlarged."
-    )
+    titles = " ".join(title for title, _ in one.tiles)
+    text = "The film of the median error." if wanted in chosen(films)[:1] else "A film of which there is a picture."
+    if "mask" in titles or "points" in titles:
+        text += " Green is what somebody has drawn or marked, red what the networks found."
+    if "points" in titles:
+        text += " Registration lays the thumb, where it was found, on the right."
+    text += " Regions are what the age networks read, enlarged."
     return Section(
         "One film on its way", text, more=(Gallery(tuple(_tile(*tile) for tile in one.tiles), about, _TILE_PX),)
     )

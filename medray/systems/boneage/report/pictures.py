@@ -90,7 +90,8 @@ def chain_of(film_id: str, rows: Mapping[str, Mapping[str, Any] | None]) -> Chai
     tiles: list[tuple[str, np.ndarray | None]] = []
     if "films" in rows:
         tiles.append(("film", None if film is None else as_shown(image_of(film))))
-    if "hands" in rows:
+    looked_for = hand is None or not (image_of(hand, "mask") != 0).all()
+    if "hands" in rows and looked_for:
         tiles.append(("mask", None if film is None or hand is None else outlined(film, hand)))
     if "hands" in rows or "points" in rows:
         under = hand if hand is not None else film if "hands" not in rows else None

@@ -100,7 +100,12 @@ def _scores(metrics: Mapping[str, Any], phantom: bool) -> Section:
     blocks += [Figures(tuple(shown)), text, Table(pd.DataFrame(rows)), Table(pd.DataFrame(more), below)]
     if metrics["quality"]:
         quality = [{"stage before": what, **of} for what, of in metrics["quality"].items()]
-        blocks.append(Table(pd.DataFrame(quality), "On held-out films where somebody has drawn."))
+        blocks.append(
+            Table(
+                pd.DataFrame(quality),
+                "On films of all folds where somebody has drawn, each by a network that has not seen its patient.",
+            )
+        )
     return Section("Scores", more=tuple(blocks))
 
 

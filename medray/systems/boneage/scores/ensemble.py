@@ -79,6 +79,11 @@ def present_mean(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.divide(summed, total, out=np.full(predictions.shape[1], np.nan), where=total > 0)
 
 
+def as_ages(months: np.ndarray) -> np.ndarray:
+    """What an answer may be: 0 to 240 months."""
+    return np.asarray(np.clip(months, 0, MOST_MONTHS))
+
+
 @dataclass(frozen=True)
 class Group:
     """How the films of one group are answered."""
@@ -128,10 +133,11 @@ class Ensemble:
         for name, group in self.groups.items():
             own = names == name
             plain = present_mean(predictions_of(table[own], group.members), np.array(group.weights))
-            corrected = group.intercept + group.slope * plain
+            corrected = as_ages(group.intercept + group.slope * plain)
+            plain = as_ages(plain)
             answer = corrected if self.correct else plain
             half = np.nan if group.half_width is None else group.half_width
-            low, high = (np.clip(answer + side * half, 0, MOST_MONTHS) for side in (-1, 1))
+            low, high = (as_ages(answer + side * half) for side in (-1, 1))
             found.loc[own] = np.column_stack([plain, corrected, low, high])
         found.insert(0, "group", names)
         return found

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medray.systems.boneage.films.table import MOST_MONTHS
 from medray.systems.boneage.scores.ensemble import (
     SEXES_OF,
     Ensemble,
     Group,
+    as_ages,
     groups_of,
     members_in,
     predictions_of,
@@ -116,7 +116,7 @@ def _fit_group(
         reasons={what: why for what, why in reasons.items() if why},
     )
     answers["mean"] = present_mean(predictions, np.ones(len(names)))
-    answers["low"], answers["high"] = (np.clip(answer + side * half, 0, MOST_MONTHS) for side in (-1, 1))
+    answers["low"], answers["high"] = (as_ages(answer + side * half) for side in (-1, 1))
     return group, answers, [by_part[part].tolist() for part in sorted(by_part)]
 
 

@@ -13,9 +13,18 @@ from medray.metrics.intervals import Figure
 from medray.systems.boneage.scores.bias import bias
 from medray.systems.boneage.scores.calendar_age import against_calendar, between_films
 from medray.systems.boneage.scores.comparisons import fitted, pairs, source_table
-from medray.systems.boneage.scores.ensemble import SEXES_OF, Member, groups_of, members_in, predictions_of, present_mean
+from medray.systems.boneage.scores.ensemble import (
+    SEXES_OF,
+    Ensemble,
+    Member,
+    groups_of,
+    members_in,
+    predictions_of,
+    present_mean,
+)
 from medray.systems.boneage.scores.ensemble_fit import Fit
 from medray.systems.boneage.scores.means import means, parts_of_films
+from medray.systems.boneage.words import SEXES
 
 ANSWERS = ("ensemble", "corrected", "mean", "constant")
 """Of every film: the nested ensemble, the same after its nested line, the plain mean of the models, the median age of
@@ -94,3 +103,12 @@ def within(scored: pd.DataFrame) -> dict[str, np.ndarray]:
     inside = ((scored["low"] <= age) & (age <= scored["high"])).to_numpy(dtype=np.float64)
     inside[scored["high"].isna()] = np.nan
     return {part: np.where(own, inside, np.nan) for part, own in parts_of_films(scored).items()}
+
+
+def untested(metrics: Mapping[str, Any], ensemble: Ensemble) -> str:
+    """ "no film of girls could be given an interval here", of groups that have a width for new films; nothing where all were."""
+    within = metrics["interval"]["within"]
+    groups = [
+        SEXES[name] for name, g in ensemble.groups.items() if g.half_width is not None and not within[name]["films"]
+    ]
+    return f"no film of {' or '.join(groups)} could be given an interval here" if groups else ""

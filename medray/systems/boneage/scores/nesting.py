@@ -15,7 +15,7 @@ import pandas as pd
 from medray.metrics.least_absolute import steady_weights
 from medray.shards.folds import assign_folds
 from medray.systems.boneage.scores.bands import band_of
-from medray.systems.boneage.scores.ensemble import ABOUT, members_in, predictions_of, present_mean
+from medray.systems.boneage.scores.ensemble import ABOUT, as_ages, members_in, predictions_of, present_mean
 from medray.systems.boneage.words import number
 
 LEAST_FILMS = 10
@@ -55,7 +55,8 @@ def nested_ages(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
         weights[part], _ = weights_of(rows[~own], names)
         line = line_of(present_mean(predictions[:, ~own], weights[part]), truth[~own])
         blended[own] = present_mean(predictions[:, own], weights[part])
-        corrected[own] = line.at(blended[own])
+        corrected[own] = as_ages(line.at(blended[own]))
+        blended[own] = as_ages(blended[own])
         constant[own] = np.median(truth[~own]) if (~own).any() else np.nan
     columns = {"part": parts, "constant": constant, "ensemble": blended, "corrected": corrected}
     return pd.DataFrame(columns, index=rows.index), weights

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from medray.imaging.resize import resize
 from medray.systems.boneage.stages.canvas import (
+    POINTS,
     RegionName,
     Registration,
     cut,
@@ -27,6 +28,10 @@ from medray.systems.boneage.stages.rows import ABOUT, image_of, shape_in
 
 LEAST_SHARE = 0.02
 """Of a film that is hand: below it nobody's hand is there."""
+MOST_SHARE = 0.9
+"""Above it the network has taken the film itself for the hand."""
+OFF_THE_HAND = 0.06
+"""Of the length of the hand, that a point may lie outside of what was found to be hand."""
 TWO_HANDS = 0.4
 """A second part of at least this size, as a part of the largest, is another hand."""
 _ABOUT = [(name, pa.float64() if name.endswith("months") else pa.string()) for name in ABOUT]
@@ -113,6 +118,8 @@ def hand_of(probability: np.ndarray) -> np.ndarray:
     hand, share, second = largest_part(probability)
     if share < LEAST_SHARE:
         raise ValueError("no hand was found on it")
+    if share > MOST_SHARE:
+        raise ValueError("no hand was found on it: nearly all of the film was taken for one")
     if second >= TWO_HANDS:
         raise ValueError("two hands, or parts of two: a film must show one")
     return hand
@@ -136,12 +143,12 @@ class Points:
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("film_id", pa.string()), ("patient_id", pa.string()), ("found_points", pa.list_(pa.float64())),
-            ("error_px", pa.float64()), ("error_part", pa.float64()),
+            ("error_px", pa.float64()), ("error_part", pa.float64()), ("thumb_right", pa.float64()),
         ]
     )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        return {"points": 1}
+        return {"points": 2}
 
     def outputs(self, task: PointTask, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
         return task.outputs(network, batch)
@@ -173,21 +180,39 @@ class Region:
         return (*own, column) if column else own
 
     def identity(self) -> dict[str, Any]:
-        return {"region": 1, **asdict(self)}
+        return {"region": 2, **asdict(self)}
 
     def rows(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        found = registration(self.how, row["rows"], row["columns"], row.get(_POINTS.get(self.how, "")))
-        image = cut(image_of(row), found, self.name, self.scale)
+        image = image_of(row)
+        found = registration(self.how, image, row.get(_POINTS.get(self.how, "")))
+        image = cut(image, found, self.name, self.scale)
         about = {name: row[name] for name in ABOUT} | {"mirrored": int(found.mirrored)}
         return [about | {"rows": image.shape[0], "columns": image.shape[1], "image": image.tobytes()}]
 
 
-def registration(how: How, rows: int, columns: int, points: Sequence[float] | None) -> Registration:
-    """Of a hand; see ``canvas.register``. Raises ValueError where it cannot be registered."""
+def registration(how: How, hand: np.ndarray, points: Sequence[float] | None) -> Registration:
+    """Of a hand; see ``canvas.register``. Raises ValueError where it cannot be registered.
+
+    Args:
+        hand: (rows, columns) uint8, 0 where there is none.
+    """
+    rows, columns = hand.shape
     if how == "film":
         return whole_film(rows, columns)
     if how == "canvas":
         return on_canvas(rows, columns)
     if points is None:
         raise ValueError("nobody has marked its points")
-    return register(points_of([np.nan if value is None else value for value in points]), rows, columns)
+    placed = points_of([np.nan if value is None else value for value in points])
+    found = register(placed, rows, columns)
+    _check_on_hand(hand, placed)
+    return found
+
+
+def _check_on_hand(hand: np.ndarray, points: np.ndarray) -> None:
+    """Raises ValueError where a point of the film lies far from all that is hand; beyond the film there is nothing to see."""
+    reach = max(1, round(OFF_THE_HAND * float(np.linalg.norm(points[2] - points[0]))))
+    for name, (x, y) in zip(POINTS, np.rint(points).astype(int).tolist(), strict=True):
+        near = hand[max(0, y - reach) : max(0, y + reach + 1), max(0, x - reach) : max(0, x + reach + 1)]
+        if near.size and not near.any():
+            raise ValueError(f"the point of the {name} lies off the hand")

@@ -89,13 +89,13 @@ def register(points: np.ndarray, rows: int, columns: int) -> Registration:
         raise ValueError(f"{name} lies outside of the film")
     if length < _LEAST_LENGTH * max(rows, columns):
         raise ValueError(f"fingertip and wrist are {length:.0f} pixels apart: no hand, or a very small one")
-    aside = float(axis[0] * (thumb - tip)[1] - axis[1] * (thumb - tip)[0]) / length**2
+    aside = thumb_aside(points)
     if abs(aside) < _LEAST_THUMB:
         raise ValueError("the thumb's point lies on the axis of the hand, and tells no side")
     along = float(axis @ (thumb - tip)) / length**2
     if not -0.1 <= along <= 1.2 or abs(aside) > 1.2:
         raise ValueError("the thumb's point is nowhere near the hand")
-    mirrored = aside > 0  # on the canvas, where the axis points down, a thumb on the right gives a negative number
+    mirrored = aside > 0
     turn = np.diag([-1.0 if mirrored else 1.0, 1.0])  # x reflected first
     first, last = turn @ tip, turn @ capitate
     wanted = complex(*CAPITATE_XY) - complex(*TIP_XY)
@@ -103,6 +103,18 @@ def register(points: np.ndarray, rows: int, columns: int) -> Registration:
     rotation = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     linear = rotation @ turn
     return Registration(np.column_stack([linear, np.array(TIP_XY) - linear @ tip]), mirrored)
+
+
+def thumb_aside(points: np.ndarray) -> float:
+    """How far the thumb lies from the axis of the hand, in parts of its length: above 0 on the left, seen from the wrist with
+    the fingers up, below 0 on the right.
+
+    Args:
+        points: (3, 2) x, y.
+    """
+    tip, thumb, capitate = points
+    axis, off = capitate - tip, thumb - tip
+    return float(axis[0] * off[1] - axis[1] * off[0]) / max(float(axis @ axis), 1e-12)
 
 
 def on_canvas(rows: int, columns: int) -> Registration:

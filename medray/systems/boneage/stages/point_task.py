@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from medray.systems.boneage.stages.canvas import POINTS, points_of
+from medray.systems.boneage.stages.canvas import POINTS, points_of, thumb_aside
 from medray.systems.boneage.stages.disturb import Disturbed, check_sizes, moved, moved_points
 from medray.systems.boneage.stages.rows import (
     IDENTIFIERS,
@@ -113,7 +113,7 @@ class PointTask(Disturbed, Task):
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """COORDINATES, and the mean distance from the points that are marked: in pixels of the film, and in parts of its
-        longer side."""
+        longer side; and whether the thumb was found on the side where it is marked (1 or 0; NaN where it is not)."""
         found = self.points(network, batch)
         scale = batch["scale"].cpu().numpy().astype(np.float64)
         true = points_of_film(self._pixels(batch["points"].cpu().numpy()), scale[:, None, None])
@@ -125,6 +125,7 @@ class PointTask(Disturbed, Task):
             **dict(zip(COORDINATES, found.reshape(len(found), -1).T, strict=True)),
             "error_part": error * scale / self.side_px,
             "error_px": error,
+            "thumb_right": np.array([_same_side(*pair) for pair in zip(found, true, strict=True)]),
             **{name: np.asarray(batch[name]) for name in IDENTIFIERS},
         }
 
@@ -136,3 +137,10 @@ class PointTask(Disturbed, Task):
 
     def example_input(self) -> np.ndarray:
         return np.zeros((2, 1, self.side_px, self.side_px), dtype=np.uint8)
+
+
+def _same_side(found: np.ndarray, true: np.ndarray) -> float:
+    """Of two times (3, 2) x, y: 1 where both have the thumb on one side, else 0; NaN where one is not known."""
+    if not (np.isfinite(found).all() and np.isfinite(true).all()):
+        return np.nan
+    return float((thumb_aside(found) > 0) == (thumb_aside(true) > 0))
