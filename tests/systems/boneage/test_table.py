@@ -153,3 +153,19 @@ def test_a_sex_that_is_neither_names_its_line() -> None:
 
 def test_a_line_without_a_film_is_an_error() -> None:
     refused("id,boneage\n1,100\n,90\n", "line 3 names no film; fill it in or drop the line")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DOE_JANE_19990101,120,True\nROE_RICHARD_20010101,60,False\n",
+        "id,boneage,male\n1,120,DOE JANE\n",
+        "id,boneage,male\n1,DOE^JANE,True\n",
+    ],
+)
+def test_no_name_of_a_patient_is_in_an_error(text: str) -> None:
+    """A table without a header, or a column that has moved."""
+    with pytest.raises(ValueError, match="--labels") as refused:
+        films(text)
+    assert "DOE" not in str(refused.value)
+    assert "JANE" not in str(refused.value)
