@@ -22,7 +22,7 @@ NO_SEX, NO_AGE = "0010", "0016"  # films of which the table does not know it
 NO_HAND, TWO_HANDS = "nohand", "twohands"
 STAGES = (
     "--segmentation.epochs", 8, "--segmentation.copies", 4, "--segmentation.side-px", 64,
-    "--keypoints.epochs", 12, "--keypoints.copies", 4,
+    "--keypoints.epochs", 24, "--keypoints.copies", 4,
 )  # fmt: skip
 
 
