@@ -20,6 +20,7 @@ from medray.report.page import PHANTOM_WARNING
 from medray.shards.store import Store
 from medray.systems.boneage.published import PUBLISHED, SOURCE_TABLE
 from medray.systems.boneage.report import write_report
+from medray.systems.boneage.report.children import section
 from medray.systems.boneage.report.pictures import (
     _LONG_PX,
     _RING_PX,
@@ -94,6 +95,24 @@ def test_a_page_of_few_films_claims_nothing(tmp_path: Path) -> None:
     assert "overlap of masks, IoU 0.93 7" in text
     assert "Bone − calendar age of 80 films" in text
     assert all(name in text for name in FEW)
+
+
+def test_children_with_several_films_have_a_curve(tmp_path: Path) -> None:
+    ages = drawn(60, a_patient=3)
+    ages["calendar_months"] = ages["age_months"] + 5.0
+    assert "Children with several films" not in written(tmp_path / "unknown", drawn(60, a_patient=3))
+    text = written(tmp_path / "known", ages)
+    assert "Children with several films" in text
+    assert "12 of 20 children are shown" in text
+    films = read_films(Store(tmp_path / "known"))
+    shown = section(films, "ensemble")
+    assert shown is not None
+    axes = [axis for axis in shown.figure.axes if axis.get_visible()]
+    own = films[films["patient_id"] == "patient-0000"].sort_values("calendar_months")
+    line = next(axis for axis in axes if own["film_id"].iloc[0] in axis.get_title(loc="left") + axis.get_title()).lines[
+        1
+    ]
+    np.testing.assert_allclose(line.get_ydata(), own["ensemble"] / 12)
 
 
 def test_films_that_were_refused_in_folds_that_only_teach_are_told_apart(tmp_path: Path) -> None:

@@ -301,3 +301,28 @@ def test_what_makes_other_shards_makes_other_names() -> None:
     identities = [str(sorted(stage.identity().items())) for stage in every]
     assert len({*identities}) == len(every)
     assert replace(Hands(), clip=2.0).identity() == Hands().identity()
+
+
+def test_the_frame_of_a_film_is_no_hand() -> None:
+    """A network that takes a bright frame, its corner mark and the hand for hand: the hand alone is kept."""
+    found = np.zeros((100, 80), np.float32)
+    found[:2], found[-2:], found[:, :2], found[:, -2:] = 1, 1, 1, 1
+    found[5:9, 5:12] = 1
+    found[20:90, 25:60] = 1
+    kept = hand_of(found)
+    assert kept[20:90, 25:60].all()
+    assert kept.sum() == 70 * 35
+
+
+def test_nearly_all_of_a_film_is_no_hand_and_points_must_lie_on_it() -> None:
+    with pytest.raises(ValueError, match="nearly all of the film was taken for one"):
+        hand_of(np.ones((50, 40), np.float32))
+    hand = np.zeros((ROWS, COLUMNS), np.uint8)
+    hand[5:95, 25:72] = 9
+    assert not registration("points", hand, HAND).mirrored
+    hand[30:50, 55:72] = 0  # where the thumb would be
+    with pytest.raises(ValueError, match="the point of the thumb lies off the hand"):
+        registration("points", hand, HAND)
+    assert not registration(
+        "points", hand, [*HAND[:2], float(COLUMNS), 40.0, *HAND[4:]]
+    ).mirrored  # a little beyond the film

@@ -9,18 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from medray.report import page
 from medray.shards.store import Store
 from medray.systems.boneage.predict.readers import group_of, readers, regions_of
+from medray.systems.boneage.report.children import CURVES, OVER_TIME, curves, with_several_films
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE
 from medray.systems.boneage.scores.ensemble import Ensemble
 from medray.systems.boneage.words import SEXES, child_word, number
 
-PICTURES, ROWS, CURVES = 60, 300, 12
-"""So many films are drawn, so many listed, so many children have a curve; the CSV files have all."""
+PICTURES, ROWS = 60, 300
+"""So many films are drawn, so many listed; the CSV files have all."""
 _TILE_PX = 420
 _REGIONS = {"A": "the whole hand", "B": "the carpals", "C": "metacarpals and proximal phalanges"}
 
@@ -125,14 +124,10 @@ def _groups(about: AgesPage) -> list[str]:
 
 
 def _curves(about: AgesPage) -> page.Section | None:
-    known = about.ages[about.ages["patient"].notna() & about.ages["calendar_months"].notna()]
-    children = [own for _, own in known.groupby("patient", sort=False) if own["calendar_months"].nunique() > 1]
+    children = with_several_films(about.ages)
     if not children:
         return None
-    text = (
-        "Bone age over calendar age, of each child with films at several calendar ages; the grey line is where both "
-        f"are equal, the band {NORMAL_SHARE:.0%} of calendar age to both sides, the bars 95% intervals."
-    )
+    text = OVER_TIME
     if (months := about.repeatability.get("months")) is not None:
         pairs = number(about.repeatability["pairs"], "pair")
         text += (
@@ -142,39 +137,6 @@ def _curves(about: AgesPage) -> page.Section | None:
     if len(children) > CURVES:
         text += f"\n{CURVES} of {len(children):,} children are shown."
     return page.Section("Children with several films", text, curves(children[:CURVES]))
-
-
-def curves(children: Sequence[pd.DataFrame]) -> Figure:
-    """A chart of each child: bone age over calendar age.
-
-    Args:
-        children: rows of ages.csv, all with a calendar age.
-    """
-    columns = min(3, len(children))
-    rows = -(-len(children) // columns)
-    figure, axes = page.chart(3.33 * columns, 3.1 * rows, rows, columns)
-    for axis in axes.flat[len(children) :]:
-        axis.set_visible(False)
-    for axis, own in zip(axes.flat, children, strict=False):
-        _curve(axis, own.sort_values("calendar_months", kind="stable"))
-    return figure
-
-
-def _curve(axis: Axes, own: pd.DataFrame) -> None:
-    calendar, months = (own[name].to_numpy(dtype=np.float64) / 12 for name in ("calendar_months", "bone_age_months"))
-    ends = np.array([max(0.0, calendar.min() - 1), calendar.max() + 1])
-    axis.fill_between(
-        ends, ends * (1 - NORMAL_SHARE), ends * (1 + NORMAL_SHARE), color=page.FAINT, alpha=0.18, linewidth=0
-    )
-    axis.plot(ends, ends, color=page.FAINT, linewidth=1)
-    low, high = (own[name].to_numpy(dtype=np.float64) / 12 for name in ("low_months", "high_months"))
-    if np.isfinite(high).all():
-        axis.vlines(calendar, low, high, color=page.ACCENT, alpha=0.35, linewidth=2)
-    axis.plot(calendar, months, color=page.ACCENT, marker="o", markersize=4, linewidth=1.4)
-    first, last = own["name"].iloc[0], own["name"].iloc[-1]
-    page.name_axes(axis, f"{first} … {last}, {child_word(own['sex'].iloc[0])}")
-    axis.set_xlabel("calendar age, years")
-    axis.set_ylabel("bone age, years")
 
 
 def _refused(about: AgesPage) -> page.Section | None:

@@ -14,7 +14,7 @@ from medray.report.page import PHANTOM_WARNING, Block, Cell, Figures, Notice, Pi
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
 from medray.systems.boneage.published import PUBLISHED, SOURCE_ALL, SOURCE_TABLE, WHAT_COMPARES
-from medray.systems.boneage.report import about_ensemble, about_films, charts
+from medray.systems.boneage.report import about_ensemble, about_films, charts, children
 from medray.systems.boneage.report.cells import HOW, cell, months
 from medray.systems.boneage.report.pictures import Chain
 from medray.systems.boneage.scores.bands import band_words
@@ -48,6 +48,7 @@ def report_sections(
         about_ensemble.weights(metrics, ensemble),
         about_ensemble.interval(metrics, ensemble),
         about_ensemble.calendar(metrics),
+        *([several] if (several := children.section(films, metrics["answer"])) is not None else []),
         about_ensemble.refused(refused, metrics),
         _learning(about.histories),
         files(about.inventory, "film_id"),
