@@ -323,6 +323,5 @@ def test_nearly_all_of_a_film_is_no_hand_and_points_must_lie_on_it() -> None:
     hand[30:50, 55:72] = 0  # where the thumb would be
     with pytest.raises(ValueError, match="the point of the thumb lies off the hand"):
         registration("points", hand, HAND)
-    assert not registration(
-        "points", hand, [*HAND[:2], float(COLUMNS), 40.0, *HAND[4:]]
-    ).mirrored  # a little beyond the film
+    hand[30:50, 72:] = 9  # a thumb that is cut off by the edge of the film: its tip lies a little beyond
+    assert not registration("points", hand, [*HAND[:2], float(COLUMNS), 40.0, *HAND[4:]]).mirrored
