@@ -37,6 +37,8 @@ class OrganTask(VolumeTask):
     activation: tyro.conf.Suppress[Literal["sigmoid"]] = "sigmoid"  # type: ignore[assignment]
     widths: tuple[int, ...] = (24, 48, 96)
     """S-Net: channels of each level."""
+    blocks: int = 2
+    """S-Net: residual blocks of each level on the way down."""
     dilations_mm: tuple[float, ...] = (12.0, 24.0, 48.0, 72.0)
     """S-Net: of DenseASPP's convolutions, in the plane of the slices; none leaves it out."""
     grid_mm: Grid = (2.5, 1.0, 1.0)
@@ -48,6 +50,8 @@ class OrganTask(VolumeTask):
         super().__post_init__()
         if not len(self.widths) >= 2 or min(self.widths) < 1:
             raise ValueError(f"--widths {' '.join(map(str, self.widths))}: two or more, each at least 1")
+        if self.blocks < 1:
+            raise ValueError(f"--blocks {self.blocks}: at least 1")
         if any(not length > 0 for length in (*self.dilations_mm, *self.grid_mm)):
             raise ValueError("--dilations-mm, --grid-mm: lengths above 0")
         sided = [organ for organ in self.organs if mirrored(organ) != organ]
@@ -108,7 +112,9 @@ class OrganTask(VolumeTask):
         factor = 2 ** len(pools)
         deep_mm = [g * f for g, f in zip(self.grid_mm, (factor // 2, factor, factor), strict=True)]
         dilations = [(1, *(max(1, round(mm / deep_mm[a])) for a in (1, 2))) for mm in self.dilations_mm]
-        return AnySize(Logits(SNet(1, len(self.organs), self.widths, pools, dilations)), factor, 2 * factor)  # type: ignore[arg-type]
+        return AnySize(
+            Logits(SNet(1, len(self.organs), self.widths, pools, dilations, self.blocks)), factor, 2 * factor
+        )  # type: ignore[arg-type]
 
     def truth(self, batch: dict[str, Any]) -> Truth:
         from medray.nn.volume_truth import Truth
