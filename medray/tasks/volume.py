@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -221,17 +221,20 @@ class VolumeTask(CropFields, Task):
         of each class against the mask that is there, NaN where there is none, and Dice at several thresholds."""
         rows = []
         for i in range(len(batch["voxels"])):
-            inside = np.asarray(batch["inside"][i])
-            found = self._probabilities(network, batch["voxels"][i : i + 1], inside)
-            rows.append(
-                {name: batch[name][i] for name in IDENTIFIERS}
-                | self._columns(found, self.drawn_in(batch, i), np.asarray(batch["spacing_mm"][i]))
-            )
+            inside, notes = np.asarray(batch["inside"][i]), dict[str, Any]()
+            found = self._probabilities(network, batch["voxels"][i : i + 1], inside, notes)
+            drawn, spacing_mm = self.drawn_in(batch, i), np.asarray(batch["spacing_mm"][i])
+            columns = self._columns(found, drawn, spacing_mm) | self.noted(notes, drawn, spacing_mm)
+            rows.append({name: batch[name][i] for name in IDENTIFIERS} | columns)
         return {name: _column([row[name] for row in rows]) for name in rows[0]}
 
     def drawn_in(self, batch: Mapping[str, Any], i: int) -> Drawn:
         """What is drawn in scan ``i`` of a batch of ``example``."""
         return Drawn(np.asarray(batch["own_mask"][i]))
+
+    def noted(self, notes: Mapping[str, Any], drawn: Drawn, spacing_mm: np.ndarray) -> dict[str, Any]:
+        """Further columns, of what ``answered`` has noted on a scan; "first" is the place of what it was given in the scan."""
+        return {}
 
     def _columns(self, found: np.ndarray, drawn: Drawn, spacing_mm: np.ndarray) -> dict[str, Any]:
         if self.keep == "uint8":  # the mask is that of the probabilities that are kept
@@ -250,30 +253,37 @@ class VolumeTask(CropFields, Task):
             columns |= {f"{score}_{name}": value for score, value in scores.items()}
         return columns | {"dice_by_threshold": dice_by_threshold(best, drawn.mask)}
 
-    def _probabilities(self, network: nn.Module, voxels: Tensor, inside: np.ndarray) -> np.ndarray:
+    def _probabilities(
+        self, network: nn.Module, voxels: Tensor, inside: np.ndarray, notes: dict[str, Any]
+    ) -> np.ndarray:
         """(classes, D, H, W) float32 of a (1, channels, D, H, W) volume; 0 outside of the brain, where nothing is looked at."""
         out = np.zeros((len(self.class_names), *inside.shape), np.float32)
         box = box_of(inside)
         if any(part.start == part.stop for part in box):
             return out
         part = voxels[(slice(None), slice(None), *box)]
+        notes["first"] = tuple(side.start for side in box)
         axes = [i + 2 for i, name in enumerate("DHW") if name in self.flip_axes and self.test_flips]
         flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
         total: Any = 0
         for flip in flips:
-            total = total + self._window(network, part.flip(flip) if flip else part).flip(flip)
+            total = total + self.answered(network, part.flip(flip) if flip else part, notes).flip(flip)
         found = (total / len(flips))[0].cpu().numpy()
         out[(slice(None), *box)] = found * inside[box]
         return out
 
-    def _window(self, network: nn.Module, voxels: Tensor) -> Tensor:
-        """Probabilities (1, classes, D, H, W). Each window shows its patch and its context; only the patch counts, its middle
-        more than its borders."""
+    def answered(self, network: nn.Module, voxels: Tensor, notes: dict[str, Any]) -> Tensor:
+        """Probabilities (1, classes, D, H, W) of a (1, channels, D, H, W) part of a scan; ``notes`` takes what ``noted`` wants."""
+        from medray.nn.volume_losses import probabilities_of
+
+        return self.windowed(lambda some: probabilities_of(network(some).float(), self.activation), voxels)
+
+    def windowed(self, answer: Callable[[Tensor], Tensor], voxels: Tensor) -> Tensor:
+        """What ``answer`` says of each window, joined: (1, …, D, H, W). Each window shows its patch and its context; only the
+        patch counts, its middle more than its borders."""
         from monai.data.utils import compute_importance_map  # seconds
         from monai.inferers import sliding_window_inference
         from torch.nn import functional
-
-        from medray.nn.volume_losses import probabilities_of
 
         margin, sides = self.context_padding, voxels.shape[2:]
         weights = compute_importance_map(
@@ -288,7 +298,7 @@ class VolumeTask(CropFields, Task):
         overlaps = [1 - max(1, int(p * (1 - self.overlap))) / w for p, w in zip(self.patch_DHW, window, strict=True)]
         found = sliding_window_inference(
             functional.pad(voxels, pads) if any(pads) else voxels, window, self.window_batch,
-            lambda some: probabilities_of(network(some).float(), self.activation), overlaps,
+            answer, overlaps,
             roi_weight_map=functional.pad(weights, [margin] * 6)[None, None],
         )  # fmt: skip
         box = tuple(slice(b, b + side) for b, side in zip(before, sides, strict=True))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Literal
 
+from medray.systems.headneck.focus_task import FocusTask
 from medray.systems.headneck.task import OrganTask
 
 
@@ -35,6 +37,12 @@ def small() -> OrganTask:
         blocks=1, crops=2, foreground_share=0.5, dice_of_batch=True, steps_per_epoch=100, epochs=4, learning_rate=5e-3, schedule="one-cycle", dice_weight=1.0,
         cross_entropy_weight=1.0, focal_weight=0.0, resampled_share=0.0, noise=0.0,
     )  # fmt: skip
+
+
+def focus(base: OrganTask, stage: Literal["sol", "sos"], small: tuple[str, ...]) -> FocusTask:
+    """A stage for small organs on an S-Net as ``base`` describes it; half as many epochs."""
+    values = {field.name: getattr(base, field.name) for field in fields(base)}
+    return FocusTask(**values | {"epochs": max(1, base.epochs // 2)}, stage=stage, small=small)
 
 
 RECIPES = {r.__name__: r for r in (snet, unet, small)}

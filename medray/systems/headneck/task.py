@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medray.nn.volume_truth import Truth
+    from medray.systems.headneck.networks import SNet
 
 SETS = 256
 """Numbers of a mask in bytes."""
@@ -106,15 +107,20 @@ class OrganTask(VolumeTask):
         if self.architecture != "snet":
             return super().network()
         from medray.nn.volume_network import AnySize
-        from medray.systems.headneck.networks import Logits, SNet
+        from medray.systems.headneck.networks import Logits
+
+        factor = 2 ** (len(self.widths) - 1)
+        return AnySize(Logits(self.snet()), factor, 2 * factor)
+
+    def snet(self) -> SNet:
+        """S-Net itself, which gives features too: the first down-sampling is in plane only, since slices are thick."""
+        from medray.systems.headneck.networks import SNet
 
         pools = [(1, 2, 2), *[(2, 2, 2)] * (len(self.widths) - 2)]
         factor = 2 ** len(pools)
-        deep_mm = [g * f for g, f in zip(self.grid_mm, (factor // 2, factor, factor), strict=True)]
-        dilations = [(1, *(max(1, round(mm / deep_mm[a])) for a in (1, 2))) for mm in self.dilations_mm]
-        return AnySize(
-            Logits(SNet(1, len(self.organs), self.widths, pools, dilations, self.blocks)), factor, 2 * factor
-        )  # type: ignore[arg-type]
+        deep_mm = [grid * factor for grid in self.grid_mm]
+        dilations = [(1, *(max(1, round(mm / deep_mm[axis])) for axis in (1, 2))) for mm in self.dilations_mm]
+        return SNet(1, len(self.organs), self.widths, pools, dilations, self.blocks)  # type: ignore[arg-type]
 
     def truth(self, batch: dict[str, Any]) -> Truth:
         from medray.nn.volume_truth import Truth

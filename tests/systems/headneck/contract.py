@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from contract_case import Case
 from organ_scans import ORGANS, organ_row
@@ -26,6 +27,15 @@ def scans(recipe: Callable[[], OrganTask], hidden: bool = False) -> Case:
     )  # fmt: skip
 
 
+def focus(stage: Literal["sol", "sos"], hidden: bool = False) -> Case:
+    case = scans(recipes.small, hidden)
+    task = replace(recipes.focus(case.task, stage, ORGANS[1:]), gate=0.3, region_mm=(20.0, 32.0, 32.0))
+    return replace(case, task=task, floor={"sol": 0.15, "sos": 1.0}[stage], known=("stage", "gate", "small_width"))
+
+
 CASES = {name: partial(scans, recipe) for name, recipe in recipes.RECIPES.items()} | {
     "hidden": partial(scans, recipes.small, hidden=True),
+    "sol": partial(focus, "sol"),
+    "sos": partial(focus, "sos"),
+    "sos-hidden": partial(focus, "sos", hidden=True),
 }

@@ -1,0 +1,214 @@
+"""The stages for small organs as tasks: SOL-Net learns where each is, then SOS-Net its outline there; S-Net is frozen.
+
+A run starts from the one before: ``FROM_SNET`` and ``FROM_FOCUS`` are the maps of names for ``FromRuns``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from medray.systems.headneck.task import Grid, OrganTask
+from medray.tasks.task import At
+from medray.tasks.volume_scores import Drawn
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from medray.nn.volume_truth import Truth
+
+FROM_SNET = {"network.network.": "snet."}
+"""Names of the weights of a run of OrganTask → here."""
+FROM_FOCUS = {"snet.": "snet.", "sol.": "sol."}
+"""Of a run of the stage before."""
+NEAR = 0.05
+"""Above it a voxel of a heatmap counts as near the organ's middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocusTask(OrganTask):
+    """S-Net, SOL-Net and SOS-Net, of which the stage says what is trained."""
+
+    stage: Literal["sol", "sos"] = "sol"
+    """sol: the heatmaps; sos: the outlines, of frozen heatmaps."""
+    small: tuple[str, ...] = ()
+    """Organs with a network of their own."""
+    sigma_mm: Grid = (2.5, 5.0, 5.0)
+    """Of a heatmap's Gaussian, along slices, rows and columns."""
+    region_mm: Grid = (20.0, 64.0, 64.0)
+    """What an organ's own network sees."""
+    gate: float = 0.6
+    """An organ's own network is asked where its heatmap has a peak of this height; else S-Net's answer stays."""
+    small_width: int = 16
+    """Channels of an organ's own network."""
+    sees: tuple[Literal["features", "heatmap", "ct"], ...] = ("features", "heatmap", "ct")
+    """What an organ's own network is given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.architecture != "snet":
+            raise ValueError(f"--architecture {self.architecture}: the stages for small organs stand on snet")
+        lost = [organ for organ in self.small if self.organs and organ not in self.organs]
+        if lost:
+            raise ValueError(f"--small {lost[0]}: the run learns {', '.join(self.organs)}; name some of these")
+        if not 0 < self.gate < 1 or not self.sees or self.small_width < 1:
+            raise ValueError(
+                f"--gate {self.gate}, --sees {' '.join(self.sees)}, --small-width {self.small_width}: between 0 and 1, one or "
+                "more, and at least 1"
+            )
+        if any(not length > 0 for length in (*self.sigma_mm, *self.region_mm)):
+            raise ValueError("--sigma-mm, --region-mm: lengths above 0")
+        if self.test_flips or self.context_padding:
+            raise ValueError(
+                "--test-flips, --context-padding: the stages for small organs have neither; leave them out"
+            )
+        by = 2 ** (len(self.widths) - 1)
+        if any(side % by for side in self.patch_DHW):
+            raise ValueError(
+                f"--patch-DHW {' '.join(map(str, self.patch_DHW))}: multiples of {by} with {len(self.widths)} widths"
+            )
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Of the small organs among all, from 0."""
+        return tuple(self.organs.index(organ) for organ in self.small)
+
+    @property
+    def region_DHW(self) -> tuple[int, int, int]:  # noqa: N802  axes
+        """In voxels; the rows and columns multiples of 8, the slices of 2, as the coder of shapes wants them."""
+        d, h, w = (mm / grid for mm, grid in zip(self.region_mm, self.grid_mm, strict=True))
+        return max(2, 2 * round(d / 2)), max(8, 8 * round(h / 8)), max(8, 8 * round(w / 8))
+
+    @property
+    def sigma_DHW(self) -> tuple[float, ...]:  # noqa: N802  axes
+        return tuple(mm / grid for mm, grid in zip(self.sigma_mm, self.grid_mm, strict=True))
+
+    # ------------------------------------------------------------ training
+
+    def network(self) -> nn.Module:
+        from medray.systems.headneck.focus import FocusNet
+
+        if not self.small:
+            raise ValueError("--small: name the organs that have a network of their own")
+        sees = {name: name in self.sees for name in ("features", "heatmap", "ct")}
+        found = FocusNet(
+            self.snet(), self.places, self.region_DHW, self.small_width, sees["features"], sees["heatmap"], sees["ct"]
+        )
+        frozen: list[nn.Module] = [found.snet, found.sos if self.stage == "sol" else found.sol]
+        for module in frozen:
+            module.requires_grad_(False)
+        return found
+
+    def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
+        features, _, heat = network(batch["voxels"])
+        truth, places = self.truth(batch), list(self.places)
+        members, drawn = truth.members[:, places], batch["drawn"][:, places]
+        if self.stage == "sol":
+            return {"loss": self._of_heatmaps(heat.float(), members, drawn, at)}
+        return self._of_outlines(network, features, heat, batch["voxels"], truth, at)
+
+    def _of_heatmaps(self, heat: Tensor, members: Tensor, drawn: Tensor, at: At) -> Tensor:
+        """Mean squared error, of voxels near the middle and of all others in equal parts: else nothing is the best answer."""
+        from medray.systems.headneck.focus import heatmaps_of
+
+        wanted, told = heatmaps_of(members, self.sigma_DHW)
+        known = (told * (drawn > 0).float())[:, :, None, None, None]
+        squares = (heat - wanted).square() * known
+        total: Any = 0.0
+        for part in (wanted > NEAR, wanted <= NEAR):
+            count = (part * known).sum()
+            total = total + (squares * part).sum() * at.workers / at.sum_over_workers(count).clamp(min=1.0)
+        loss: Tensor = total / 2
+        return loss
+
+    def _of_outlines(
+        self, network: Any, features: Tensor, heat: Tensor, voxels: Tensor, truth: Truth, at: At
+    ) -> dict[str, Tensor]:
+        """Focal loss and Dice in the region about the predicted peak; of samples in which the peak is confident, or the region
+        shows some of the organ."""
+        from medray.nn import volume_losses as of
+        from medray.nn.volume_truth import Truth
+        from medray.systems.headneck.focus import in_boxes
+
+        focal, dice = [], []
+        for k, place in enumerate(self.places):
+            flat = heat[:, k].flatten(1)
+            peak, at_voxel = flat.amax(1), flat.argmax(1)
+            boxes = (
+                in_boxes(part, at_voxel, self.region_DHW)
+                for part in (
+                    features, heat[:, k : k + 1], voxels,
+                    truth.members[:, place : place + 1], truth.known[:, place : place + 1],
+                )
+            )  # fmt: skip
+            feature, map_, ct, members, known = boxes
+            there = (peak > self.gate) | (members.flatten(1).amax(1) > 0)
+            own = Truth(members, known * there.float()[:, None, None, None, None])
+            logits = network.outline(k, feature, map_, ct)
+            focal.append(of.focal_loss(logits, own, "sigmoid", at, self.focal_gamma))
+            dice.append(of.dice_loss(logits, own, "sigmoid", at))
+        parts = {"focal": sum(focal) / len(focal), "dice": sum(dice) / len(dice)}
+        return {"loss": parts["focal"] + parts["dice"], **parts}  # type: ignore[dict-item]
+
+    # ------------------------------------------------------------ prediction
+
+    def answered(self, network: Any, voxels: Tensor, notes: dict[str, Any]) -> Tensor:
+        """S-Net's probabilities; in place of those of a small organ its own network's in the region about a confident peak."""
+        import torch
+
+        from medray.systems.headneck.focus import box_at
+
+        def all_of(some: Tensor) -> Tensor:
+            features, logits, heat = network(some)
+            return torch.cat([logits.float().sigmoid(), heat.float(), features.float()], 1)
+
+        joined, organs = self.windowed(all_of, voxels), len(self.organs)
+        found, heat, features = joined.split([organs, len(self.small), joined.shape[1] - organs - len(self.small)], 1)
+        found = found.clone()
+        notes["peaks"] = {}
+        for k, (organ, place) in enumerate(zip(self.small, self.places, strict=True)):
+            one = heat[0, k].cpu()
+            height = float(one.max())
+            peak = tuple(int(axis) for axis in np.unravel_index(int(one.argmax()), one.shape))
+            notes["peaks"][organ] = height, peak
+            if height < self.gate or self.stage == "sol":
+                continue
+            box = (slice(None), slice(None), *box_at(peak, heat.shape[2:], self.region_DHW))
+            logits = network.outline(k, features[box], heat[:, k : k + 1][box], voxels[box])
+            found[:, place] = 0
+            found[(slice(None), slice(place, place + 1), *box[2:])] = logits.float().sigmoid()
+        return found
+
+    def noted(self, notes: Mapping[str, Any], drawn: Drawn, spacing_mm: np.ndarray) -> dict[str, Any]:
+        """peak_<organ>: the height of its heatmap; peak_mm_<organ>: how far the peak lies from the middle of what is drawn."""
+        columns: dict[str, Any] = {}
+        for organ, place in zip(self.small, self.places, strict=True):
+            height, at_voxel = notes.get("peaks", {}).get(organ, (np.nan, None))
+            members, _ = drawn.of(place + 1)
+            off = np.nan
+            if at_voxel is not None and members.any():
+                middle = np.argwhere(members).mean(axis=0)
+                off = float(np.linalg.norm((np.add(at_voxel, notes["first"]) - middle) * spacing_mm))
+            columns |= {f"peak_{organ}": float(height), f"peak_mm_{organ}": off}
+        return columns
+
+    def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
+        """As S-Net's, of the small organs; in the stage of heatmaps how far the peaks lie off."""
+        peaks = {f"peak_mm_{organ}": outputs[f"peak_mm_{organ}"].astype(float).median() for organ in self.small}
+        heights = {
+            f"confident_{o}": float((outputs[f"peak_{o}"].astype(float) >= self.gate).mean()) for o in self.small
+        }
+        known = [value for value in peaks.values() if np.isfinite(value)]
+        of_small = [outputs[f"dice_{organ}"].astype(float).mean() for organ in self.small]
+        found = [value for value in of_small if np.isfinite(value)]
+        small = float(np.mean(found)) if found else np.nan
+        first = (
+            {"peak_mm": float(np.mean(known)) if known else np.nan}
+            if self.stage == "sol"
+            else {"one_minus_dice_small": 1 - small}
+        )
+        return first | {name: float(v) for name, v in peaks.items()} | heights | super().metrics(outputs)
