@@ -183,12 +183,20 @@ class VolumeTask(CropFields, Task):
         return Truth.of_numbers(batch["mask"], len(self.class_names))
 
     def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
-        from medray.nn import volume_losses as of
-
         margin = self.context_padding
-        logits, truth = network(batch["voxels"]), self.truth(batch)
+        logits = network(batch["voxels"])
         if margin:
             logits = logits[:, :, margin:-margin, margin:-margin, margin:-margin]
+        return self.losses_of(logits, self.truth(batch), at)
+
+    def losses_of(self, logits: Tensor, truth: Truth, at: At) -> dict[str, Tensor]:
+        """ "loss", as the weights of the fields mix it, and its parts.
+
+        Args:
+            logits: (batch, outputs, D, H, W) of the patch.
+        """
+        from medray.nn import volume_losses as of
+
         parts = {}
         if self.dice_weight:
             parts["dice"] = self.dice_weight, of.dice_loss(logits, truth, self.activation, at, self.dice_of_batch)

@@ -7,6 +7,7 @@ heatmap and the CT itself in a region about the heatmap's peak. The autoencoder'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,21 @@ from medray.systems.headneck.networks import SEResidual, SNet
 
 Sides = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
+
+
+class Found(NamedTuple):
+    """What FocusNet says of a batch of crops."""
+
+    logits: Tensor
+    """(batch, organs, D, H, W) of S-Net."""
+    heatmaps: Tensor
+    """(batch, small, D, H, W)."""
+    outlines: Tensor | None
+    """(batch, small, d, h, w): logits of each small organ in the region about the peak of its heatmap, where asked for."""
+    peaks: Tensor
+    """(batch, small) heights of the peaks."""
+    at: Tensor
+    """(batch, small) flat places of the peaks."""
 
 
 class FocusNet(nn.Module):
@@ -49,7 +65,21 @@ class FocusNet(nn.Module):
             for _ in self.small
         )
 
-    def forward(self, voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, voxels: Tensor, outlines: bool = True) -> Found:
+        """(batch, 1, D, H, W), whole crops: also the outlines about the peaks. ``maps`` is for windows of a scan."""
+        features, logits, heatmaps = self.maps(voxels)
+        flat = heatmaps.detach().flatten(2)
+        peaks, at = flat.amax(2), flat.argmax(2)
+        found = [
+            self.outline(
+                k,
+                *(in_boxes(part, at[:, k], self.region) for part in (features, heatmaps[:, k : k + 1], voxels)),
+            )
+            for k in range(len(self.small) if outlines else 0)
+        ]
+        return Found(logits, heatmaps, torch.cat(found, 1) if found else None, peaks, at)
+
+    def maps(self, voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, 1, D, H, W) → features, logits of all organs, heatmaps of the small ones (batch, small, D, H, W)."""
         features, logits = self.snet(voxels)
         return features, logits, self.sol(features)
@@ -75,6 +105,7 @@ class ShapeCoder(nn.Module):
 
     def __init__(self, region_DHW: Sides, width: int = 8, code: int = 512) -> None:  # noqa: N803  axes
         super().__init__()
+        self.region = region_DHW
         pools: tuple[Sides, ...] = ((1, 2, 2), (2, 2, 2), (1, 2, 2))
         widths = [width * 2**level for level in range(len(pools) + 1)]
         if any(side % by for side, by in zip(region_DHW, (2, 8, 8), strict=True)):

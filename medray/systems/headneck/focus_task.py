@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medray.nn.volume_truth import Truth
+    from medray.systems.headneck.focus import Found
 
 FROM_SNET = {"network.network.": "snet."}
 """Names of the weights of a run of OrganTask → here."""
@@ -104,20 +105,20 @@ class FocusTask(OrganTask):
         return found
 
     def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
-        features, _, heat = network(batch["voxels"])
-        truth, places = self.truth(batch), list(self.places)
-        members, drawn = truth.members[:, places], batch["drawn"][:, places]
+        found, truth = network(batch["voxels"], self.stage != "sol"), self.truth(batch)
         if self.stage == "sol":
-            return {"loss": self._of_heatmaps(heat.float(), members, drawn, at)}
-        return self._of_outlines(network, features, heat, batch["voxels"], truth, at)
+            return {"loss": self.loss_of_heatmaps(found.heatmaps, truth, batch["drawn"], at)}
+        parts = self.losses_of_outlines(found, truth, at)
+        return {"loss": parts["focal"] + parts["dice"], **parts}
 
-    def _of_heatmaps(self, heat: Tensor, members: Tensor, drawn: Tensor, at: At) -> Tensor:
+    def loss_of_heatmaps(self, heatmaps: Tensor, truth: Truth, drawn: Tensor, at: At) -> Tensor:
         """Mean squared error, of voxels near the middle and of all others in equal parts: else nothing is the best answer."""
         from medray.systems.headneck.focus import heatmaps_of
 
-        wanted, told = heatmaps_of(members, self.sigma_DHW)
-        known = (told * (drawn > 0).float())[:, :, None, None, None]
-        squares = (heat - wanted).square() * known
+        places = list(self.places)
+        wanted, told = heatmaps_of(truth.members[:, places], self.sigma_DHW)
+        known = (told * (drawn[:, places] > 0).float())[:, :, None, None, None]
+        squares = (heatmaps.float() - wanted).square() * known
         total: Any = 0.0
         for part in (wanted > NEAR, wanted <= NEAR):
             count = (part * known).sum()
@@ -125,34 +126,31 @@ class FocusTask(OrganTask):
         loss: Tensor = total / 2
         return loss
 
-    def _of_outlines(
-        self, network: Any, features: Tensor, heat: Tensor, voxels: Tensor, truth: Truth, at: At
-    ) -> dict[str, Tensor]:
-        """Focal loss and Dice in the region about the predicted peak; of samples in which the peak is confident, or the region
-        shows some of the organ."""
+    def losses_of_outlines(self, found: Found, truth: Truth, at: At) -> dict[str, Tensor]:
+        """Focal loss and Dice of each small organ in the region about the predicted peak; of samples in which the peak is
+        confident, or the region shows some of the organ. Means over the organs."""
         from medray.nn import volume_losses as of
+
+        focal, dice = [], []
+        assert found.outlines is not None
+        for k in range(len(self.small)):
+            own, logits = self.truth_in_region(found, truth, k), found.outlines[:, k : k + 1]
+            focal.append(of.focal_loss(logits, own, "sigmoid", at, self.focal_gamma))
+            dice.append(of.dice_loss(logits, own, "sigmoid", at))
+        return {"focal": sum(focal) / len(focal), "dice": sum(dice) / len(dice)}  # type: ignore[dict-item]
+
+    def truth_in_region(self, found: Found, truth: Truth, k: int) -> Truth:
+        """What is drawn of the ``k``-th small organ about its peak; not known in samples that do not count."""
         from medray.nn.volume_truth import Truth
         from medray.systems.headneck.focus import in_boxes
 
-        focal, dice = [], []
-        for k, place in enumerate(self.places):
-            flat = heat[:, k].flatten(1)
-            peak, at_voxel = flat.amax(1), flat.argmax(1)
-            boxes = (
-                in_boxes(part, at_voxel, self.region_DHW)
-                for part in (
-                    features, heat[:, k : k + 1], voxels,
-                    truth.members[:, place : place + 1], truth.known[:, place : place + 1],
-                )
-            )  # fmt: skip
-            feature, map_, ct, members, known = boxes
-            there = (peak > self.gate) | (members.flatten(1).amax(1) > 0)
-            own = Truth(members, known * there.float()[:, None, None, None, None])
-            logits = network.outline(k, feature, map_, ct)
-            focal.append(of.focal_loss(logits, own, "sigmoid", at, self.focal_gamma))
-            dice.append(of.dice_loss(logits, own, "sigmoid", at))
-        parts = {"focal": sum(focal) / len(focal), "dice": sum(dice) / len(dice)}
-        return {"loss": parts["focal"] + parts["dice"], **parts}  # type: ignore[dict-item]
+        place = self.places[k]
+        members, known = (
+            in_boxes(part[:, place : place + 1], found.at[:, k], self.region_DHW)
+            for part in (truth.members, truth.known)
+        )
+        counts = (found.peaks[:, k] > self.gate) | (members.flatten(1).amax(1) > 0)
+        return Truth(members, known * counts.float()[:, None, None, None, None])
 
     # ------------------------------------------------------------ prediction
 
@@ -163,7 +161,7 @@ class FocusTask(OrganTask):
         from medray.systems.headneck.focus import box_at
 
         def all_of(some: Tensor) -> Tensor:
-            features, logits, heat = network(some)
+            features, logits, heat = network.maps(some)
             return torch.cat([logits.float().sigmoid(), heat.float(), features.float()], 1)
 
         joined, organs = self.windowed(all_of, voxels), len(self.organs)

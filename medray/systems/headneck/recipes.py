@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import fields, replace
-from typing import Literal
+from typing import Any, TypeVar
 
 from medray.systems.headneck.focus_task import FocusTask
 from medray.systems.headneck.task import OrganTask
+
+Later = TypeVar("Later", bound=FocusTask)
 
 
 def snet() -> OrganTask:
@@ -39,10 +41,10 @@ def small() -> OrganTask:
     )  # fmt: skip
 
 
-def focus(base: OrganTask, stage: Literal["sol", "sos"], small: tuple[str, ...]) -> FocusTask:
-    """A stage for small organs on an S-Net as ``base`` describes it; half as many epochs."""
+def stage(kind: type[Later], base: OrganTask, small: tuple[str, ...], **changes: Any) -> Later:
+    """A later stage on an S-Net as ``base`` describes it, for half as many epochs where ``changes`` do not say."""
     values = {field.name: getattr(base, field.name) for field in fields(base)}
-    return FocusTask(**values | {"epochs": max(1, base.epochs // 2)}, stage=stage, small=small)
+    return kind(**values | {"epochs": max(1, base.epochs // 2), "small": small} | changes)
 
 
 RECIPES = {r.__name__: r for r in (snet, unet, small)}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any
 
 from contract_case import Case
 from organ_scans import ORGANS, organ_row
 
 from medray.systems.headneck import recipes
+from medray.systems.headneck.focus_task import FocusTask
+from medray.systems.headneck.joint_task import JointTask, ShapeTask
 from medray.systems.headneck.task import OrganTask
 
 
@@ -27,15 +29,21 @@ def scans(recipe: Callable[[], OrganTask], hidden: bool = False) -> Case:
     )  # fmt: skip
 
 
-def focus(stage: Literal["sol", "sos"], hidden: bool = False) -> Case:
+def later(kind: type[FocusTask], floor: float, hidden: bool = False, **changes: Any) -> Case:
     case = scans(recipes.small, hidden)
-    task = replace(recipes.focus(case.task, stage, ORGANS[1:]), gate=0.3, region_mm=(20.0, 32.0, 32.0))
-    return replace(case, task=task, floor={"sol": 0.15, "sos": 1.0}[stage], known=("stage", "gate", "small_width"))
+    assert isinstance(case.task, OrganTask)
+    task = recipes.stage(
+        kind, case.task, ORGANS[1:], epochs=2, gate=0.3, region_mm=(20.0, 32.0, 32.0), patch_DHW=(14, 18, 22), **changes
+    )
+    return replace(case, task=task, floor=floor, known=("stage", "gate", "small_width"))
 
 
 CASES = {name: partial(scans, recipe) for name, recipe in recipes.RECIPES.items()} | {
     "hidden": partial(scans, recipes.small, hidden=True),
-    "sol": partial(focus, "sol"),
-    "sos": partial(focus, "sos"),
-    "sos-hidden": partial(focus, "sos", hidden=True),
+    "sol": partial(later, FocusTask, 0.03),
+    "sos": partial(later, FocusTask, 0.8, stage="sos"),
+    "sos-hidden": partial(later, FocusTask, 0.8, hidden=True, stage="sos"),
+    "shapes": partial(later, ShapeTask, 0.3, code=16, coder_width=4),
+    "joint": partial(later, JointTask, 3.4, code=16, coder_width=4),
+    "joint-hidden": partial(later, JointTask, 3.4, hidden=True, code=16, coder_width=4),
 }

@@ -81,7 +81,11 @@ def test_heatmaps_are_of_the_middle_and_only_where_it_can_be_told() -> None:
 def test_an_organs_own_network_sees_what_it_is_to_see(sees: tuple[bool, bool, bool]) -> None:
     network = FocusNet(snet(), (0, 2), (4, 8, 8), 4, *sees)
     voxels = torch.randn(2, 1, 4, 8, 12)
-    features, logits, heat = network(voxels)
+    features, logits, heat = network.maps(voxels)
+    outlines = network(voxels).outlines
+    assert outlines is not None
+    assert outlines.shape == (2, 2, 4, 8, 8)
+    assert network(voxels, outlines=False).outlines is None
     assert (logits.shape[1], heat.shape[1]) == (3, 2)
     region = tuple(in_boxes(part, torch.tensor([50, 100]), (4, 8, 8)) for part in (features, heat[:, :1], voxels))
     given = [part.detach().requires_grad_() for part in region]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,8 +25,8 @@ def base() -> OrganTask:
     return replace(recipes.small(), organs=ORGANS, patch_DHW=(12, 12, 12), widths=(8, 16), batch_size=2)
 
 
-def task(stage: Any = "sos", **changes: Any) -> FocusTask:
-    return replace(recipes.focus(base(), stage, SMALL), region_mm=(20.0, 32.0, 32.0), **changes)
+def task(stage: Literal["sol", "sos"] = "sos", **changes: Any) -> FocusTask:
+    return recipes.stage(FocusTask, base(), SMALL, stage=stage, region_mm=(20.0, 32.0, 32.0), **changes)
 
 
 def test_every_weight_of_snet_has_its_place_in_the_next_stages() -> None:
@@ -43,7 +43,7 @@ def test_every_weight_of_snet_has_its_place_in_the_next_stages() -> None:
 
 
 @pytest.mark.parametrize(("stage", "trained"), [("sol", "sol."), ("sos", "sos.")])
-def test_a_stage_trains_its_own_part_alone(stage: str, trained: str) -> None:
+def test_a_stage_trains_its_own_part_alone(stage: Literal["sol", "sos"], trained: str) -> None:
     for name, parameter in task(stage).network().named_parameters():
         assert parameter.requires_grad == name.startswith(trained), name
 
@@ -55,7 +55,7 @@ class Told(torch.nn.Module):
         super().__init__()
         self.height = height
 
-    def forward(self, voxels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def maps(self, voxels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         batch, _, *shape = voxels.shape
         logits = torch.full((batch, len(ORGANS), *shape), -9.0)
         return (
