@@ -19,11 +19,12 @@ from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
 from medray.metrics.change import ChangeRules
+from medray.shards.case_table import files_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
 from medray.systems.lesion.answers import PHANTOMS, known_scans, patients_of, write_answers
-from medray.systems.lesion.cases import files_of, read_cases, site_names
+from medray.systems.lesion.cases import read_cases, site_names
 from medray.systems.lesion.inventory import assemble
 from medray.systems.lesion.new_scans import NewScans, read_atlas
 from medray.systems.lesion.source import source_of

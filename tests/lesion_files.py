@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from volume_files import nifti
 
+from medray.shards.case_table import files_of
 from medray.shards.files import Files
 from medray.shards.inventory import Inventory
 from medray.shards.reading import scan_file
 from medray.shards.store import Store
-from medray.systems.lesion.cases import files_of, read_cases
+from medray.systems.lesion.cases import read_cases
 from medray.systems.lesion.inventory import assemble
 from medray.systems.lesion.source import BrainMR
 

@@ -25,10 +25,11 @@ from lesion_two_patients import CPU, trained
 from medray.engine.train.outputs import evaluate
 from medray.metrics.intervals import intervals, mean
 from medray.report.figures import line
+from medray.shards.case_table import files_of
 from medray.shards.files import paths_of, read_files
 from medray.shards.reading import scan_file
 from medray.shards.store import Store
-from medray.systems.lesion.cases import files_of, read_cases
+from medray.systems.lesion.cases import read_cases
 from medray.systems.lesion.inventory import assemble
 from medray.systems.lesion.phantoms import PhantomPatients, PhantomSpec
 from medray.systems.lesion.recipes import phantom

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from medray.shards.case_table import files_of, is_table, path_in
 from medray.shards.cells import read_cells
 from medray.shards.packed import read_unpacked
 from medray.shards.store import Store
 from medray.systems.headneck.source import CT, STRUCTURES
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PATIENT, SCAN, ORGANS = "patient", "scan", "organs"
 FLAG = "--images"
 VOLUMES = re.compile(r"(?P<stem>.+?)\.(?:nii|nii\.gz|nrrd)$", re.IGNORECASE)
@@ -44,18 +44,9 @@ def read_cases(uri: str) -> Cases:
     Raises:
         ValueError: no table, a column that is missing, a case that is listed twice, or a folder without files.
     """
-    if uri.partition("?")[0].lower().endswith(TABLES):
+    if is_table(uri):
         return Cases(_from_table(uri), {}, ())
     return Cases(_from_layout(Store(uri)), {}, ())
-
-
-def files_of(uri: str) -> str:
-    """Where the files of a table's cases are: its own folder; of a folder, itself."""
-    path, _, options = uri.partition("?")
-    if not path.lower().endswith(TABLES):
-        return uri
-    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-    return f"{folder}?{options}" if options else folder
 
 
 def _from_table(uri: str) -> pd.DataFrame:
@@ -84,18 +75,9 @@ def _from_table(uri: str) -> pd.DataFrame:
     listed = [file.path for file in folder.files()]
     table = cells[[PATIENT, SCAN]].reset_index(drop=True)
     for name in (CT, STRUCTURES):
-        table[name] = pd.Series([_path(folder, cell) for cell in cells[name]], dtype=object)
-    table[ORGANS] = pd.Series([_masks(_path(folder, cell), listed) for cell in cells[ORGANS]], dtype=object)
+        table[name] = pd.Series([path_in(folder, cell) for cell in cells[name]], dtype=object)
+    table[ORGANS] = pd.Series([_masks(path_in(folder, cell), listed) for cell in cells[ORGANS]], dtype=object)
     return table
-
-
-def _path(folder: Store, cell: str) -> str | None:
-    """As ``Store.files`` lists it. What lies outside of the folder is not listed, and so never read."""
-    if not cell:
-        return None
-    if "://" in cell:
-        return Store(cell).root
-    return posixpath.normpath(cell if cell.startswith("/") else f"{folder.root}/{cell}")
 
 
 def _masks(below: str | None, listed: list[str]) -> dict[str, str]:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medray.shards.case_table import files_of
 from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
 from medray.shards.source import Source
-from medray.systems.headneck.cases import FLAG, ORGANS, Cases, files_of, read_cases
+from medray.systems.headneck.cases import FLAG, ORGANS, Cases, read_cases
 from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.names import organ_of
 from medray.systems.headneck.phantoms import NAMES

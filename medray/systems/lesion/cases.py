@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from medray.shards.case_table import files_of, is_table, path_in
 from medray.shards.cells import read_cells
 from medray.shards.packed import read_unpacked
 from medray.shards.store import Store
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PATIENT, VISIT, MASK = "patient", "visit", "mask"
 FLAG = "--images"
 
@@ -63,15 +63,6 @@ class Cases:
         return frozenset(path for path in paths if isinstance(path, str))
 
 
-def files_of(uri: str) -> str:
-    """Where the files of a table's cases are: its own folder; of the BIDS layout, the folder itself."""
-    path, _, options = uri.partition("?")
-    if not path.lower().endswith(TABLES):
-        return uri
-    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-    return f"{folder}?{options}" if options else folder
-
-
 def read_cases(uri: str) -> Cases:
     """By path or URI: a table ``patient,visit,flair,t1,…,mask`` in CSV or TSV, or a folder in the BIDS layout.
 
@@ -81,7 +72,7 @@ def read_cases(uri: str) -> Cases:
     Raises:
         ValueError: no table, a column that is missing, a case that is listed twice, or a folder without scans.
     """
-    if uri.partition("?")[0].lower().endswith(TABLES):
+    if is_table(uri):
         return _from_table(uri)
     return _from_layout(Store(uri))
 
@@ -122,17 +113,8 @@ def _from_table(uri: str) -> Cases:
     folder = Store(files_of(uri))
     table = cells[[PATIENT, VISIT]].reset_index(drop=True)
     for name in (*channels, MASK):
-        table[name] = pd.Series([_path(folder, cell) for cell in cells[name]], dtype=object)
+        table[name] = pd.Series([path_in(folder, cell) for cell in cells[name]], dtype=object)
     return Cases(table, channels, {})
-
-
-def _path(folder: Store, cell: str) -> str | None:
-    """As ``Store.files`` lists it. What lies outside of the folder is not listed, and so never read."""
-    if not cell:
-        return None
-    if "://" in cell:
-        return Store(cell).root
-    return posixpath.normpath(cell if cell.startswith("/") else f"{folder.root}/{cell}")
 
 
 def _from_layout(folder: Store) -> Cases:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medray.shards.case_table import files_of
 from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
 from medray.shards.source import Source
 from medray.systems.lesion import recipes
-from medray.systems.lesion.cases import FLAG, Cases, files_of, read_cases
+from medray.systems.lesion.cases import FLAG, Cases, read_cases
 from medray.systems.lesion.inventory import assemble
 from medray.systems.lesion.objective import OBJECTIVES, score_folds
 from medray.systems.lesion.phantom_brain import CHANNELS

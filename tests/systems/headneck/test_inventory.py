@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medray.shards.case_table import files_of
 from medray.shards.inventory import Inventory, Refused
-from medray.systems.headneck.cases import Cases, files_of, read_cases
+from medray.systems.headneck.cases import Cases, read_cases
 from medray.systems.headneck.inventory import ANOTHER_SERIES, assemble
 from medray.systems.headneck.source import STRUCTURES, PlanningCT
 

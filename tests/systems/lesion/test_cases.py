@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from lesion_files import las, lesion, write, write_table
 
-from medray.systems.lesion.cases import files_of, in_order, read_cases, site_names
+from medray.shards.case_table import files_of
+from medray.systems.lesion.cases import in_order, read_cases, site_names
 from medray.systems.lesion.phantoms import PhantomPatients, PhantomSpec
 
 DATA = las(lesion())
