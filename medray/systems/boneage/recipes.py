@@ -13,6 +13,7 @@ from medray.systems.boneage.stages.canvas import RegionName
 from medray.systems.boneage.stages.mask_task import MaskTask
 from medray.systems.boneage.stages.point_task import PointTask
 from medray.systems.boneage.task import AgeTask, Head, Sexes
+from medray.tasks.recipes import named
 
 MODELS = tuple("-".join(parts) for parts in itertools.product(get_args(RegionName), get_args(Head), get_args(Sexes)))
 """A-regression-girls … C-classification-both: 18."""
@@ -101,10 +102,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {"published": published, "modern": mo
 
 
 def recipe(name: str) -> Recipe:
-    """Raises ValueError for a name that there is not."""
-    if name not in RECIPES:
-        raise ValueError(f"recipe {name}: there are {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    """Raises ValueError, with near names, for a name that there is not."""
+    return named(RECIPES, name)()
 
 
 def age_task(name: str) -> AgeTask:

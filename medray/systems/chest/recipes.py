@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import Literal
 
 from medray.systems.chest.classes import FINDINGS
 from medray.systems.chest.task import FilmTask
+from medray.tasks.recipes import named
 
 TargetSet = Literal["findings", "abnormal", "source"]
 
@@ -49,8 +49,4 @@ RECIPES = {r.__name__: r for r in (chexnet, sgd, small)}
 
 def recipe(name: str, targets: TargetSet = "findings") -> FilmTask:
     """The recipe of that name. Raises ValueError, with near names, for another one."""
-    if name in RECIPES:
-        return RECIPES[name](targets)
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
-    raise ValueError(f"--recipe {name}: no such recipe; {hint}")
+    return named(RECIPES, name)(targets)

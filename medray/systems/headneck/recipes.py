@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from medray.systems.headneck.focus_task import FocusTask
 from medray.systems.headneck.task import OrganTask
+from medray.tasks.recipes import named
 
 Later = TypeVar("Later", bound=FocusTask)
 
@@ -52,8 +52,4 @@ RECIPES = {r.__name__: r for r in (snet, unet, small)}
 
 def recipe(name: str) -> OrganTask:
     """The recipe of that name. Raises ValueError, with near names, for another one."""
-    if name in RECIPES:
-        return RECIPES[name]()
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
-    raise ValueError(f"--recipe {name}: no such recipe; {hint}")
+    return named(RECIPES, name)()

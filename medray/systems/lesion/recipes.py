@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
 from medray.systems.lesion.task import LesionTask
+from medray.tasks.recipes import named
 
 
 def vnet() -> LesionTask:
@@ -56,8 +56,4 @@ RECIPES = {r.__name__: r for r in (vnet, segresnet, resenc, unet, phantom)}
 
 def recipe(name: str) -> LesionTask:
     """The recipe of that name. Raises ValueError, with near names, for another one."""
-    if name in RECIPES:
-        return RECIPES[name]()
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
-    raise ValueError(f"--recipe {name}: no such recipe; {hint}")
+    return named(RECIPES, name)()

@@ -110,7 +110,7 @@ def test_eighteen_models_and_names_of_some() -> None:
 def test_regions_have_the_sources_sizes() -> None:
     sizes = {m[0]: model_task(RECIPES["published"]().age, m).image_px for m in MODELS}
     assert sizes == {"A": (500, 375), "B": (375, 375), "C": (300, 700)}
-    with pytest.raises(ValueError, match="recipe x: there are published, modern, phantom"):
+    with pytest.raises(ValueError, match="--recipe x: no such recipe; there are published, modern, phantom"):
         recipe("x")
 
 

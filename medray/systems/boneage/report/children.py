@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from medray.report import page
 from medray.systems.boneage.scores.calendar_age import NORMAL_SHARE
-from medray.systems.boneage.words import child_word, number
+from medray.systems.boneage.words import child_word
 
 CURVES = 12
 """So many children have a chart."""
@@ -47,7 +47,7 @@ def section(films: pd.DataFrame, answer: str) -> page.Section | None:
         return None
     text = f"{OVER_TIME} Crosses are the labels."
     if len(children) > CURVES:
-        text += f" {CURVES} of {number(len(children), 'child').replace('childs', 'children')} are shown."
+        text += f" {CURVES} of {len(children):,} children are shown."
     return page.Section("Children with several films", text, curves(children[:CURVES]))
 
 
