@@ -42,7 +42,7 @@ def dice_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, whol
         each = 1 - (2 * both + SMOOTH) / (squares + SMOOTH)
         return (each * anywhere).sum() / anywhere.sum().clamp(min=1)
     each = 1 - (2 * both + SMOOTH) / (squares + SMOOTH)
-    return _mean((each * there).sum(), there.sum(), at)
+    return at.mean((each * there).sum(), there.sum())
 
 
 def cross_entropy(logits: Tensor, truth: Truth, activation: Activation, at: At, weight: float = 1.0) -> Tensor:
@@ -58,11 +58,11 @@ def cross_entropy(logits: Tensor, truth: Truth, activation: Activation, at: At, 
         each = functional.binary_cross_entropy_with_logits(
             logits, truth.members.to(logits.dtype), reduction="none", pos_weight=factor
         )
-        return _mean((each * known).sum(), known.expand_as(each).sum(), at)
+        return at.mean((each * known).sum(), known.expand_as(each).sum())
     numbers = truth.numbers()
     each = functional.cross_entropy(logits, numbers, reduction="none").unsqueeze(1)
     weights = known * (1 + (weight - 1) * (numbers != 0).unsqueeze(1).float())
-    return _mean((each * weights).sum(), weights.sum(), at)
+    return at.mean((each * weights).sum(), weights.sum())
 
 
 def focal_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, gamma: float = 2.0) -> Tensor:
@@ -77,20 +77,15 @@ def focal_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, gam
         each = functional.binary_cross_entropy_with_logits(logits, g, reduction="none")
         # log of (1 − p): by logits, as e^-each loses its digits where p is nearly 1
         missed = functional.logsigmoid(-(2 * g - 1) * logits)
-        return _mean((each * (gamma * missed).exp() * known).sum(), known.expand_as(each).sum(), at)
+        return at.mean((each * (gamma * missed).exp() * known).sum(), known.expand_as(each).sum())
     each = functional.cross_entropy(logits, truth.numbers(), reduction="none")
     missed = 1 - (-each).exp()
-    return _mean((each * missed.clamp(min=1e-12) ** gamma * known[:, 0]).sum(), known.sum(), at)
+    return at.mean((each * missed.clamp(min=1e-12) ** gamma * known[:, 0]).sum(), known.sum())
 
 
 def _wide(logits: Tensor) -> Tensor:
     """In fp32 at least: sums over so many voxels want it."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _mean(total: Tensor, count: Tensor, at: At) -> Tensor:
-    """The mean over all workers, for gradients that are averaged over them; 0 where nothing is counted."""
-    return total * at.workers / at.sum_over_workers(count).clamp(min=1e-12)
 
 
 def _of_all(own: Tensor, at: At) -> Tensor:

@@ -41,8 +41,7 @@ class At:
     def sum_over_workers(self, value: Tensor) -> Tensor:
         """``value`` summed over all workers, without gradient; every worker must ask.
 
-        Gradients are averaged over workers. So a loss whose denominator is global, such as the known voxels of the whole
-        batch, is ``workers · sum / sum_over_workers(count)``.
+        For what all of them count together; a loss is then a ``mean``.
         """
         total = value.detach().clone()
         if self.workers > 1:
@@ -50,6 +49,11 @@ class At:
 
             torch.distributed.all_reduce(total)
         return total
+
+    def mean(self, total: Tensor, count: Tensor) -> Tensor:
+        """A worker's part of a mean over the batches of all: its own ``total`` over the ``count`` of all, such as known voxels;
+        0 where nothing is counted. Gradients are averaged over workers, so it is their number times that."""
+        return total * self.workers / self.sum_over_workers(count).clamp(min=1e-12)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,7 +145,7 @@ class AgeTask(Disturbed, BackboneTask):
     def losses(self, network: nn.Module, batch: dict[str, Any], at: At) -> dict[str, Tensor]:
         known = ~batch["months"].isnan()
         errors = (self._ages(network, batch) - batch["months"].nan_to_num()).abs() / HALF * known
-        return {"loss": errors.sum() * at.workers / at.sum_over_workers(known.float().sum()).clamp(min=1)}
+        return {"loss": at.mean(errors.sum(), known.float().sum())}
 
     def outputs(self, network: nn.Module, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         return {

@@ -121,8 +121,7 @@ class FocusTask(OrganTask):
         squares = (heatmaps.float() - wanted).square() * known
         total: Any = 0.0
         for part in (wanted > NEAR, wanted <= NEAR):
-            count = (part * known).sum()
-            total = total + (squares * part).sum() * at.workers / at.sum_over_workers(count).clamp(min=1.0)
+            total = total + at.mean((squares * part).sum(), (part * known).sum())
         loss: Tensor = total / 2
         return loss
 

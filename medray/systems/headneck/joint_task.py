@@ -47,7 +47,7 @@ class ShapeTask(FocusTask):
         masks, there = self.masks(batch)
         logits = network(masks)[0]
         each = functional.binary_cross_entropy_with_logits(logits.float(), masks, reduction="none").flatten(1).mean(1)
-        return {"loss": (each * there).sum() * at.workers / at.sum_over_workers(there.sum()).clamp(min=1.0)}
+        return {"loss": at.mean((each * there).sum(), there.sum())}
 
     def masks(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(samples · small organs, 1, d, h, w) of the truth, and (samples · small organs,) 1 where there is one to learn from."""
@@ -140,7 +140,7 @@ class JointTask(FocusTask):
         there = self._stacked(
             [(own.known.flatten(1).amax(1) > 0) & (own.members.flatten(1).amax(1) > 0) for own in counts]
         )
-        apart = self._mean(shapes.code_apart + self.features * shapes.features_apart, there, at)
+        apart = at.mean(((shapes.code_apart + self.features * shapes.features_apart) * there).sum(), there.sum())
         if at.turn == "coder":
             return self._of_coder(shapes, there, apart, at)
         parts = self.losses_of_outlines(found, truth, at)
@@ -153,7 +153,7 @@ class JointTask(FocusTask):
         from torch.nn import functional
 
         each = functional.binary_cross_entropy_with_logits(shapes.reconstructed.float(), shapes.true, reduction="none")
-        same = self._mean(each.flatten(1).mean(1), there, at)
+        same = at.mean((each.flatten(1).mean(1) * there).sum(), there.sum())
         return {"loss": (1 - self.apart) * same - self.apart * apart, "reconstruction": same, "apart": apart}
 
     @staticmethod
@@ -162,9 +162,3 @@ class JointTask(FocusTask):
         import torch
 
         return torch.stack(by_organ, 1).flatten().float()
-
-    @staticmethod
-    def _mean(each: Tensor, there: Tensor, at: At) -> Tensor:
-        """Of those that count, over all workers."""
-        found: Tensor = (each * there).sum() * at.workers / at.sum_over_workers(there.sum()).clamp(min=1.0)
-        return found

@@ -100,7 +100,7 @@ class PointTask(Disturbed, Task):
         found, points = network(batch["image"]).float(), batch["points"]
         known = ~points.isnan()
         squares = (found - points.nan_to_num()).square() * known
-        return {"loss": squares.sum() * at.workers / at.sum_over_workers(known.float().sum()).clamp(min=1)}
+        return {"loss": at.mean(squares.sum(), known.float().sum())}
 
     def points(self, network: nn.Module, batch: dict[str, Any]) -> np.ndarray:
         """(batch, 3, 2) x, y in pixels of the film."""
