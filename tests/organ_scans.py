@@ -17,12 +17,12 @@ def organ_row(number: int, shape: tuple[int, int, int] = (16, 20, 24), hidden: t
     body = np.zeros(shape, np.uint8)
     body[1:-1, 1:-1, 1:-1] = 1
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
-    voxels = rng.normal(1, 0.05, shape).astype(np.float32)
+    voxels = rng.normal(1, 0.02, shape).astype(np.float32)
     bits = np.zeros(shape, np.int64)
     places, classes = [], []
     for k, (organ, middle) in enumerate(zip(ORGANS, ((8, 10, 10), (8, 10, 14), (8, 10, 5)), strict=True)):
         ball = np.linalg.norm(grid - (np.array(middle) + rng.uniform(-1, 1, 3)), axis=-1) < 3
-        voxels += (0.5 + 0.4 * k) * ball
+        voxels += (0.08 + 0.06 * k) * ball  # tens of HU apart, as organs are
         if organ not in hidden:
             bits |= ball.astype(np.int64) << k
             places.append(np.flatnonzero(ball))

@@ -85,6 +85,11 @@ def canonical(volume: Volume) -> Volume:
     return reoriented(volume, "RAS")
 
 
+def turned_back(answer: np.ndarray, like: Volume, codes: str = "RAS") -> np.ndarray:
+    """An answer on the voxels of ``like`` turned to ``codes``, with the axes that ``like`` itself has."""
+    return reoriented(replace(reoriented(like, codes), voxels=answer), axis_codes(like)).voxels
+
+
 def resampled(volume: Volume, like: Grid, order: int) -> Volume:
     """The volume on another's grid; 0 where it does not reach.
 

@@ -41,7 +41,7 @@ def dicom_seg(
     """A binary segmentation of a series, a segment a class; the same arguments give the same bytes.
 
     Args:
-        mask: (D, H, W), 0 and the numbers of classes from 1.
+        mask: (D, H, W), 0 and the numbers of classes from 1; of classes that overlap (D, H, W, classes) bool.
         like: the volume as it was read from ``files``.
         files: of the series, in the order in which the volume was read from them.
     Raises:
@@ -49,11 +49,13 @@ def dicom_seg(
     """
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
-    if mask.shape != like.voxels.shape or len(like.order) != len(mask):
+    if mask.shape[:3] != like.voxels.shape or len(like.order) != len(mask):
         raise ValueError(f"a mask of shape {mask.shape} for a DICOM series of shape {like.voxels.shape}")
-    values = np.unique(mask)
-    if values.min() < 0 or values.max() > len(classes):
-        raise ValueError(f"a mask with the values {values.tolist()}: {len(classes)} classes are 0 to {len(classes)}")
+    values, most = np.unique(mask), len(classes) if mask.ndim == 3 else 1
+    if values.min() < 0 or values.max() > most or mask.shape[3:] not in ((), (len(classes),)):
+        raise ValueError(
+            f"a mask of shape {mask.shape} with the values {values.tolist()}: {len(classes)} classes are 0 to {most}"
+        )
     numbers = mask.astype(np.uint8)
     if len(files) > 1:
         wanted = [file for file, _ in like.order]

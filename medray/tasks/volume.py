@@ -118,6 +118,20 @@ class VolumeTask(CropFields, Task):
         """The mask that is given out, such as without small components."""
         return mask_DHW
 
+    def voxels_of(self, number: int, probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """(D, H, W) bool: what is given out as a class, which is what is scored.
+
+        Args:
+            probability: (classes, D, H, W). mask: (D, H, W) ``finished``, a voxel of one class.
+        """
+        return np.asarray(mask == number)
+
+    def scores_of(
+        self, name: str, found: np.ndarray, drawn: np.ndarray, known: np.ndarray, spacing_mm: np.ndarray
+    ) -> dict[str, float]:
+        """Of one class of a scan, by ``voxels_of``; each becomes a column <score>_<class>. (D, H, W) bool each."""
+        return voxel_scores(found, drawn, known, float(np.prod(spacing_mm)) / 1000)
+
     # ------------------------------------------------------------ examples
 
     @property
@@ -144,18 +158,22 @@ class VolumeTask(CropFields, Task):
             return readings / count / scans
         return balanced(patients, readings)
 
+    def volume_of(self, row: Mapping[str, Any]) -> VolumeRow:
+        """A row of the shards as the network is to see it."""
+        return VolumeRow.of(row, self.channel_places)
+
     def train_example(self, row: Mapping[str, Any], rng: np.random.Generator) -> Example:
         return self.train_examples(row, [rng])[0]
 
     def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
         """Each holds "voxels" (channels, D, H, W) of the patch and its context, and "mask" (D, H, W) of the patch."""
-        volume = VolumeRow.of(row, self.channel_places)
+        volume = self.volume_of(row)
         crops = [cut(volume, self, rng) for rng in rngs]
         return [{"scan_id": row["scan_id"], "voxels": voxels, "mask": mask} for voxels, mask in crops]
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """The whole volume; "own_mask" is UNKNOWN everywhere where there is none."""
-        volume = VolumeRow.of(row, self.channel_places)
+        volume = self.volume_of(row)
         mask = volume.mask_DHW
         return {
             **{name: row[name] or "" for name in IDENTIFIERS},
@@ -250,14 +268,13 @@ class VolumeTask(CropFields, Task):
         best = found.max(0) if len(found) > 1 else found[0]
         number = found.argmax(0).astype(np.uint8) + 1 if len(found) > 1 else 1
         mask = self.finished(np.where(best >= self.threshold, number, 0).astype(np.uint8), spacing_mm)
-        ml = float(np.prod(spacing_mm)) / 1000
         columns: dict[str, Any] = {"shape_DHW": list(mask.shape)}
         if self.keep != "nothing":
             columns["mask"] = mask.tobytes()
             kept = np.rint(found * 255).astype(np.uint8) if self.keep == "uint8" else found.astype(np.float16)
             columns |= {"probability": kept.tobytes(), "probability_type": self.keep}
         for i, name in enumerate(self.class_names):
-            scores = voxel_scores(mask == i + 1, *drawn.of(i + 1), ml)
+            scores = self.scores_of(name, self.voxels_of(i + 1, found, mask), *drawn.of(i + 1), spacing_mm)
             columns |= {f"{score}_{name}": value for score, value in scores.items()}
         return columns | {"dice_by_threshold": dice_by_threshold(best, drawn.mask)}
 

@@ -127,7 +127,8 @@ class Workspace(AbstractContextManager["Workspace"]):
             if model in soon or getattr(task, "weights", None):  # of a name that may be wrong
                 write_initial(task, runs_store(self.out, model))
         self.data.find()
-        self.resources = self.options.resources(len(self.folds) * len(tasks), tasks.values())
+        together = max([len(stage.tasks) for stage in plan if isinstance(stage, Training) and not stage.over] or [1])
+        self.resources = self.options.resources(len(self.folds) * together, tasks.values())
         for line in notices:
             say(line)
         files, of_folds = self.data.files, self.options.folds

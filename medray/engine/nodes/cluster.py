@@ -115,8 +115,8 @@ def spread(
     """Fit ``runs`` training runs to the cluster; what is None is chosen here.
 
     With GPUs, a run takes one GPU where its batch fits (``gigabytes`` of memory) and there are runs for all GPUs: what
-    several GPUs lose, in small parts of a batch and in gradients that are exchanged, is saved. All runs of the job count,
-    also finished ones, so that a run goes on as it began. Otherwise a run takes the GPUs of one node: gradients then never
+    several GPUs lose, in small parts of a batch and in gradients that are exchanged, is saved. All runs of the stage that has most
+    count, also finished ones, so that a run goes on as it began. Otherwise a run takes the GPUs of one node: gradients then never
     cross the network, and the other nodes take other folds. On CPUs a run is one local process, since a worker group costs half a minute to start.
     ``at_once`` runs are started side by side even if the cluster has no room for them yet: an autoscaling one that
     has not grown shows nothing of what it can have. With ``min_workers`` a run goes on with as few when nodes are lost.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -32,6 +32,13 @@ class Cases:
     """The user's own: as written → organ."""
     organs: tuple[str, ...]
     """That a run learns; empty where nobody has chosen."""
+    drawn: bool = True
+    """Whether what is drawn is looked at: of new scans it is not."""
+
+    def undrawn(self) -> Cases:
+        """The CTs alone."""
+        bare = None if self.table is None else self.table.assign(**{STRUCTURES: None, ORGANS: [{}] * len(self.table)})
+        return replace(self, table=bare, drawn=False)
 
 
 def read_cases(uri: str) -> Cases:

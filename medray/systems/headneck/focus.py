@@ -58,7 +58,10 @@ class FocusNet(nn.Module):
         self.snet, self.small, self.region = snet, tuple(small), region_DHW
         self.sees = with_features, with_heatmap, with_ct
         features = snet.head.in_channels
-        self.sol = nn.Sequential(SEResidual(features, features), nn.Conv3d(features, len(self.small), 1))
+        last = nn.Conv3d(features, len(self.small), 1)
+        for parameter in last.parameters():  # S-Net's features may be of any size: a heatmap begins at nothing
+            nn.init.zeros_(parameter)
+        self.sol = nn.Sequential(SEResidual(features, features), last)
         inputs = features * with_features + with_heatmap + with_ct
         self.sos = nn.ModuleList(
             nn.Sequential(SEResidual(inputs, width), SEResidual(width, width), nn.Conv3d(width, 1, 1))

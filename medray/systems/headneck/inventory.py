@@ -26,7 +26,7 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
         Refused: no case can be used, or an organ that is asked for is drawn in none.
     """
     table = scan.sort_values("path", kind="stable").reset_index(drop=True)
-    told = cases.table if cases.table is not None else _by_headers(table)
+    told = cases.table if cases.table is not None else _by_headers(table, cases.drawn)
     status = dict(zip(table["path"], zip(table["status"], table["reason"], strict=True), strict=True))
     below: dict[str, list[str]] = {}  # folder → files in it, for series of DICOM files
     for path in table["path"]:
@@ -62,7 +62,7 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     aside = table["status"].eq("ok") & ~paths.isin(scan_of) & paths.isin(lost)
     table.loc[aside, "reason"] = paths[aside].map(lost)
     table.loc[aside, "status"] = "quarantined"
-    elsewhere = table["kind"].eq(STRUCTURES) & table["status"].eq("ok") & ~paths.isin(scan_of)
+    elsewhere = table["kind"].eq(STRUCTURES) & table["status"].eq("ok") & ~paths.isin(scan_of) & cases.drawn
     table.loc[elsewhere, ["status", "reason"]] = ["quarantined", ANOTHER_SERIES]
     rest = table["status"].eq("ok") & ~paths.isin(scan_of)
     table.loc[rest, ["status", "reason"]] = ["unused", "no case needs it"]
@@ -81,14 +81,18 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
         lines.append(f"names that are no organ's here: {_counted(unknown)}; --names gives them one")
     if elsewhere.any():
         lines.append(f"{int(elsewhere.sum()):,} structure sets are left out: {ANOTHER_SERIES}")
-    notes = [f"organs, and in how many of {len(rows):,} cases they are drawn: {_counted(organs)}"]
+    notes = (
+        []
+        if not cases.drawn
+        else [f"organs, and in how many of {len(rows):,} cases they are drawn: {_counted(organs)}"]
+    )
     return Inventory(table, pd.DataFrame(rows), tuple(lines), tuple(notes))
 
 
-def _by_headers(table: pd.DataFrame) -> pd.DataFrame:
+def _by_headers(table: pd.DataFrame, drawn: bool) -> pd.DataFrame:
     """A case for each series of a CT's slices, with the structure set that was drawn on it. Of several sets the case says so."""
     usable = table[table["status"] == "ok"]
-    sets = usable[usable["kind"] == STRUCTURES].groupby("series_id")["path"].agg(list).to_dict()
+    sets = usable[(usable["kind"] == STRUCTURES) & drawn].groupby("series_id")["path"].agg(list).to_dict()
     rows = []
     for series, own in usable[usable["kind"] == "dicom"].groupby("series_id"):
         patients = own["patient"].fillna("").unique()

@@ -5,7 +5,7 @@ Numbers of the losses are the source's released code's (the addendum of its spec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -124,6 +124,11 @@ class JointTask(FocusTask):
 
         focus: Any = super().network()
         return JointNet(focus.requires_grad_(True), ShapeCoder(self.region_DHW, self.coder_width, self.code))
+
+    def training_gigabytes(self) -> float | None:
+        """Without the coder, which is small beside the others."""
+        own = {field.name: getattr(self, field.name) for field in fields(FocusTask)}
+        return FocusTask(**own).training_gigabytes()
 
     def optimizers(self, network: Any) -> dict[str, torch.optim.Optimizer]:
         """The coder first: the networks are then pulled by what it has learned."""

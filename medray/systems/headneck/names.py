@@ -84,3 +84,12 @@ def _words(name: str) -> list[str]:
     """Small letters, cut at everything else, between small and capital letters, and behind a leading "Left" or "Right"."""
     cut = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"[a-z]+", cut.lower())
+
+
+SMALL = ("Lens", "OpticNrv", "OpticChiasm", "Pituitary", "Cochlea", "Glnd_Lacrimal")
+"""TG-263 names without their sides of organs that are a few voxels on a planning CT of everyone."""
+
+
+def small_ones(organs: Sequence[str]) -> tuple[str, ...]:
+    """Those of SMALL among them."""
+    return tuple(organ for organ in organs if organ in SMALL or organ[:-2] in SMALL)

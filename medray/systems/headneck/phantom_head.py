@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-SPACING_MM = (2.5, 2.0, 2.0)
-SHAPE = (56, 104, 88)
+SPACING_MM = (3.0, 2.5, 2.5)
+SHAPE = (46, 84, 72)
 AFFINE = np.array(
     [[0, 0, -SPACING_MM[2], 0], [0, -SPACING_MM[1], 0, 0], [SPACING_MM[0], 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
 )
@@ -78,22 +78,19 @@ HEAD, NECK, SKULL = Ball((10, 0, 0), (75, 92, 72)), Ball((-75, 12, 0), (70, 56, 
 CHIN = Ball((-42, -28, 0), (34, 62, 58))
 FAT = {side: Ball((2, -66, s * 30), (15, 20, 15)) for side, s in (("L", 1), ("R", -1))}
 CSF = Ball((6, -10, 0), (9, 13, 14))
+SPINE = Rod((-44, 26, 0), (-160, 34, 0), 14.0)
 ORGANS: dict[str, tuple[Inside, float]] = {
     "Brain": (Ball((20, 0, 0), (56, 76, 56)), 34.0),
     "Bone_Mandible": (Arch((-45, -34, 0), 38, 6, 10), 900.0),
-    **_pair("Parotid", (-26, 12, 54), (21, 15, 11), 5.0),
-    **_pair("Glnd_Submand", (-56, -10, 30), (12, 11, 8), 60.0),
-    "Brainstem": (Ball((-14, 22, 0), (24, 13, 15)), 52.0),
+    **_pair("Parotid", (-26, 12, 54), (21, 15, 11), -30.0),
+    "Brainstem": (Ball((-14, 22, 0), (24, 13, 15)), 64.0),
     "SpinalCord": (Rod((-34, 26, 0), (-160, 34, 0), 6.0), 50.0),
     **_pair("Eye", (2, -72, 31), (11, 11, 11), 12.0),
-    "OpticNrv_L": (Rod((2, -60, 29), (5, -16, 6), 2.6), 45.0),
-    "OpticNrv_R": (Rod((2, -60, -29), (5, -16, -6), 2.6), 45.0),
-    "OpticChiasm": (Rod((6, -12, -7), (6, -12, 7), 3.2), 55.0),
-    "Pituitary": (Ball((-5, -12, 0), (5, 6, 7)), 85.0),
+    "OpticChiasm": (Rod((6, -12, -7), (6, -12, 7), 3.2), 70.0),
     **_pair("Lens", (2, -81, 31), (4, 2.6, 4), 110.0),
 }
 """Name → where it is, and its HU; later ones are drawn over earlier ones."""
-SMALL = ("Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R", "OpticChiasm", "Pituitary")
+SMALL = ("Lens_L", "Lens_R", "OpticChiasm")
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -106,8 +103,9 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     for side in "LR":
         place[f"Lens_{side}"] = place[f"Eye_{side}"]
     hu = np.full(SHAPE, -1000.0)
-    hu[HEAD(at) | NECK(at) | CHIN(at)] = 20.0 + rng.normal(0, 4)
+    hu[HEAD(at) | NECK(at) | CHIN(at)] = 25.0 + rng.normal(0, 4)
     hu[SKULL(at)] = 700.0
+    hu[SPINE(at)] = 350.0
     hu[CSF(at)] = 8.0
     for fat in FAT.values():
         hu[fat(at)] = -90.0
@@ -120,8 +118,8 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         hu[mask] = value + rng.normal(0, 4)
         if name == "Brain":
             hu[CSF(at)] = 8.0
-    masks["Brain"] &= ~(masks["Brainstem"] | masks["OpticChiasm"] | masks["Pituitary"])
-    hu = ndimage.gaussian_filter(hu, (0.4, 0.5, 0.5)) + rng.normal(0, 12, SHAPE)
+    masks["Brain"] &= ~(masks["Brainstem"] | masks["OpticChiasm"])
+    hu = ndimage.gaussian_filter(hu, (0.4, 0.5, 0.5)) + rng.normal(0, 8, SHAPE)
     return np.clip(np.rint(hu), -1000, 3000).astype(np.int16), masks
 
 

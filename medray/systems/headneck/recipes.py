@@ -41,13 +41,21 @@ def small() -> OrganTask:
     )  # fmt: skip
 
 
+def phantom() -> OrganTask:
+    """For the drawn heads, on two CPU cores."""
+    return replace(
+        small(), grid_mm=(3.0, 2.5, 2.5), dilations_mm=(10.0, 20.0, 30.0), patch_DHW=(24, 40, 40), overlap=0.25,
+        epochs=8, steps_per_epoch=40,
+    )  # fmt: skip
+
+
 def stage(kind: type[Later], base: OrganTask, small: tuple[str, ...], **changes: Any) -> Later:
     """A later stage on an S-Net as ``base`` describes it, for half as many epochs where ``changes`` do not say."""
     values = {field.name: getattr(base, field.name) for field in fields(base)}
     return kind(**values | {"epochs": max(1, base.epochs // 2), "small": small} | changes)
 
 
-RECIPES = {r.__name__: r for r in (snet, unet, small)}
+RECIPES = {r.__name__: r for r in (snet, unet, small, phantom)}
 
 
 def recipe(name: str) -> OrganTask:

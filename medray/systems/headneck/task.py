@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 import tyro
+from scipy import ndimage
 
+from medray.metrics.surface import SurfaceDistances
 from medray.systems.headneck.names import mirrored
+from medray.systems.headneck.source import AIR_HU
+from medray.systems.headneck.yardstick import tolerance_mm
 from medray.tasks.task import Example
 from medray.tasks.volume import IDENTIFIERS, VolumeTask
 from medray.tasks.volume_rows import COLUMNS, VolumeRow
@@ -44,6 +48,10 @@ class OrganTask(VolumeTask):
     """S-Net: of DenseASPP's convolutions, in the plane of the slices; none leaves it out."""
     grid_mm: Grid = (2.5, 1.0, 1.0)
     """About the spacing of the scans (slices, rows, columns), for lengths in mm; the scans may differ."""
+    window_hu: tuple[float, float] = (-200.0, 300.0)
+    """What the networks tell apart: below it all is as the first, above it as the last. Soft tissue differs by 20 HU."""
+    largest_part: bool = True
+    """Give out the largest connected part of each organ only: an organ is one piece."""
     organs: tuple[str, ...] = ()
     """TG-263 names of those to learn; of tables and folders with masks all that any case has, where not given."""
 
@@ -53,6 +61,8 @@ class OrganTask(VolumeTask):
             raise ValueError(f"--widths {' '.join(map(str, self.widths))}: two or more, each at least 1")
         if self.blocks < 1:
             raise ValueError(f"--blocks {self.blocks}: at least 1")
+        if not self.window_hu[0] < self.window_hu[1]:
+            raise ValueError(f"--window-hu {self.window_hu[0]:g} {self.window_hu[1]:g}: the lower end first")
         if any(not length > 0 for length in (*self.dilations_mm, *self.grid_mm)):
             raise ValueError("--dilations-mm, --grid-mm: lengths above 0")
         sided = [organ for organ in self.organs if mirrored(organ) != organ]
@@ -77,6 +87,12 @@ class OrganTask(VolumeTask):
         return (index["organs_drawn"] > 0).to_numpy()
 
     # ------------------------------------------------------------ examples
+
+    def volume_of(self, row: Mapping[str, Any]) -> VolumeRow:
+        """0 to 1 over the window; outside of the body 0, as its lower end."""
+        volume = super().volume_of(row)
+        low, high = (np.float32((hu - AIR_HU) / 1000) for hu in self.window_hu)
+        return replace(volume, voxels_CDHW=(volume.voxels_CDHW.clip(low, high) - low) / (high - low))
 
     def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
         """Each organ of a scan as often as another: small ones would hardly be met otherwise."""
@@ -131,9 +147,40 @@ class OrganTask(VolumeTask):
         mask = np.asarray(batch["own_mask"][i])
         return Drawn(mask, np.asarray(batch["own_sets"][i]), np.asarray(batch["own_drawn"][i]))
 
+    # ------------------------------------------------------------ prediction
+
+    def voxels_of(self, number: int, probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """By its own threshold, whatever else is there: a lens lies in its eye. The largest part of it, if so wanted."""
+        found = probability[number - 1] >= self.threshold
+        return largest_part(found) if self.largest_part else found
+
+    def scores_of(
+        self, name: str, found: np.ndarray, drawn: np.ndarray, known: np.ndarray, spacing_mm: np.ndarray
+    ) -> dict[str, float]:
+        """With the larger of both directions' 95th percentiles of the distance between surfaces, and the share of both surfaces
+        within the organ's tolerance; NaN where nobody has drawn it."""
+        own = super().scores_of(name, found, drawn, known, spacing_mm)
+        if not known.any():
+            return own | {"hd95_mm": np.nan, "surface_dice": np.nan}
+        surface = SurfaceDistances.of(drawn, found & known, spacing_mm.tolist())
+        return own | {"hd95_mm": surface.hausdorff95_mm, "surface_dice": surface.dice(tolerance_mm(name))}
+
     def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
         """Mean Dice over the organs, each a mean over the scans in which it is drawn; and of each organ."""
         each = {name: outputs[f"dice_{name}"].astype(float).mean() for name in self.organs}
         found = [value for value in each.values() if np.isfinite(value)]
         mean = float(np.mean(found)) if found else np.nan
         return {"one_minus_dice": 1 - mean, "dice": mean, **{f"dice_{name}": float(v) for name, v in each.items()}}
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """(D, H, W) bool of the largest part whose voxels touch by a corner or more; of equal ones the first."""
+    found = ndimage.find_objects(mask.view(np.uint8), max_label=1)[0]
+    if found is None:
+        return mask
+    parts, count = ndimage.label(mask[found], np.ones((3, 3, 3)))
+    if count < 2:
+        return mask
+    out = np.zeros_like(mask)
+    out[found] = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    return out

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from medray.imaging.types import Unreadable, Volume
 from medray.imaging.volume import read_volume
-from medray.imaging.volume_grid import canonical, resampled, same_grid
+from medray.imaging.volume_grid import canonical, resampled, same_grid, turned_back
 from medray.metrics.change import ChangeRules, changes
 from medray.metrics.lesions import Components, Rules
 from medray.shards.files import Files, paths_of, read_files
 from medray.shards.store import Store, read_file, reason
 from medray.systems.lesion.masks import scores
-from medray.systems.lesion.nifti import on_own_grid, turned_back
+from medray.systems.lesion.nifti import on_own_grid
 from medray.systems.lesion.report.pictures import draw, greys, place_of
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
-from medray.imaging.volume_grid import axis_codes, canonical, reoriented
+from medray.imaging.volume_grid import turned_back
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import File, Store
@@ -57,11 +56,6 @@ def on_own_grid(answer: np.ndarray, like: Volume) -> bytes:
         answer: (D, H, W), axes towards right, front and head. like: the scan, as its file has it.
     """
     return nifti_bytes(turned_back(answer, like), like)
-
-
-def turned_back(answer: np.ndarray, like: Volume) -> np.ndarray:
-    """The answer with the axes of the scan's file."""
-    return reoriented(replace(canonical(like), voxels=answer), axis_codes(like)).voxels
 
 
 def write_all(

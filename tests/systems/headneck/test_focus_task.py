@@ -61,7 +61,7 @@ class Told(torch.nn.Module):
         return (
             torch.zeros(batch, 8, *shape),
             logits,
-            self.height * (voxels > 1.8).float().expand(-1, len(SMALL), *shape),
+            self.height * (voxels >= 1).float().expand(-1, len(SMALL), *shape),
         )
 
     def outline(self, k: int, features: torch.Tensor, heatmap: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:

@@ -3,28 +3,29 @@ stages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from medray.imaging.resize import resize
-from medray.shards.store import Store
+from medray.report.outlines import DRAWN, FOUND
+from medray.shards.few_rows import few_rows
 from medray.systems.boneage.stages.canvas import POINTS
 from medray.systems.boneage.stages.rows import Stages, image_of
 from medray.systems.boneage.words import age_words, child_word
 
-DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red
 WORST = 6
 REGION_STAGES = ("A", "B", "C")
 _LONG_PX = 560
 """Longer side of every picture: a network's image of 75 × 100 pixels is enlarged to it, or nobody sees the bones."""
 _RING_PX = 12
-_BESIDE = ("sex", "age_months", "mirrored", "points", "found_points")  # columns that not every stage has
+_COLUMNS = (
+    "film_id", "rows", "columns", "image", "mask", "sex", "age_months", "mirrored", "points", "found_points",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def collect(wanted: Sequence[str], stages: Stages) -> list[Chain]:
             tile.
     """
     rows = {
-        stage: {row["film_id"]: row for row in rows_of(one.store, one.files, wanted)}
+        stage: {row["film_id"]: row for row in few_rows(one.store, one.files, "film_id", wanted, _COLUMNS)}
         for stage, one in stages.items()
         if stage != "masks"  # the hands have them
     }
@@ -68,20 +69,6 @@ def collect(wanted: Sequence[str], stages: Stages) -> list[Chain]:
         for film_id in wanted
         if any(film_id in found for found in rows.values())
     ]
-
-
-def rows_of(store: Store, names: Sequence[str], wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a few films with what a picture needs of them; others' pixels are not read."""
-    columns = ("film_id", "rows", "columns", "image", "mask", *_BESIDE)
-    for name in names:
-        with store.filesystem.open_input_file(store.path(name)) as stream:
-            file = pq.ParquetFile(stream)
-            there = [column for column in columns if column in file.schema_arrow.names]
-            for group in range(file.num_row_groups):
-                ids = file.read_row_group(group, columns=["film_id"])["film_id"].to_pylist()
-                if {*ids} & {*wanted}:
-                    table = file.read_row_group(group, columns=there)
-                    yield from (row for row in table.to_pylist() if row["film_id"] in wanted)
 
 
 def chain_of(film_id: str, rows: Mapping[str, Mapping[str, Any] | None]) -> Chain:

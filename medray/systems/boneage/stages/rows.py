@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from medray.imaging.resize import resize
-from medray.shards.store import Store
+from medray.shards.few_rows import Stored
 
 IDENTIFIERS = ("film_id", "patient_id")
 ABOUT = (*IDENTIFIERS, "age_months", "sex", "calendar_months")
 """What goes with a film through all stages."""
-
-
-class Stored(Protocol):
-    """What a stage has made."""
-
-    @property
-    def store(self) -> Store:
-        """Where its shards are."""
-
-    @property
-    def files(self) -> Sequence[str]:
-        """Their names, relative to the store."""
 
 
 Stages = Mapping[str, Stored]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
-from scipy import ndimage
 
+from medray.report.outlines import DRAWN, FOUND, outlined
+from medray.shards.few_rows import few_rows
 from medray.shards.store import Store
 from medray.tasks.volume_rows import UNKNOWN, whole
 
-DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red
 SCANS = 6
 _TALL_PX = 420
 Parts = Sequence[tuple[Store, Mapping[int, Sequence[str]]]]
@@ -43,23 +41,12 @@ def collect(shards: Store, parts: Parts, table: pd.DataFrame) -> list[Slice]:
         row["scan_id"]: row
         for store, of_fold in parts
         for own in of_fold.values()
-        for row in rows_of(store, own, wanted, ["scan_id", "shape_DHW", "mask"])
+        for row in few_rows(store, own, "scan_id", wanted, ["scan_id", "shape_DHW", "mask"])
     }
     names = ["scan_id", "shape_DHW", "spacing_mm", "voxels", "box_DHW", "mask"]
-    scans = {row["scan_id"]: row for row in rows_of(shards, shards.names(".parquet"), wanted, names)}
+    scans = {row["scan_id"]: row for row in few_rows(shards, shards.names(".parquet"), "scan_id", wanted, names)}
     dice = dict(zip(table["scan_id"], table["dice"], strict=True))
     return [one for scan_id in wanted if scan_id in scans and scan_id in masks for one in slices_of(whole(scans[scan_id])[0], scans[scan_id], masks[scan_id], dice[scan_id])]  # fmt: skip
-
-
-def rows_of(store: Store, names: Sequence[str], wanted: Sequence[str], columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a few scans; others' voxels are not read."""
-    for name in names:
-        file = pq.ParquetFile(store.filesystem.open_input_file(store.path(name)))
-        for group in range(file.num_row_groups):
-            ids = file.read_row_group(group, columns=["scan_id"])["scan_id"].to_pylist()
-            if {*ids} & {*wanted}:
-                table = file.read_row_group(group, columns=columns)
-                yield from (row for row in table.to_pylist() if row["scan_id"] in wanted)
 
 
 def _chosen(table: pd.DataFrame) -> list[str]:
@@ -102,13 +89,5 @@ def draw(grey: np.ndarray, drawn: np.ndarray, found: np.ndarray, spacing_mm: Seq
     """(rows, columns, 3) uint8 of a (D, H) slice, front at the top, right on the left, one mm as long both ways."""
     height = _TALL_PX
     width = max(1, round(height * grey.shape[0] * spacing_mm[0] / (grey.shape[1] * spacing_mm[1])))
-
-    def upright(plane: np.ndarray, how: int) -> np.ndarray:
-        turned = np.ascontiguousarray(plane.T[::-1, ::-1])
-        return cv2.resize(turned, (width, height), interpolation=how)
-
-    picture = np.repeat((upright(grey.astype(np.float32), cv2.INTER_LINEAR) * 255).astype(np.uint8)[..., None], 3, 2)
-    for mask, colour in ((drawn, DRAWN), (found, FOUND)):
-        large = upright(mask.astype(np.uint8), cv2.INTER_NEAREST) > 0
-        picture[large & ~ndimage.binary_erosion(large)] = colour
-    return picture
+    upright = [np.ascontiguousarray(plane.T[::-1, ::-1]) for plane in (grey, drawn, found)]
+    return outlined(upright[0], [(upright[1], DRAWN), (upright[2], FOUND)], (height, width))

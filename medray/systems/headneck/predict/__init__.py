@@ -1,0 +1,1 @@
+"""Contours of new scans by a finished run."""

@@ -1,0 +1,1 @@
+"""What held-out scans say of contours: organ by organ, network by network."""
