@@ -61,6 +61,7 @@ class VolumeHeader:
     series_id: str = ""  # DICOM only: SeriesInstanceUID
     slice_id: str = ""  # DICOM only: SOPInstanceUID
     patient_id: str = ""  # DICOM only
+    modality: str = ""  # DICOM only: "CT", "MR" or "PT"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

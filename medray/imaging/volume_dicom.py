@@ -39,7 +39,8 @@ def read_header(stream: BinaryIO) -> VolumeHeader:
     bits = int.from_bytes(elements.get(BITS_ALLOCATED) or b"\x10", "little" if elements.endian == "<" else "big")
     shape = (len(headers), first.rows, first.columns)
     dtype, ids = f"uint{bits}", (first.series_id, first.slice_id, first.patient_id)
-    return VolumeHeader("dicom", shape, _affine(first, step), dtype, *ids)
+    modality = text_of(elements.get(MODALITY))
+    return VolumeHeader("dicom", shape, _affine(first, step), dtype, *ids, modality=modality)
 
 
 def read_series(files: Sequence[bytes]) -> Volume:

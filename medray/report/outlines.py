@@ -25,5 +25,5 @@ def outlined(grey: np.ndarray, masks: Sequence[tuple[np.ndarray, Colour]], size_
     for mask, colour in masks:
         upright = np.ascontiguousarray(mask.astype(np.uint8))
         there = cv2.resize(upright, (width, height), interpolation=cv2.INTER_NEAREST) > 0
-        picture[there & ~ndimage.binary_erosion(there)] = colour
+        picture[there & ~ndimage.binary_erosion(there, border_value=1)] = colour  # the picture's edge is no outline
     return picture

@@ -50,11 +50,15 @@ class SmallOrgans:
     """It is asked where its heatmap has a peak of this height; else S-Net's answer stays."""
     small_width: int = 16
     """Its channels."""
+    around_share: float = 0.5
+    """Part of these stages' crops that hold an organ: a heatmap must also be low where none is."""
     peaks_epochs: int | None = None
     """Half of S-Net's where not given, here and below."""
     outlines_epochs: int | None = None
     shapes_epochs: int | None = None
     joint_epochs: int | None = None
+    peaks_rate: float | None = None
+    """Peak learning rate of the heatmaps; a fifth of S-Net's where not given."""
     joint_rate: float | None = None
     """Peak learning rate when all four are trained; a tenth of S-Net's where not given."""
     coder_rate: float = 1e-4
@@ -119,7 +123,9 @@ class Chain:
                 raise ValueError(f"--rungs {lost[0]}: no organ is small here; --small names some")
             return found
         shared = {"sigma_mm": of.sigma_mm, "region_mm": of.region_mm, "gate": of.gate, "small_width": of.small_width}
+        shared |= {"foreground_share": of.around_share}
         peaks = _epochs(of.peaks_epochs) | shared
+        peaks["learning_rate"] = base.learning_rate / 5 if of.peaks_rate is None else of.peaks_rate
         outlines = {"stage": "sos"} | _epochs(of.outlines_epochs) | shared
         found["peaks"] = {"peaks": stage(FocusTask, base, self.small, **peaks)}
         found["outlines"] = {"outlines": stage(FocusTask, base, self.small, **outlines)}

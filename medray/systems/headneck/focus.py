@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medray.systems.headneck.networks import SEResidual, SNet
+from medray.systems.headneck.networks import RARE, SEResidual, SNet
 
 Sides = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -63,10 +63,7 @@ class FocusNet(nn.Module):
             nn.init.zeros_(parameter)
         self.sol = nn.Sequential(SEResidual(features, features), last)
         inputs = features * with_features + with_heatmap + with_ct
-        self.sos = nn.ModuleList(
-            nn.Sequential(SEResidual(inputs, width), SEResidual(width, width), nn.Conv3d(width, 1, 1))
-            for _ in self.small
-        )
+        self.sos = nn.ModuleList(_own_network(inputs, width) for _ in self.small)
 
     def forward(self, voxels: Tensor, outlines: bool = True) -> Found:
         """(batch, 1, D, H, W), whole crops: also the outlines about the peaks. ``maps`` is for windows of a scan."""
@@ -96,6 +93,13 @@ class FocusNet(nn.Module):
         given = [part for part, sees in zip((features, heatmap, voxels), self.sees, strict=True) if sees]
         found: Tensor = self.sos[k](torch.cat(given, 1))
         return found
+
+
+def _own_network(inputs: int, width: int) -> nn.Module:
+    """Of one small organ: channels in a region → the logit of each voxel, which begins at RARE."""
+    last = nn.Conv3d(width, 1, 1)
+    nn.init.constant_(last.bias, RARE)  # type: ignore[arg-type]
+    return nn.Sequential(SEResidual(inputs, width), SEResidual(width, width), last)
 
 
 class ShapeCoder(nn.Module):

@@ -5,6 +5,7 @@ A run starts from the one before: ``FROM_SNET`` and ``FROM_FOCUS`` are the maps 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ import pandas as pd
 
 from medray.systems.headneck.task import Grid, OrganTask
 from medray.tasks.task import At
+from medray.tasks.volume_rows import VolumeRow
 from medray.tasks.volume_scores import Drawn
 
 if TYPE_CHECKING:
@@ -26,8 +28,7 @@ FROM_SNET = {"network.network.": "snet."}
 """Names of the weights of a run of OrganTask → here."""
 FROM_FOCUS = {"snet.": "snet.", "sol.": "sol."}
 """Of a run of the stage before."""
-NEAR = 0.05
-"""Above it a voxel of a heatmap counts as near the organ's middle."""
+AT_MIDDLE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,13 @@ class FocusTask(OrganTask):
 
     # ------------------------------------------------------------ training
 
+    def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
+        """One of the small organs of a scan: of the others these stages learn nothing."""
+        wanted = [number for number in volume.classes.tolist() if number - 1 in self.places]
+        if self.foreground_class is not None or not wanted:
+            return self.foreground_class
+        return int(rng.choice(wanted))
+
     def network(self) -> nn.Module:
         from medray.systems.headneck.focus import FocusNet
 
@@ -112,18 +120,18 @@ class FocusTask(OrganTask):
         return {"loss": parts["focal"] + parts["dice"], **parts}
 
     def loss_of_heatmaps(self, heatmaps: Tensor, truth: Truth, drawn: Tensor, at: At) -> Tensor:
-        """Mean squared error, of voxels near the middle and of all others in equal parts: else nothing is the best answer."""
+        """Squared error, at a middle AT_MIDDLE times as dear as where nothing is: with equal weights peaks stay low for long, and if
+        the few near voxels weigh as much as all others, peaks at other organs are cheap. 1, about, where nothing is found."""
         from medray.systems.headneck.focus import heatmaps_of
 
         places = list(self.places)
         wanted, told = heatmaps_of(truth.members[:, places], self.sigma_DHW)
-        known = (told * (drawn[:, places] > 0).float())[:, :, None, None, None]
-        squares = (heatmaps.float() - wanted).square() * known
-        total: Any = 0.0
-        for part in (wanted > NEAR, wanted <= NEAR):
-            total = total + at.mean((squares * part).sum(), (part * known).sum())
-        loss: Tensor = total / 2
-        return loss
+        known = told * (drawn[:, places] > 0).float()
+        weights = (1 + (AT_MIDDLE - 1) * wanted) * known[:, :, None, None, None]
+        squares = (heatmaps.float() - wanted).square() * weights
+        # the sum of a whole Gaussian's weighted squares, about
+        near = AT_MIDDLE * (2 * math.pi / 3) ** 1.5 * math.prod(self.sigma_DHW)
+        return at.mean(squares.sum(), known.sum() * near)
 
     def losses_of_outlines(self, found: Found, truth: Truth, at: At) -> dict[str, Tensor]:
         """Focal loss and Dice of each small organ in the region about the predicted peak; of samples in which the peak is

@@ -66,6 +66,8 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     table.loc[elsewhere, ["status", "reason"]] = ["quarantined", ANOTHER_SERIES]
     rest = table["status"].eq("ok") & ~paths.isin(scan_of)
     table.loc[rest, ["status", "reason"]] = ["unused", "no case needs it"]
+    if not len(told):
+        raise Refused("no CT was found: neither a DICOM series of CT, nor <patient>/ct.nii.gz or ct.nrrd", table)
     if not rows:
         first = f"; the first reason: {why_lost[0]}" if why_lost else ""
         raise Refused(f"none of {len(told)} cases can be used{first}", table)

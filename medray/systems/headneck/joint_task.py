@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from medray.systems.headneck.focus_task import FocusTask
+from medray.systems.headneck.task import OrganTask
 from medray.tasks.task import At
+from medray.tasks.volume_rows import VolumeRow
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +131,10 @@ class JointTask(FocusTask):
         """Without the coder, which is small beside the others."""
         own = {field.name: getattr(self, field.name) for field in fields(FocusTask)}
         return FocusTask(**own).training_gigabytes()
+
+    def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
+        """Of any organ: S-Net learns on."""
+        return OrganTask.class_around(self, volume, rng)
 
     def optimizers(self, network: Any) -> dict[str, torch.optim.Optimizer]:
         """The coder first: the networks are then pulled by what it has learned."""

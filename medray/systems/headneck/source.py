@@ -103,6 +103,8 @@ class PlanningCT(Source):
                 "drawn": [one.name for one in found.structures if one.contours_mm],
             }]  # fmt: skip
         header = read_volume_header(stream)
+        if header.modality not in ("", "CT"):  # a plan's folder holds its MR and PET too
+            raise Unreadable(f"DICOM of modality {header.modality}, not CT")
         return [{
             "item_id": header.slice_id or None, "kind": header.kind, "series_id": header.series_id or None,
             "patient": header.patient_id or None, "drawn": None,

@@ -11,13 +11,15 @@ import pandas as pd
 from medray.shards.case_table import files_of
 from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
 from medray.shards.source import Source
+from medray.systems.headneck import recipes
 from medray.systems.headneck.cases import FLAG, ORGANS, Cases, read_cases
 from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.names import organ_of
-from medray.systems.headneck.phantoms import NAMES
+from medray.systems.headneck.objective import OBJECTIVES, score_folds
+from medray.systems.headneck.phantoms import DEMO, NAMES
 from medray.systems.headneck.source import MOST_ORGANS, STRUCTURES, PlanningCT
 from medray.systems.headneck.task import OrganTask
-from medray.tasks.system import System
+from medray.tasks.system import SearchSetup, System
 
 
 def strata(index: pd.DataFrame) -> np.ndarray:
@@ -92,3 +94,29 @@ HEAD_AND_NECK = System(
     labels_for=labels_for,
     fold_notes=fold_notes,
 )
+
+SEARCH = SearchSetup(
+    job=("jobs/headneck_cv.py",),
+    job_flags=("--recipe", "--name"),
+    recipe=recipes.recipe,
+    reference=recipes.recipe,
+    backbones=("snet",),
+    space=(
+        "learning-rate=1e-4..1e-2:log", "dice-weight=0..2", "focal-weight=0..2", "cross-entropy-weight=0.1..2",
+        "foreground-share=0.3..1",
+    ),
+    objectives=OBJECTIVES,
+    score=score_folds,
+    options={"out": "out/headneck", "train_folds": (0,), "monitor": "none"},
+)  # fmt: skip
+
+PHANTOM_SEARCH = replace(
+    SEARCH,
+    backbones=("phantom",),
+    space=("learning-rate=1e-3..2e-2:log", "foreground-share=0.3..1", "dice-weight=0.5..2"),
+    options={
+        "out": "out/headneck-search", "folds": 2, "train_folds": (0,), "public_ids": True, "monitor": "none",
+    },
+    trials=8,
+    phantoms=DEMO,
+)  # fmt: skip

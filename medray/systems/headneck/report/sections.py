@@ -52,7 +52,7 @@ def report_sections(
     return [
         _scores(metrics, about),
         _gallery(slices),
-        _by_organ(metrics),
+        _by_organ(metrics, about.phantom),
         _ladder(metrics),
         *([_peaks(metrics)] if metrics["peaks"] else []),
         _volumes(organs),
@@ -100,7 +100,7 @@ def _gallery(slices: Sequence[Slice]) -> Section:
     return Section("Scans to look at", text, more=(Gallery(tiles, tile_px=300),))
 
 
-def _by_organ(metrics: dict[str, Any]) -> Section:
+def _by_organ(metrics: dict[str, Any], phantom: bool) -> Section:
     order = sorted(metrics["by_organ"].items(), key=lambda item: item[1]["drawn_ml"] or 0.0)
     rows = [
         {
@@ -110,9 +110,8 @@ def _by_organ(metrics: dict[str, Any]) -> Section:
             "not found": one["empty"],
             **{WORDS[score]: Cell(*texts(one[score], DIGITS[score])) for score in WORDS},
             "tolerance, mm": one["tolerance_mm"],
-            "human Dice": one["human"] and one["human"]["dice"],
-            "human HD95, mm": one["human"] and one["human"]["hd95_mm"],
         }
+        | ({} if phantom else {f"human {WORDS[s]}": one["human"] and one["human"][s] for s in ("dice", "hd95_mm")})
         for name, one in order
         if one["scans"]
     ]
@@ -124,7 +123,7 @@ def _by_organ(metrics: dict[str, Any]) -> Section:
         if dice["low"] is not None:
             axis.plot([dice["low"], dice["high"]], [place, place], color=PALETTE[1], linewidth=2)
         axis.plot([dice["value"]], [place], "o", color=PALETTE[1], label="found against drawn" if not place else None)
-        if one["human"]:
+        if one["human"] and not phantom:
             axis.plot([one["human"]["dice"]], [place], "|", color=PALETTE[0], markersize=13, markeredgewidth=2)
     axis.plot(
         [], [], "|", color=PALETTE[0], markersize=11, markeredgewidth=2, label="human against human, 1 other patient"
@@ -134,9 +133,16 @@ def _by_organ(metrics: dict[str, Any]) -> Section:
     legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     axis.set_xlabel("Dice")
     text = (
-        "From the smallest to the largest. Human against human is one CT of another data set, drawn by an oncologist and a "
-        "radiographer (Nikolov et al.), by the same metrics: n = 1, a yardstick. The tolerance of an organ is what 95% of "
-        "their surfaces lie within, of both sides the mean; 2 mm where they have not drawn it."
+        "From the smallest to the largest. "
+        if phantom
+        else (
+            "From the smallest to the largest. Human against human is one CT of another data set, drawn by an oncologist and a "
+            "radiographer (Nikolov et al.), by the same metrics: n = 1, a yardstick. "
+        )
+    )
+    text += (
+        "The tolerance of an organ is what 95% of the surfaces of two raters of one CT lie within, of both sides the mean; 2 mm "
+        "where they have not drawn it."
     )
     return Section("By organ", text, figure, pd.DataFrame(rows))
 

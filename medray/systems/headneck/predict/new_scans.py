@@ -1,0 +1,218 @@
+"""The answer of a finished run for planning CTs that are not of its folds: a piece of work is a scan."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from medray.imaging.types import Volume
+from medray.imaging.volume import read_volume
+from medray.imaging.volume_grid import reoriented
+from medray.shards.files import paths_of, read_files
+from medray.shards.inventory import Inventory, Refused
+from medray.shards.store import File, Store, reason
+from medray.systems.headneck.cases import FLAG, Cases, read_cases
+from medray.systems.headneck.contour_files import on_file_grid, write_contours
+from medray.systems.headneck.inventory import assemble
+from medray.systems.headneck.joint_task import JointTask
+from medray.systems.headneck.report.pictures import slices_of, with_text
+from medray.systems.headneck.source import AIR_HU, AXES, CT, MOST_HU, PlanningCT
+from medray.systems.headneck.task import OrganTask, largest_part
+from medray.tasks.derivation import Networks, OutputsOf
+from medray.tasks.task import Task
+from medray.tasks.volume_rows import probability_of
+
+OF_ORGANS = frozenset(("runs", "kind", "folds", "source", "organs", "small", "training_ml"))
+"""What a method.json of this system says."""
+WANTED = "name a table, or a folder of patients (<patient>/ct.nii.gz, or DICOM files)"
+_LETTER_PX, _LINE_PX = 9, 26
+
+_ORGAN = pa.struct([("organ", pa.string()), ("ml", pa.float64()), ("cut", pa.bool_())])
+SCHEMA = pa.schema(
+    [
+        ("scan_id", pa.string()), ("patient_id", pa.string()), ("visit", pa.string()), ("name", pa.string()),
+        pa.field("organs", pa.list_(_ORGAN), metadata={"meaning": "all; cut where a voxel is at an edge of the image"}),
+        pa.field("files", pa.int32(), metadata={"meaning": "how many were written"}),
+        ("seconds", pa.float64()), ("note", pa.string()), ("reason", pa.string()), ("pixels_hash", pa.string()),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NewScan:
+    """A piece of work."""
+
+    number: int  # from 1
+    row: dict[str, Any]  # of an inventory
+
+    @property
+    def name(self) -> str:
+        """What its files begin with: no identifier, which may be one that no path may hold."""
+        return f"scan{self.number:05d}"
+
+
+def scans_of(inventory: Inventory) -> list[NewScan]:
+    """In the order of their identifiers."""
+    rows = inventory.rows.sort_values(["patient_id", "scan_id"], kind="stable").to_dict("records")
+    return [NewScan(number, row) for number, row in enumerate(rows, start=1)]
+
+
+def check_name(out: Store, name: str) -> None:
+    """Raise ValueError where the run ``out`` has no model ``name``; which there are is said."""
+    there = out.sub("models").folders()
+    if name not in there:
+        has = f"has {', '.join(there)}" if there else "holds no models/; name the --out of a finished headneck_cv.py"
+        raise ValueError(f"--name {name}: --run {out.uri} {has}")
+
+
+def check_method(out: Store, name: str, method: Mapping[str, Any]) -> None:
+    """Raise ValueError where method.json is of a job of another kind."""
+    if not method.keys() >= OF_ORGANS:
+        raise ValueError(f"--run {out.uri}: {name} draws no organs; name the --out of a finished headneck_cv.py")
+
+
+def read_undrawn(uri: str) -> Cases:
+    """The CTs that --images names. Raises ValueError as ``read_cases``, with the flag."""
+    try:
+        return read_cases(uri).undrawn()
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(told if told.startswith(FLAG) else f"{FLAG} {told}; {WANTED}") from None
+
+
+def ct_files(files: Sequence[File], cases: Cases) -> list[File]:
+    """Those that a case may take its CT from: all, where DICOM headers tell."""
+    if cases.table is None:
+        return list(files)
+    named = {*cases.table[CT]}
+    return [file for file in files if file.path in named or file.path.rpartition("/")[0] in named]
+
+
+def inventory_of(scanned: pd.DataFrame, cases: Cases) -> Inventory:
+    """``assemble``, of what --images names. Raises Refused where that is no CT."""
+    try:
+        return assemble(scanned, cases)
+    except Refused as refused:
+        told = str(refused)
+        if cases.table is None and not scanned["kind"].isin(["dicom"]).any():
+            told = f"no CT among {len(scanned):,} files; {WANTED}"
+        raise Refused(f"{FLAG}: {told}", refused.table) from None
+
+
+@dataclass(frozen=True)
+class NewScans:
+    """New scans through the network of every fold: an ``OfFiles``. Probabilities are the mean over the folds."""
+
+    method: dict[str, Any]  # method.json
+    source: PlanningCT
+    folder: Store
+    pages: int  # so many scans get a picture
+    caution: str = ""
+
+    @property
+    def runs(self) -> list[tuple[str, int, type[Task]]]:
+        kind = JointTask if self.method["kind"] == "joint" else OrganTask
+        return [(self.method["runs"], fold, kind) for fold in self.method["folds"]]
+
+    def read(self, piece: NewScan, each: Callable[..., Any]) -> tuple[dict[str, Any], Volume, list[bytes]] | str:
+        """The row of shards, the CT as its files have it, and their bytes; or why there is none."""
+        try:
+            files = read_files(self.folder, paths_of(piece.row))
+            (encoded,) = self.source.encode(files, [piece.row])
+            assert encoded.columns is not None
+            row = piece.row | encoded.columns | {"note": encoded.note}
+            return row, read_volume(files.several(CT), CT), files.several(CT)
+        except (ValueError, OSError) as error:
+            return reason(error)
+
+    def answer(self, networks: Networks, piece: NewScan, read: Any, outputs_of: OutputsOf, to: Store) -> pa.Table:
+        if isinstance(read, str):
+            return self.refused(piece, read)
+        start = time.perf_counter()
+        row, like, files = read
+        masks = self._masks(*self._ask(networks, row, outputs_of), row, like)
+        # a start with another run that was killed may have drawn an organ that this one does not find
+        to.sub(piece.name).clear()
+        for kind in ("_rtstruct.dcm", "_seg.dcm"):
+            to.delete(f"{piece.name}{kind}")
+        why_not = write_contours(to, piece.name, masks, like, files)
+        found = sum(bool(mask.any()) for mask in masks.values())
+        if piece.number <= self.pages:
+            to.write_bytes(f"{piece.name}.png", self._picture(piece.name, masks, like))
+        about = _about(piece) | {
+            "organs": [
+                {"organ": organ, "ml": float(mask.sum()) * like.voxel_mm3 / 1000, "cut": at_edge(mask)}
+                for organ, mask in masks.items()
+            ],
+            "files": found + (2 - len(why_not) if found and like.kind == "dicom" else 0),
+            "note": "; ".join([*([row["note"]] if row["note"] else []), *why_not]) or None,
+            "pixels_hash": row["pixels_hash"],
+            "seconds": time.perf_counter() - start,
+        }
+        return pa.Table.from_pylist([about], schema=SCHEMA)
+
+    def refused(self, piece: NewScan, why: str) -> pa.Table:
+        return pa.Table.from_pylist([_about(piece) | {"reason": why}], schema=SCHEMA)
+
+    def _ask(self, networks: Networks, row: dict[str, Any], outputs_of: OutputsOf) -> tuple[OrganTask, np.ndarray]:
+        """The task of a fold, and the probabilities (organs, D, H, W) float32 on the grid of the row."""
+        total = np.zeros((len(self.source.organs), *row["shape_DHW"]), np.float32)
+        for name, fold, _ in self.runs:
+            task, network = networks[name, fold]
+            asked = replace(task.reading(self.source), keep="uint8")  # as for held-out scans
+            (out,) = outputs_of(asked, network, [row]).to_dict("records")
+            total += probability_of(out)
+        total /= len(self.runs)
+        return asked, total
+
+    def _masks(
+        self, task: OrganTask, probability: np.ndarray, row: dict[str, Any], like: Volume
+    ) -> dict[str, np.ndarray]:
+        """Organ → (D, H, W) bool with the axes of the file, on its grid."""
+        shape = probability.shape[1:]
+        grid = Volume(np.zeros(shape, np.uint8), np.array(row["affine"], dtype=float).reshape(4, 4))
+        masks = {}
+        for number, organ in enumerate(task.organs, 1):
+            if self.source.spacing_mm is None:
+                nothing = np.zeros(shape, np.uint8)  # organs overlap: one number a voxel says nothing of any
+                masks[organ] = on_file_grid(task.voxels_of(number, probability, nothing), grid, like)
+            else:  # of probabilities outlines come back smooth, of a mask in steps
+                mask = on_file_grid(probability[number - 1], grid, like, task.threshold)
+                masks[organ] = largest_part(mask) if task.largest_part else mask
+        return masks
+
+    def _picture(self, name: str, masks: Mapping[str, np.ndarray], like: Volume) -> bytes:
+        """What was written: the slice that shows most organs, and a small one from near."""
+        upright = reoriented(like, AXES)
+        image = (np.clip(upright.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
+        found = {organ: reoriented(Volume(mask, like.affine), AXES).voxels for organ, mask in masks.items()}
+        slices = slices_of(image, {}, found, upright.spacing_mm, self.method["small"], name)
+        missing = [organ for organ, mask in masks.items() if not mask.any()]
+        nothing = len(missing) == len(masks)
+        tiles = [with_text(one.image, one.lines[0].partition(":")[0] if nothing else one.lines[0]) for one in slices]
+        width = sum(tile.shape[1] for tile in tiles)
+        words = [f"{name}: {len(masks) - len(missing)} of {len(masks)} organs found"]
+        words += [f"not found: {', '.join(missing)}"] if missing else []
+        words += [] if nothing else [f"{slices[0].lines[0].partition(' of ')[0]}: {slices[0].lines[1]}"]
+        words += [self.caution] if self.caution else []
+        words += ["the patient's right is on the left"]
+        lines = [line for text in words for line in textwrap.wrap(text, width // _LETTER_PX)]
+        strips = [with_text(np.zeros((_LINE_PX, width, 3), np.uint8), line) for line in lines]
+        return cv2.imencode(".png", np.vstack([*strips, np.hstack(tiles)])[..., ::-1])[1].tobytes()
+
+
+def at_edge(mask: np.ndarray) -> bool:
+    """Whether a voxel of (D, H, W) bool is on the first or last slice, row or column."""
+    return any(bool(mask.take(end, axis).any()) for axis in range(3) for end in (0, -1))
+
+
+def _about(piece: NewScan) -> dict[str, Any]:
+    return {key: piece.row[key] for key in ("scan_id", "patient_id", "visit")} | {"name": piece.name}
