@@ -51,7 +51,8 @@ class SmallOrgans:
     small_width: int = 16
     """Its channels."""
     around_share: float = 0.5
-    """Part of these stages' crops that hold an organ: a heatmap must also be low where none is."""
+    """Part of the crops of the heatmaps' stage that hold a small organ: a heatmap must also be low where none is. In the stage of
+    outlines all do."""
     peaks_epochs: int | None = None
     """Half of S-Net's where not given, here and below."""
     outlines_epochs: int | None = None
@@ -72,7 +73,8 @@ class SmallOrgans:
 
 
 PHANTOM = SmallOrgans(
-    sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), small_width=8, peaks_epochs=2, outlines_epochs=2, shapes_epochs=1, joint_epochs=1,
+    sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, small_width=8, peaks_epochs=3,
+    peaks_rate=3e-3, outlines_epochs=4, shapes_epochs=6, joint_epochs=1, joint_rate=2e-4, together=0.5,
     code=64, coder_width=4,
 )  # fmt: skip
 """For the drawn heads."""
@@ -123,10 +125,9 @@ class Chain:
                 raise ValueError(f"--rungs {lost[0]}: no organ is small here; --small names some")
             return found
         shared = {"sigma_mm": of.sigma_mm, "region_mm": of.region_mm, "gate": of.gate, "small_width": of.small_width}
-        shared |= {"foreground_share": of.around_share}
-        peaks = _epochs(of.peaks_epochs) | shared
+        peaks = _epochs(of.peaks_epochs) | shared | {"foreground_share": of.around_share}
         peaks["learning_rate"] = base.learning_rate / 5 if of.peaks_rate is None else of.peaks_rate
-        outlines = {"stage": "sos"} | _epochs(of.outlines_epochs) | shared
+        outlines = {"stage": "sos", "foreground_share": 1.0} | _epochs(of.outlines_epochs) | shared
         found["peaks"] = {"peaks": stage(FocusTask, base, self.small, **peaks)}
         found["outlines"] = {"outlines": stage(FocusTask, base, self.small, **outlines)}
         if "no-ct" in of.rungs:

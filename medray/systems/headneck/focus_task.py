@@ -28,7 +28,7 @@ FROM_SNET = {"network.network.": "snet."}
 """Names of the weights of a run of OrganTask → here."""
 FROM_FOCUS = {"snet.": "snet.", "sol.": "sol."}
 """Of a run of the stage before."""
-AT_MIDDLE = 10.0
+AT_MIDDLE = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ ORGANS: dict[str, tuple[Inside, float]] = {
     "Brainstem": (Ball((-14, 22, 0), (24, 13, 15)), 64.0),
     "SpinalCord": (Rod((-34, 26, 0), (-160, 34, 0), 6.0), 50.0),
     **_pair("Eye", (2, -72, 31), (11, 11, 11), 12.0),
-    "OpticChiasm": (Rod((6, -12, -7), (6, -12, 7), 3.2), 70.0),
+    "OpticChiasm": (Rod((6, -12, -7), (6, -12, 7), 3.2), 110.0),
     **_pair("Lens", (2, -81, 31), (4, 2.6, 4), 110.0),
 }
 """Name → where it is, and its HU; later ones are drawn over earlier ones."""

@@ -18,7 +18,7 @@ from medray.imaging.types import Volume
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.systems.headneck.phantom_head import AFFINE, ORGANS, draw
 
-VERSION = 2  # of the drawing: another version's folder is not this one's
+VERSION = 3  # of the drawing: another version's folder is not this one's
 
 
 @dataclass(frozen=True)
