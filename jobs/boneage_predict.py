@@ -20,7 +20,7 @@ from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
+from medray.engine.train.checkpoint import finished_job, finished_task, model_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
@@ -30,7 +30,6 @@ from medray.systems.boneage.predict.answers import PHANTOMS, write_answers
 from medray.systems.boneage.predict.new_films import NewFilms
 from medray.systems.boneage.predict.question import (
     check_method,
-    check_name,
     files_in,
     film_set,
     known_films,
@@ -61,8 +60,7 @@ def main(job: BoneAgePredict) -> None:
     if job.pictures < 0:
         raise ValueError(f"--pictures {job.pictures}: must be 0 or more")
     out, to, folder = Store(job.run), Store(job.to), Store(job.images)
-    name = job.name or only_folder(out, "models", "--name")
-    check_name(out, out.sub("models"), name)
+    name = model_of(out, job.name, "boneage_cv.py")
     results = out.sub(*of_model(name))
     configuration, method = finished_job(out, results, "method.json")
     check_method(out, name, method)

@@ -20,7 +20,7 @@ from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import say, say_all
-from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
+from medray.engine.train.checkpoint import finished_job, finished_task, model_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
@@ -61,7 +61,7 @@ class ChestExplain:
 
 def main(job: ChestExplain) -> None:
     out, to = Store(job.run), Store(job.to)
-    name = job.name or only_folder(out, "models", "--name")
+    name = model_of(out, job.name, "chest_cv.py")
     results = out.sub(*of_model(name))
     _, method = finished_job(out, results, "method.json")
     tasks = [finished_task(out, method["runs"], fold, FilmTask) for fold in method["folds"]]

@@ -21,7 +21,7 @@ from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
+from medray.engine.train.checkpoint import finished_job, finished_task, model_of
 from medray.shards.case_table import files_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
@@ -30,7 +30,6 @@ from medray.systems.headneck.predict.answers import PHANTOMS, known_scans, write
 from medray.systems.headneck.predict.new_scans import (
     NewScans,
     check_method,
-    check_name,
     ct_files,
     inventory_of,
     read_undrawn,
@@ -57,9 +56,8 @@ def main(job: HeadNeckPredict) -> None:
     if job.pages < 0:
         raise ValueError(f"--pages {job.pages}: must be 0 or more")
     out, to, folder = Store(job.run), Store(job.to), Store(files_of(job.images))
-    name = job.name or only_folder(out, "models", "--name")
+    name = model_of(out, job.name, "headneck_cv.py")
     results = out.sub(*of_model(name))
-    check_name(out, name)
     configuration, method = finished_job(out, results, "method.json")
     check_method(out, name, method)
     source = source_of(method["source"])

@@ -17,7 +17,7 @@ from medray.engine.job.claim import claim_answers
 from medray.engine.job.options import run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, only_folder
+from medray.engine.train.checkpoint import finished_job, finished_task, model_of
 from medray.metrics.change import ChangeRules
 from medray.shards.case_table import files_of
 from medray.shards.digest import digest
@@ -57,7 +57,7 @@ class LesionPredict:
 def main(job: LesionPredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(files_of(job.images))
     sites = site_names(job.site_names)
-    name = job.name or only_folder(out, "models", "--name")
+    name = model_of(out, job.name, "lesion_cv.py")
     results = out.sub(*of_model(name))
     configuration, method = finished_job(out, results, "method.json")
     for fold in method["folds"]:  # one that is missing is named before anything is read

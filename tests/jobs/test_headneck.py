@@ -98,6 +98,7 @@ def test_killed_in_the_adversarial_stage_it_ends_with_the_same_bytes(
     assert {name for name in {*whole, *again} if whole.get(name) != again.get(name)} == set()
 
 
+@pytest.mark.on_demand  # what is its own of it, the search of lesions has tried
 def test_a_search_of_two_trials(heads: str, tmp_path: Path) -> None:
     done(words(
         "headneck_tune", "--images", heads, "--backbones", "phantom", "--folds", 2, "--train-folds", 0, "--epochs", 1,

@@ -154,6 +154,23 @@ def finished_job(out: Store, results: Store, description: str) -> tuple[dict[str
     return configuration, found
 
 
+def model_of(out: Store, name: str, job: str) -> str:
+    """The model of a finished run that --name says, or its only one.
+
+    Args:
+        job: whose results these should be, such as lesion_cv.py.
+    Raises:
+        ValueError: there is none of that name, or several and no name.
+    """
+    if not name:
+        return only_folder(out, "models", "--name")
+    there = out.sub("models").folders()
+    if name not in there:
+        has = f"has {', '.join(there)}" if there else f"holds no models/; name the --out of a finished {job}"
+        raise ValueError(f"--name {name}: --run {out.uri} {has}")
+    return name
+
+
 def only_folder(out: Store, parent: str, flag: str) -> str:
     """The one folder below ``parent`` in a job's --out.
 

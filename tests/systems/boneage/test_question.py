@@ -11,6 +11,7 @@ import pytest
 from chest_films import dicom, write_png
 
 from medray.engine.derive.scan import scan_here
+from medray.engine.train.checkpoint import model_of
 from medray.shards.store import Store
 from medray.systems.boneage.films.inventory import assemble
 from medray.systems.boneage.films.source import HandFilm
@@ -18,7 +19,6 @@ from medray.systems.boneage.predict.new_films import FILMS_PER_PIECE
 from medray.systems.boneage.predict.question import (
     WHOLE_YEARS,
     FilmSet,
-    check_name,
     film_set,
     known_films,
     read_table,
@@ -119,11 +119,11 @@ def test_groups_are_those_of_the_films_at_hand() -> None:
 def test_a_name_that_the_run_has_not_is_said_with_those_that_it_has(tmp_path: Path) -> None:
     out = Store(tmp_path / "out")
     with pytest.raises(ValueError, match="--name b: --run .*/out holds no models/; name the --out of a finished bo"):
-        check_name(out, out.sub("models"), "b")
+        model_of(out, "b", "boneage_cv.py")
     out.write_json("models/a/method.json", {})
-    check_name(out, out.sub("models"), "a")
+    assert model_of(out, "a", "boneage_cv.py") == "a"
     with pytest.raises(ValueError, match="--name b: --run .*/out has a$"):
-        check_name(out, out.sub("models"), "b")
+        model_of(out, "b", "boneage_cv.py")
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,6 @@ _OF_BONE_AGE = {"models", "folds", "stage_folds", "masks", "points", "how", "cli
 """What method.json of such a run has."""
 
 
-def check_name(out: Store, models: Store, name: str) -> None:
-    """Raise ValueError where ``models``, a folder of the run ``out``, has no ``name``; which there are is said."""
-    there = models.folders()
-    if name not in there:
-        has = f"has {', '.join(there)}" if there else "holds no models/; name the --out of a finished boneage_cv.py"
-        raise ValueError(f"--name {name}: --run {out.uri} {has}")
-
-
 def check_method(out: Store, name: str, method: Mapping[str, Any]) -> None:
     """Raise ValueError where method.json is of a job of another kind."""
     if not method.keys() >= _OF_BONE_AGE:

@@ -65,14 +65,6 @@ def scans_of(inventory: Inventory) -> list[NewScan]:
     return [NewScan(number, row) for number, row in enumerate(rows, start=1)]
 
 
-def check_name(out: Store, name: str) -> None:
-    """Raise ValueError where the run ``out`` has no model ``name``; which there are is said."""
-    there = out.sub("models").folders()
-    if name not in there:
-        has = f"has {', '.join(there)}" if there else "holds no models/; name the --out of a finished headneck_cv.py"
-        raise ValueError(f"--name {name}: --run {out.uri} {has}")
-
-
 def check_method(out: Store, name: str, method: Mapping[str, Any]) -> None:
     """Raise ValueError where method.json is of a job of another kind."""
     if not method.keys() >= OF_ORGANS:
