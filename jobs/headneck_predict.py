@@ -26,13 +26,13 @@ from medray.shards.case_table import files_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
+from medray.systems.headneck.cases import read_cases
+from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.predict.answers import PHANTOMS, known_scans, write_answers
 from medray.systems.headneck.predict.new_scans import (
     NewScans,
     check_method,
     ct_files,
-    inventory_of,
-    read_undrawn,
     scans_of,
 )
 from medray.systems.headneck.source import source_of
@@ -67,7 +67,7 @@ def main(job: HeadNeckPredict) -> None:
         finished_task(out, *run)
     if caution:
         warn(caution)
-    cases = read_undrawn(job.images)
+    cases = read_cases(job.images).undrawn()
     files = folder.files(to)
     asked = ct_files(files, cases)
     listed = [(file.path, file.size_bytes) for file in asked]
@@ -75,7 +75,7 @@ def main(job: HeadNeckPredict) -> None:
     identity = {"name": name, "method": digest(method), "files": digest(listed, told)}
     claim_answers(to, identity | {"data_version": source.version})
     with reasons_kept(to):
-        inventory = inventory_of(scan_new(source, folder, files), cases)
+        inventory = assemble(scan_new(source, folder, files), cases)
     for line in inventory.warnings:
         warn(line)
     scans = scans_of(inventory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from medray.shards.store import Store
+from medray.shards.store import File, Store
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
@@ -21,6 +21,14 @@ def files_of(uri: str) -> str:
         return uri
     folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     return f"{folder}?{options}" if options else folder
+
+
+def files_below(folder: Store, flag: str) -> list[File]:
+    """``Store.files`` of a folder that a flag names: so says the error."""
+    try:
+        return folder.files()
+    except ValueError as error:
+        raise ValueError(f"{flag} {error}") from None
 
 
 def path_in(folder: Store, cell: str) -> str | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -229,6 +230,10 @@ class Store:
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+    def write_csv(self, name: str, table: pd.DataFrame) -> None:
+        """Without its index; numbers with six digits."""
+        self.write_bytes(name, table.to_csv(index=False, float_format="%.6g").encode())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(self.path(name), columns=columns, filesystem=self.filesystem)

@@ -385,7 +385,7 @@ def test_killed_between_two_scans_it_goes_on_and_leaves_the_same(
         (("--run", "lesion"), "--run lesion: ms draws no organs; name the --out of a finished headneck_cv.py"),
         (("--name", "other"), "--name other: --run run has net"),
         (("--name", "../up"), "--name ../up: --run"),
-        (("--images", "absent"), "--images absent: no such folder or file; name a table, or a folder of patients"),
+        (("--images", "absent"), "--images absent: no such folder or file"),
         (("--images", "absent.csv"), "--images absent.csv: "),
         (("--images", "bad.csv"), "--images bad.csv: no column patient; found who, ct; wanted patient, ct"),
         (

@@ -43,7 +43,7 @@ def table(tmp_path: Path) -> Path:
         ),
         (("--images", "twice.csv"), "--images twice.csv: lines 2 and 3 are the same visit of one patient; keep one"),
         (("--images", "unmasked.csv"), "--images: no case has a mask, and training needs some"),
-        (("--images", "empty"), "empty: there are no files in it"),
+        (("--images", "empty"), "--images empty: there are no files in it"),
         (("--name", "../up"), "--name ../up: letters, digits"),
         (("--channels", "t9"), "--channels t9: the scans have flair"),
         (("--channels", "flair-smooth"), "--channels flair-smooth: the scans have flair"),

@@ -53,7 +53,7 @@ def conclude(
     films = film_table(ages, found)
     models = [name for name in map(str, ages.columns) if name not in ABOUT]
     shown = [*ABOUT, "group", "part", *ANSWERS, "low", "high", "error", *models]
-    _write_csv(out, "films.csv", films[shown].sort_values("film_id"))
+    out.write_csv("films.csv", films[shown].sort_values("film_id"))
     write_refused(out, refused)
     out.write_json("method.json", dict(settings) | {"correct": correct, "ensemble": found.ensemble.identity()})
     if not films["error"].notna().any():
@@ -78,7 +78,7 @@ def write_refused(out: Store, refused: pd.DataFrame, say: Say = lambda lines: No
         The rows in the order of the file.
     """
     table = refused[list(REFUSED)].sort_values(list(REFUSED)).reset_index(drop=True)
-    _write_csv(out, "refused.csv", table)
+    out.write_csv("refused.csv", table)
     lines = [
         f"{number(row['all'], 'film')}{_in_training(row['in_training'])}: {row['stage']}, {row['reason']}"
         for row in count_refused(table).reset_index().to_dict("records")
@@ -123,10 +123,6 @@ def _read_csv(out: Store, name: str) -> pd.DataFrame:
     text = dict.fromkeys(("film_id", "patient_id", "sex", "stage", "reason", "group"), str)
     with out.filesystem.open_input_file(out.path(name)) as stream:
         return pd.read_csv(stream, dtype=text, keep_default_na=False, na_values=[""])
-
-
-def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
-    to.write_bytes(name, table.to_csv(index=False, float_format="%.6g").encode())
 
 
 def summary(metrics: Mapping[str, Any]) -> list[str]:

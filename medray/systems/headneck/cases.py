@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from medray.shards.case_table import files_of, is_table, path_in
+from medray.shards.case_table import files_below, files_of, is_table, path_in
 from medray.shards.cells import read_cells
 from medray.shards.packed import read_unpacked
 from medray.shards.store import Store
@@ -79,7 +79,7 @@ def _from_table(uri: str) -> pd.DataFrame:
     if len(twice):
         raise ValueError(f"{FLAG} {shown}: line {twice[0]} is a scan that another line names already; keep one")
     folder = Store(files_of(uri))
-    listed = [file.path for file in folder.files()]
+    listed = [file.path for file in files_below(folder, FLAG)]
     table = cells[[PATIENT, SCAN]].reset_index(drop=True)
     for name in (CT, STRUCTURES):
         table[name] = pd.Series([path_in(folder, cell) for cell in cells[name]], dtype=object)
@@ -97,7 +97,7 @@ def _masks(below: str | None, listed: list[str]) -> dict[str, str]:
 
 
 def _from_layout(folder: Store) -> pd.DataFrame | None:
-    listed = [file.path for file in folder.files()]
+    listed = [file.path for file in files_below(folder, FLAG)]
     rows: list[dict[str, Any]] = []
     for path in listed:
         match = VOLUMES.match(posixpath.basename(path))

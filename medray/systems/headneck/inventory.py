@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from medray.shards.inventory import Inventory, Refused
-from medray.systems.headneck.cases import ORGANS, PATIENT, SCAN, Cases, scan_name
+from medray.systems.headneck.cases import FLAG, ORGANS, PATIENT, SCAN, Cases, scan_name
 from medray.systems.headneck.names import organ_of
 from medray.systems.headneck.source import CT, STRUCTURES
 
 NAMES_SHOWN = 12
+WANTED = "name a table, or a folder of patients (<patient>/ct.nii.gz, or DICOM files)"
 ANOTHER_SERIES = "its images are of a series that is not here; give that CT too"
 
 
@@ -67,10 +68,10 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     rest = table["status"].eq("ok") & ~paths.isin(scan_of)
     table.loc[rest, ["status", "reason"]] = ["unused", "no case needs it"]
     if not len(told):
-        raise Refused("no CT was found: neither a DICOM series of CT, nor <patient>/ct.nii.gz or ct.nrrd", table)
+        raise Refused(f"{FLAG}: no CT among {len(table):,} files; {WANTED}", table)
     if not rows:
         first = f"; the first reason: {why_lost[0]}" if why_lost else ""
-        raise Refused(f"none of {len(told)} cases can be used{first}", table)
+        raise Refused(f"{FLAG}: none of {len(told)} cases can be used{first}", table)
     nowhere = [organ for organ in cases.organs if not organs[organ]]
     if nowhere:
         raise Refused(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from medray.shards.case_table import files_of, is_table, path_in
+from medray.shards.case_table import files_below, files_of, is_table, path_in
 from medray.shards.cells import read_cells
 from medray.shards.packed import read_unpacked
 from medray.shards.store import Store
@@ -119,7 +119,7 @@ def _from_table(uri: str) -> Cases:
 
 def _from_layout(folder: Store) -> Cases:
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for file in folder.files():
+    for file in files_below(folder, FLAG):
         match = _BIDS.match(posixpath.basename(file.path))
         if match is None:
             continue

@@ -88,7 +88,7 @@ def write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
     for column in plain.columns:
         if len(plain) and isinstance(plain[column].iloc[0], list | np.ndarray):
             plain[column] = [" ".join(f"{value:g}" for value in values) for values in plain[column]]
-    to.write_bytes(name, plain.to_csv(index=False, float_format="%.6g").encode())
+    to.write_csv(name, plain)
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:

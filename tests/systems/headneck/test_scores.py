@@ -32,7 +32,7 @@ def predictions(shift: float = 0.0, scans: int = 8, undrawn: int = 0) -> pd.Data
             known = organ == "Brainstem" or i >= undrawn
             own = {"ml": 1.0, "true_ml": 1.0, "dice": dice + rng.normal(0, 0.02), "surface_dice": dice, "hd95_mm": 2.0}
             row |= {f"{name}_{organ}": value if known or name == "ml" else np.nan for name, value in own.items()}
-        row |= {"peak_Lens_L": 0.9 if i % 4 else 0.3, "peak_mm_Lens_L": float(i)}
+        row |= {"peak_Lens_L": 0.9 if i % 4 else 0.3, "peak_mm_Lens_L": 3.0 * i}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -69,7 +69,7 @@ def test_rungs_are_compared_on_the_same_scans_small_and_large_apart() -> None:
 
 def test_peaks_count_where_the_organ_is_drawn() -> None:
     found = peaks(organ_table(predictions(undrawn=1), ORGANS), gate=0.6)
-    assert found == {"Lens_L": {"scans": 7, "confident": 6, "median_mm": 4.0}}
+    assert found == {"Lens_L": {"scans": 7, "confident": 6, "near": 2, "median_mm": 12.0}}
 
 
 def test_bits_of_a_box_lead_back_to_the_mask() -> None:

@@ -56,16 +56,16 @@ def write_answers(
     rows = [row for part in parts for row in part.to_pylist()]
     lost, good = [row for row in rows if row["reason"]], [row for row in rows if not row["reason"]]
     refused = pd.DataFrame([{"path": row["scan_id"], "status": "quarantined", "reason": row["reason"]} for row in lost])
-    _write(to, "set_aside.csv", pd.concat([set_aside(inventory.table), refused]))
+    to.write_csv("set_aside.csv", pd.concat([set_aside(inventory.table), refused]))
     if not good:
         raise ValueError(f"no scan could be read; first reason: {lost[0]['reason']}; {to.uri}/set_aside.csv has all")
     table = pd.DataFrame(good)
     table["trained_on"] = seen_in_training(table, trained)
     table["organs_found"] = [sum(one["ml"] > 0 for one in row["organs"]) for row in good]
     table["organs_not_found"] = ["; ".join(one["organ"] for one in row["organs"] if not one["ml"]) for row in good]
-    _write(to, "scans.csv", table[[*SCAN_COLUMNS]])
+    to.write_csv("scans.csv", table[[*SCAN_COLUMNS]])
     flagged = [(row, one, flags_of(one, training_ml.get(one["organ"]))) for row in good for one in row["organs"]]
-    _write(to, "organs.csv", pd.DataFrame([_line_of(*one, training_ml) for one in flagged]))
+    to.write_csv("organs.csv", pd.DataFrame([_line_of(*one, training_ml) for one in flagged]))
 
     found, files = int(table["organs_found"].sum()), int(table["files"].sum())
     lines = [
@@ -120,7 +120,3 @@ def _line_of(
         "ml": one["ml"], "least_ml": known.get("least"), "most_ml": known.get("most"), "scans": known.get("scans", 0),
         "flag": "; ".join(flags),
     }  # fmt: skip
-
-
-def _write(to: Store, name: str, table: pd.DataFrame) -> None:
-    to.write_bytes(name, table.to_csv(index=False, float_format="%.6g").encode())

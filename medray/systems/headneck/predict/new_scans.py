@@ -10,18 +10,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
 from medray.imaging.volume_grid import reoriented
 from medray.shards.files import paths_of, read_files
-from medray.shards.inventory import Inventory, Refused
+from medray.shards.inventory import Inventory
 from medray.shards.store import File, Store, reason
-from medray.systems.headneck.cases import FLAG, Cases, read_cases
+from medray.systems.headneck.cases import Cases
 from medray.systems.headneck.contour_files import on_file_grid, write_contours
-from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.joint_task import JointTask
 from medray.systems.headneck.report.pictures import slices_of, with_text
 from medray.systems.headneck.source import AIR_HU, AXES, CT, MOST_HU, PlanningCT
@@ -32,7 +30,6 @@ from medray.tasks.volume_rows import probability_of
 
 OF_ORGANS = frozenset(("runs", "kind", "folds", "source", "organs", "small", "training_ml"))
 """What a method.json of this system says."""
-WANTED = "name a table, or a folder of patients (<patient>/ct.nii.gz, or DICOM files)"
 _LETTER_PX, _LINE_PX = 9, 26
 
 _ORGAN = pa.struct([("organ", pa.string()), ("ml", pa.float64()), ("cut", pa.bool_())])
@@ -71,32 +68,12 @@ def check_method(out: Store, name: str, method: Mapping[str, Any]) -> None:
         raise ValueError(f"--run {out.uri}: {name} draws no organs; name the --out of a finished headneck_cv.py")
 
 
-def read_undrawn(uri: str) -> Cases:
-    """The CTs that --images names. Raises ValueError as ``read_cases``, with the flag."""
-    try:
-        return read_cases(uri).undrawn()
-    except ValueError as error:
-        told = str(error)
-        raise ValueError(told if told.startswith(FLAG) else f"{FLAG} {told}; {WANTED}") from None
-
-
 def ct_files(files: Sequence[File], cases: Cases) -> list[File]:
     """Those that a case may take its CT from: all, where DICOM headers tell."""
     if cases.table is None:
         return list(files)
     named = {*cases.table[CT]}
     return [file for file in files if file.path in named or file.path.rpartition("/")[0] in named]
-
-
-def inventory_of(scanned: pd.DataFrame, cases: Cases) -> Inventory:
-    """``assemble``, of what --images names. Raises Refused where that is no CT."""
-    try:
-        return assemble(scanned, cases)
-    except Refused as refused:
-        told = str(refused)
-        if cases.table is None and not scanned["kind"].isin(["dicom"]).any():
-            told = f"no CT among {len(scanned):,} files; {WANTED}"
-        raise Refused(f"{FLAG}: {told}", refused.table) from None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from medray.report.page import (
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
 from medray.systems.headneck.report.pictures import Slice
+from medray.systems.headneck.scores.ladder import NEAR_MM
 
 WORDS = {"dice": "Dice", "surface_dice": "surface Dice", "hd95_mm": "HD95, mm"}
 DIGITS = {"dice": 3, "surface_dice": 3, "hd95_mm": 1}
@@ -176,6 +177,7 @@ def _peaks(metrics: dict[str, Any]) -> Section:
             "organ": name,
             "scans": one["scans"],
             f"peaks of {metrics['gate']:g} or more": one["confident"],
+            f"of these within {NEAR_MM:g} mm of its middle": one["near"],
             "median distance from its middle, mm": None if one["median_mm"] is None else round(one["median_mm"], 1),
         }
         for name, one in metrics["peaks"].items()

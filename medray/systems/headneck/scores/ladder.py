@@ -19,6 +19,8 @@ AGAINST = (
 """A rung, and one that it is compared with, where both were trained."""
 SCORES = ("dice", "surface_dice", "hd95_mm")
 """Overlap; share of both surfaces within the organ's tolerance; larger of both directions' 95th percentiles, in mm."""
+NEAR_MM = 8.0
+"""A peak within it of an organ's middle has found the organ."""
 GROUPS = ("all", "small", "large")
 
 
@@ -102,13 +104,15 @@ def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def peaks(table: pd.DataFrame, gate: float) -> dict[str, dict[str, Any]]:
-    """Small organ → in how many of the scans in which it was drawn its heatmap has a confident peak, and the median distance
+    """Small organ → in how many of the scans in which it was drawn its heatmap has a confident peak, how
+    many of these lie near, and the median distance
     of the peak from the middle of what was drawn."""
     own = table[table["peak"].notna() & table["drawn_ml"].notna()]
     return {
         str(organ): {
             "scans": len(one),
             "confident": int((one["peak"] >= gate).sum()),
+            "near": int(((one["peak"] >= gate) & (one["peak_mm"] <= NEAR_MM)).sum()),
             "median_mm": float(one["peak_mm"].median()) if one["peak_mm"].notna().any() else None,
         }
         for organ, one in own.groupby("organ", sort=False)

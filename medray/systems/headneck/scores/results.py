@@ -11,7 +11,7 @@ import pandas as pd
 from medray.report.figures import line
 from medray.shards.store import Store
 from medray.systems.headneck.chain import Chain
-from medray.systems.headneck.scores.ladder import SCORES, by_organ, ladder, means, organ_table, peaks
+from medray.systems.headneck.scores.ladder import NEAR_MM, SCORES, by_organ, ladder, means, organ_table, peaks
 from medray.systems.headneck.source import PlanningCT
 
 
@@ -40,11 +40,11 @@ def conclude(
         raise ValueError("no held-out scan has an organ drawn: nothing can be scored; name more masks")
     drawn = final[final["drawn_ml"].notna()]
     long = pd.concat([table.assign(network=rung) for rung, table in tables.items()], ignore_index=True)
-    _write(out, "organs.csv", long[["network", *final.columns]])
+    out.write_csv("organs.csv", long[["network", *final.columns]])
     scans = drawn.groupby(["scan_id", "patient_id", "visit", "fold"], as_index=False).agg(
         organs=("organ", "size"), dice=("dice", "mean"), surface_dice=("surface_dice", "mean"), hd95_mm=("hd95_mm", "mean")
     )  # fmt: skip
-    _write(out, "scans.csv", scans.assign(files=scans["scan_id"].map(files)))
+    out.write_csv("scans.csv", scans.assign(files=scans["scan_id"].map(files)))
     gate = chain.fields.gate
     metrics: dict[str, Any] = {
         "counts": {
@@ -100,9 +100,11 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
                     f"{step['rung']} against {step['against']}, Dice, {group} organs: {line(step['groups'][group]['dice'], 3)}"
                 )
     if metrics["peaks"]:
-        sure = sum(one["confident"] for one in metrics["peaks"].values())
+        scans, sure, near = (
+            sum(one[name] for one in metrics["peaks"].values()) for name in ("scans", "confident", "near")
+        )
         lines.append(
-            f"peaks of small organs: {sure:,} of {sum(one['scans'] for one in metrics['peaks'].values()):,} confident"
+            f"peaks of small organs: {sure:,} of {scans:,} confident, {near:,} of these within {NEAR_MM:g} mm of the middle"
         )
     return lines
 
@@ -118,7 +120,3 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     for organ, one in metrics["by_organ"].items():
         found[f"oof/dice_{organ}"] = one["dice"]["value"]
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _write(to: Store, name: str, table: pd.DataFrame) -> None:
-    to.write_bytes(name, table.to_csv(index=False, float_format="%.6g").encode())
