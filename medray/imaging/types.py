@@ -62,6 +62,7 @@ class VolumeHeader:
     slice_id: str = ""  # DICOM only: SOPInstanceUID
     patient_id: str = ""  # DICOM only
     modality: str = ""  # DICOM only: "CT", "MR" or "PT"
+    frame_of_reference_id: str = ""  # DICOM only: FrameOfReferenceUID
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -39,8 +39,10 @@ def read_header(stream: BinaryIO) -> VolumeHeader:
     bits = int.from_bytes(elements.get(BITS_ALLOCATED) or b"\x10", "little" if elements.endian == "<" else "big")
     shape = (len(headers), first.rows, first.columns)
     dtype, ids = f"uint{bits}", (first.series_id, first.slice_id, first.patient_id)
-    modality = text_of(elements.get(MODALITY))
-    return VolumeHeader("dicom", shape, _affine(first, step), dtype, *ids, modality=modality)
+    modality, frame = text_of(elements.get(MODALITY)), first.frame_of_reference_id
+    return VolumeHeader(
+        "dicom", shape, _affine(first, step), dtype, *ids, modality=modality, frame_of_reference_id=frame
+    )
 
 
 def read_series(files: Sequence[bytes]) -> Volume:

@@ -229,13 +229,17 @@ class VolumeTask(CropFields, Task):
         total: Any = sum(weight * part for weight, part in parts.values())
         return {"loss": total, **{name: part for name, (_, part) in parts.items()}}
 
+    def counted_network(self) -> nn.Module:
+        """The network as ``training_gigabytes`` counts it, which shows it voxels alone."""
+        # weights that are left out hide their layers from the count, and change nothing of it
+        return replace(self, drop_connect=0.0).network()
+
     def training_gigabytes(self) -> float | None:
         import torch
 
         from medray.nn.memory import training_gigabytes
 
-        # weights that are left out hide their layers from the count, and change nothing of it
-        network = replace(self, drop_connect=0.0).network()
+        network = self.counted_network()
         sides = (side + 2 * self.context_padding for side in self.patch_DHW)
         inputs = torch.empty((1, self.channel_count, *sides), device="meta")
         return training_gigabytes(network.to("meta"), inputs, self.batch_size, 4 if self.precision == "fp32" else 2)

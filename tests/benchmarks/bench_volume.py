@@ -44,6 +44,7 @@ from medray.shards.store import Store
 from medray.systems.lesion.recipes import phantom
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
+from medray.tasks.volume import VolumeTask
 from medray.tasks.volume_rows import in_box, whole
 
 
@@ -114,7 +115,7 @@ def write(folder: Path, count: int, shape: tuple[int, ...]) -> list[Path]:
     return paths
 
 
-def reading(arguments: tuple[LesionTask, Path, int]) -> tuple[int, float]:
+def reading(arguments: tuple[VolumeTask, Path, int]) -> tuple[int, float]:
     """Crops, and GB of this process with the row and its crops."""
     task, path, number = arguments
     torch.set_num_threads(1)
@@ -136,7 +137,7 @@ def timed(crops: Iterable[int], warm: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-def from_shards(task: LesionTask, paths: list[Path], options: Options) -> tuple[float, float]:
+def from_shards(task: VolumeTask, paths: list[Path], options: Options) -> tuple[float, float]:
     """Crops a second, and the most GB of one worker."""
     order = np.random.default_rng(0).integers(0, len(paths), options.readings + options.workers)
     work = [(task, paths[place], number) for number, place in enumerate(order)]
@@ -151,24 +152,29 @@ def from_shards(task: LesionTask, paths: list[Path], options: Options) -> tuple[
     return timed(crops(), options.workers), max(held)
 
 
+def items_of(count: int, shape: tuple[int, ...]) -> list[dict[str, torch.Tensor]]:
+    """The same volumes for ``from_cache``."""
+    made = [volume(number % 8, shape) for number in range(count)]
+    return [{"image": torch.from_numpy(v), "label": torch.from_numpy(m)[None]} for v, m, _ in made]
+
+
 def from_cache(
-    task: LesionTask, count: int, shape: tuple[int, ...], options: Options, prepared: bool = False
+    task: VolumeTask, items: list[dict[str, torch.Tensor]], options: Options, prepared: bool = False
 ) -> tuple[float, float]:
     """Crops a second, and GB of the process that has the cache.
 
     Args:
+        items: image and label, each (channels, D, H, W).
         prepared: cut to the brain, and the places of lesion found, before they are cached: which few users do.
     """
     from monai.data import CacheDataset, DataLoader, list_data_collate
     from monai.transforms import Compose, CropForegroundd, FgBgToIndicesd, RandCropByPosNegLabeld, RandFlipd
 
     keys = ["image", "label"]
-    made = [volume(number % 8, shape) for number in range(count)]
-    items = [{"image": torch.from_numpy(v), "label": torch.from_numpy(m)[None]} for v, m, _ in made]
     places = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"} if prepared else {}
     before = [CropForegroundd(keys, "image"), FgBgToIndicesd("label")] if prepared else []
     cut = RandCropByPosNegLabeld(keys, "label", task.patch_DHW, pos=1, neg=1, num_samples=task.crops, **places)
-    flips = [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)]
+    flips = [RandFlipd(keys, prob=0.5, spatial_axis="DHW".index(axis)) for axis in task.flip_axes]
     cached = CacheDataset(items, Compose([*before, cut, *flips]), progress=False)
     loader = DataLoader(cached, batch_size=1, shuffle=True, num_workers=options.workers,
         collate_fn=list_data_collate, persistent_workers=options.workers > 0)  # fmt: skip
@@ -242,11 +248,11 @@ def main(options: Options) -> None:
             shards, held = from_shards(task, write(folder, count, shape), options)
             print(f"{count} volumes: {shards:.0f} crops/s from shards, a worker {held:.1f} GB", end="", flush=True)
             if count <= options.cache_up_to:
-                cache, held = from_cache(task, count, shape, options)
+                cache, held = from_cache(task, items_of(count, shape), options)
                 print(
                     f"; {cache:.0f} from MONAI's cache, {held:.1f} GB: {shards / cache:.2f} times", end="", flush=True
                 )
-                cache, held = from_cache(task, count, shape, options, prepared=True)
+                cache, held = from_cache(task, items_of(count, shape), options, prepared=True)
                 print(f"; of brains with places {cache:.0f}, {held:.1f} GB: {shards / cache:.2f} times", end="")
             print()
         if options.predict:

@@ -59,7 +59,7 @@ class SmallOrgans:
     shapes_epochs: int | None = None
     joint_epochs: int | None = None
     peaks_rate: float | None = None
-    """Peak learning rate of the heatmaps; a fifth of S-Net's where not given."""
+    """Peak learning rate of the heatmaps; twice S-Net's where not given, since a small head learns from ready features."""
     joint_rate: float | None = None
     """Peak learning rate when all four are trained; a tenth of S-Net's where not given."""
     coder_rate: float = 1e-4
@@ -73,9 +73,8 @@ class SmallOrgans:
 
 
 PHANTOM = SmallOrgans(
-    sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, small_width=8, peaks_epochs=3,
-    peaks_rate=3e-3, outlines_epochs=4, shapes_epochs=6, joint_epochs=1, joint_rate=2e-4, together=0.5,
-    code=64, coder_width=4,
+    sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, peaks_epochs=7, outlines_epochs=10,
+    shapes_epochs=5, joint_epochs=1, joint_rate=2e-4, together=0.5, code=64, coder_width=4,
 )  # fmt: skip
 """For the drawn heads."""
 
@@ -126,7 +125,7 @@ class Chain:
             return found
         shared = {"sigma_mm": of.sigma_mm, "region_mm": of.region_mm, "gate": of.gate, "small_width": of.small_width}
         peaks = _epochs(of.peaks_epochs) | shared | {"foreground_share": of.around_share}
-        peaks["learning_rate"] = base.learning_rate / 5 if of.peaks_rate is None else of.peaks_rate
+        peaks["learning_rate"] = 2 * base.learning_rate if of.peaks_rate is None else of.peaks_rate
         outlines = {"stage": "sos", "foreground_share": 1.0} | _epochs(of.outlines_epochs) | shared
         found["peaks"] = {"peaks": stage(FocusTask, base, self.small, **peaks)}
         found["outlines"] = {"outlines": stage(FocusTask, base, self.small, **outlines)}

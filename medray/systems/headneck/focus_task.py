@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medray.nn.volume_truth import Truth
-    from medray.systems.headneck.focus import Found
+    from medray.systems.headneck.focus import Box, Found
 
 FROM_SNET = {"network.network.": "snet."}
 """Names of the weights of a run of OrganTask → here."""
@@ -120,14 +120,16 @@ class FocusTask(OrganTask):
         return {"loss": parts["focal"] + parts["dice"], **parts}
 
     def loss_of_heatmaps(self, heatmaps: Tensor, truth: Truth, drawn: Tensor, at: At) -> Tensor:
-        """Squared error, at a middle AT_MIDDLE times as dear as where nothing is: with equal weights peaks stay low for long, and if
-        the few near voxels weigh as much as all others, peaks at other organs are cheap. 1, about, where nothing is found."""
+        """Squared error; at a middle, and where a peak is claimed, AT_MIDDLE times as dear as where nothing is. With equal weights
+        peaks stay low for long; where only middles are dear, a peak at another organ costs next to nothing. 1, about, where
+        nothing is found."""
         from medray.systems.headneck.focus import heatmaps_of
 
         places = list(self.places)
         wanted, told = heatmaps_of(truth.members[:, places], self.sigma_DHW)
         known = told * (drawn[:, places] > 0).float()
-        weights = (1 + (AT_MIDDLE - 1) * wanted) * known[:, :, None, None, None]
+        claimed = heatmaps.detach().float().clamp(0, 1)
+        weights = (1 + (AT_MIDDLE - 1) * wanted.maximum(claimed)) * known[:, :, None, None, None]
         squares = (heatmaps.float() - wanted).square() * weights
         # the sum of a whole Gaussian's weighted squares, about
         near = AT_MIDDLE * (2 * math.pi / 3) ** 1.5 * math.prod(self.sigma_DHW)
@@ -165,28 +167,45 @@ class FocusTask(OrganTask):
         """S-Net's probabilities; in place of those of a small organ its own network's in the region about a confident peak."""
         import torch
 
-        from medray.systems.headneck.focus import box_at
-
         def all_of(some: Tensor) -> Tensor:
-            features, logits, heat = network.maps(some)
-            return torch.cat([logits.float().sigmoid(), heat.float(), features.float()], 1)
+            _, logits, heat = network.maps(some)
+            return torch.cat([logits.float().sigmoid(), heat.float()], 1)
 
-        joined, organs = self.windowed(all_of, voxels), len(self.organs)
-        found, heat, features = joined.split([organs, len(self.small), joined.shape[1] - organs - len(self.small)], 1)
-        found = found.clone()
+        joined = self.windowed(all_of, voxels)
+        found, heat = joined[:, : len(self.organs)], joined[:, len(self.organs) :]
         notes["peaks"] = {}
         for k, (organ, place) in enumerate(zip(self.small, self.places, strict=True)):
-            one = heat[0, k].cpu()
-            height = float(one.max())
-            peak = tuple(int(axis) for axis in np.unravel_index(int(one.argmax()), one.shape))
+            one = heat[0, k]
+            height, at = float(one.max()), int(one.argmax())
+            peak = tuple(int(axis) for axis in np.unravel_index(at, one.shape))
             notes["peaks"][organ] = height, peak
-            if height < self.gate or self.stage == "sol":
-                continue
-            box = (slice(None), slice(None), *box_at(peak, heat.shape[2:], self.region_DHW))
-            logits = network.outline(k, features[box], heat[:, k : k + 1][box], voxels[box])
-            found[:, place] = 0
-            found[(slice(None), slice(place, place + 1), *box[2:])] = logits.float().sigmoid()
+            if height >= self.gate and self.stage == "sos":
+                box, outline = self._outlined(network, k, voxels, peak)
+                found[:, place] = 0
+                found[(0, place, *box)] = outline
         return found
+
+    def _outlined(self, network: Any, k: int, voxels: Tensor, peak: tuple[int, ...]) -> tuple[Box, Tensor]:
+        """The region about a peak, and what the ``k``-th small organ's network says of it: (d, h, w) probabilities.
+
+        From one window about the peak, as in training. Features of a whole scan are gigabytes.
+        """
+        from torch.nn import functional
+
+        from medray.systems.headneck.focus import box_at
+
+        shape = voxels.shape[2:]
+        window = box_at(peak, shape, self.patch_DHW)
+        some = voxels[(slice(None), slice(None), *window)]
+        more = [patch - side for patch, side in zip(self.patch_DHW, some.shape[2:], strict=True)]
+        some = functional.pad(some, [n for side in reversed(more) for n in (0, side)])
+        d, h, w = (min(sides) for sides in zip(self.region_DHW, self.patch_DHW, strict=True))
+        box = box_at(peak, shape, (d, h, w))
+        own = (slice(b.start - first.start, b.stop - first.start) for b, first in zip(box, window, strict=True))
+        inner = (slice(None), slice(None), *own)
+        features, _, heat = network.maps(some)
+        logits = network.outline(k, features[inner], heat[:, k : k + 1][inner], some[inner])
+        return box, logits[0, 0].float().sigmoid()
 
     def noted(self, notes: Mapping[str, Any], drawn: Drawn, spacing_mm: np.ndarray) -> dict[str, Any]:
         """peak_<organ>: the height of its heatmap; peak_mm_<organ>: how far the peak lies from the middle of what is drawn."""

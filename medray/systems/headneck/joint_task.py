@@ -5,7 +5,7 @@ Numbers of the losses are the source's released code's (the addendum of its spec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -127,10 +127,11 @@ class JointTask(FocusTask):
         focus: Any = super().network()
         return JointNet(focus.requires_grad_(True), ShapeCoder(self.region_DHW, self.coder_width, self.code))
 
-    def training_gigabytes(self) -> float | None:
+    def counted_network(self) -> nn.Module:
         """Without the coder, which is small beside the others."""
-        own = {field.name: getattr(self, field.name) for field in fields(FocusTask)}
-        return FocusTask(**own).training_gigabytes()
+        network: Any = self.network()
+        found: nn.Module = network.focus
+        return found
 
     def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
         """Of any organ: S-Net learns on."""

@@ -35,7 +35,7 @@ def unet() -> OrganTask:
 def small() -> OrganTask:
     """Narrow, for two CPU cores and grids of about 4 mm."""
     return replace(
-        snet(), widths=(8, 16, 32), grid_mm=(2.5, 3.9, 3.9), dilations_mm=(15.0, 30.0, 45.0, 60.0), patch_DHW=(48, 48, 48),
+        snet(), widths=(8, 16, 32), grid_mm=(2.5, 3.9, 3.9), dilations_mm=(15.0, 30.0, 45.0, 60.0), patch_DHW=(32, 40, 40),
         blocks=1, crops=2, foreground_share=0.5, dice_of_batch=True, steps_per_epoch=100, epochs=4, learning_rate=5e-3, schedule="one-cycle", dice_weight=1.0,
         cross_entropy_weight=1.0, focal_weight=0.0, resampled_share=0.0, noise=0.0,
     )  # fmt: skip
@@ -45,7 +45,7 @@ def phantom() -> OrganTask:
     """For the drawn heads, on two CPU cores."""
     return replace(
         small(), grid_mm=(3.0, 2.5, 2.5), dilations_mm=(10.0, 20.0, 30.0), patch_DHW=(24, 40, 40), overlap=0.25,
-        epochs=10, steps_per_epoch=40, foreground_share=1.0, dice_weight=2.0,
+        epochs=15, steps_per_epoch=40, foreground_share=1.0, dice_weight=2.0,
     )  # fmt: skip
 
 

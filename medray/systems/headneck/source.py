@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, BinaryIO, ClassVar
@@ -141,7 +142,11 @@ class PlanningCT(Source):
         masks: dict[str, np.ndarray] = {}
         notes: list[str] = []
         if STRUCTURES in files:
-            masks, notes = self._drawn(read_structure_set(files[STRUCTURES]), scan)
+            found = read_structure_set(files[STRUCTURES])
+            frame = read_volume_header(io.BytesIO(files.several(CT)[0])).frame_of_reference_id
+            if frame and found.frame_of_reference_ids and frame not in found.frame_of_reference_ids:
+                raise Unreadable("the structure set is of another frame of reference than the CT; give its own")
+            masks, notes = self._drawn(found, scan)
         for organ in self.organs:
             if organ not in files:
                 continue

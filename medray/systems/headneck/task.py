@@ -50,6 +50,8 @@ class OrganTask(VolumeTask):
     """About the spacing of the scans (slices, rows, columns), for lengths in mm; the scans may differ."""
     window_hu: tuple[float, float] = (-200.0, 300.0)
     """What the networks tell apart: below it all is as the first, above it as the last. Soft tissue differs by 20 HU."""
+    mirror: bool = False
+    """Augment with mirrors of left and right, half of the time; what was the left parotid is the right one then."""
     largest_part: bool = True
     """Give out the largest connected part of each organ only: an organ is one piece."""
     organs: tuple[str, ...] = ()
@@ -68,7 +70,7 @@ class OrganTask(VolumeTask):
         sided = [organ for organ in self.organs if mirrored(organ) != organ]
         if "W" in self.flip_axes and sided:
             raise ValueError(
-                f"--flip-axes W: a mirror makes {sided[0]} its other side's; leave W out (columns run to the left)"
+                f"--flip-axes W: a flip makes {sided[0]} its other side's; take --mirror, which renames it too"
             )
 
     @property
@@ -102,8 +104,16 @@ class OrganTask(VolumeTask):
 
     def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
         """Each with "sets" (256,) int64 and "drawn" (organs,) float32 beside voxels and mask (``nn.volume_truth``)."""
-        sets, drawn = self._drawn(row)
-        return [one | {"sets": sets, "drawn": drawn} for one in super().train_examples(row, rngs)]
+        told = self._drawn(row)
+        mirrored_told = in_mirror(self.organs, *told)
+        found = []
+        for one, rng in zip(super().train_examples(row, rngs), rngs, strict=True):
+            turn = self.mirror and rng.random() < 0.5
+            if turn:
+                one |= {name: np.ascontiguousarray(one[name][..., ::-1]) for name in ("voxels", "mask")}
+            sets, drawn = mirrored_told if turn else told
+            found.append(one | {"sets": sets, "drawn": drawn})
+        return found
 
     def example(self, row: Mapping[str, Any]) -> Example:
         sets, drawn = self._drawn(row)
@@ -171,6 +181,23 @@ class OrganTask(VolumeTask):
         found = [value for value in each.values() if np.isfinite(value)]
         mean = float(np.mean(found)) if found else np.nan
         return {"one_minus_dice": 1 - mean, "dice": mean, **{f"dice_{name}": float(v) for name, v in each.items()}}
+
+
+def in_mirror(organs: Sequence[str], sets: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the numbers of a mask stand for when left and right are exchanged, and which organs are drawn.
+
+    An organ whose other side is not learned is unknown there.
+
+    Args:
+        sets: (256,) int64, bit k is organ k. drawn: (organs,) float32.
+    """
+    others = [organs.index(mirrored(organ)) if mirrored(organ) in organs else None for organ in organs]
+    turned, known = np.zeros_like(sets), np.zeros_like(drawn)
+    for k, other in enumerate(others):
+        if other is not None:
+            turned |= ((sets >> other) & 1) << k
+            known[k] = drawn[other]
+    return turned, known
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:

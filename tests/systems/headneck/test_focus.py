@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medray.systems.headneck.focus import FocusNet, ShapeCoder, box_at, heatmaps_of, in_boxes
-from medray.systems.headneck.networks import DenseASPP, SNet
+from medray.systems.headneck.networks import DenseASPP, InstanceNorm, SNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,6 +24,24 @@ def test_snet_pools_in_plane_first_and_keeps_the_resolution() -> None:
     assert not isinstance(snet().wide, torch.nn.Identity)
     plain = SNet(1, 3, (4, 8), ((1, 2, 2),), ())
     assert isinstance(plain.wide, torch.nn.Identity)
+
+
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last_3d])
+def test_the_norm_is_torchs_and_leaves_channels_where_they_are(format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    ours, theirs = InstanceNorm(4, affine=True), torch.nn.InstanceNorm3d(4, affine=True)
+    torch.nn.init.uniform_(ours.weight)
+    theirs.load_state_dict(ours.state_dict())
+    inputs = [torch.randn(3, 4, 5, 6, 7).contiguous(memory_format=format).requires_grad_() for _ in range(2)]
+    inputs[1].data.copy_(inputs[0].data)
+    weigh = torch.randn(3, 4, 5, 6, 7)
+    found = [norm(one) for norm, one in zip((ours, theirs), inputs, strict=True)]
+    for one in found:
+        (one * weigh).sum().backward()
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+    assert found[0].is_contiguous(memory_format=format)
 
 
 def test_dense_aspp_sees_as_far_as_its_dilations_and_no_farther_along_the_slices() -> None:

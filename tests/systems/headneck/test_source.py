@@ -141,6 +141,21 @@ def test_a_structure_set_of_another_series_is_refused_and_one_that_names_an_orga
         encoded(**{CT: files, STRUCTURES: twice})
 
 
+def test_a_structure_set_of_another_frame_of_reference_is_refused_though_its_contours_lie_on_the_slices() -> None:
+    files, drawn = structures(Brainstem=MASKS["Brainstem"])
+    other = [dcmread(io.BytesIO(one)) for one in files]
+    for one in other:
+        one.FrameOfReferenceUID = "1.2.826.0.1.3680043.8.498.77"
+    with pytest.raises(
+        Unreadable, match="^the structure set is of another frame of reference than the CT; give its own$"
+    ):
+        encoded(**{CT: [as_bytes(one) for one in other], STRUCTURES: drawn})
+    for one in other:  # a series that does not say its frame is taken at its word
+        del one.FrameOfReferenceUID
+    row, _ = encoded(**{CT: [as_bytes(one) for one in other], STRUCTURES: drawn})
+    assert row["drawn"] == [1, 0, 0]
+
+
 def test_an_empty_mask_is_not_drawn_and_says_so() -> None:
     row, note = from_masks(Parotid_R=nifti(0 * MASKS["Brainstem"], LPS_UP))
     assert row["drawn"] == [1, 1, 0]

@@ -67,7 +67,7 @@ def test_structure_sets_want_the_organs_named(tmp_path: Path) -> None:
 
 
 def test_a_mirror_would_make_left_of_right() -> None:
-    with pytest.raises(ValueError, match="--flip-axes W: a mirror makes Parotid_L its other side's"):
+    with pytest.raises(ValueError, match="--flip-axes W: a flip makes Parotid_L its other side's; take --mirror"):
         replace(TASK, organs=("Brainstem", "Parotid_L"), flip_axes=("D", "W"))
     assert replace(TASK, organs=("Brainstem",), flip_axes=("W",)).flip_axes == ("W",)
 
