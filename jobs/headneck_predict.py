@@ -1,6 +1,6 @@
 """Contours of every organ in new planning CTs by a finished jobs/headneck_cv.py: masks, structure sets, DICOM SEG.
 
-    uv run jobs/headneck_predict.py --run out/headneck-phantom --images out/headneck-phantom/phantoms --to predictions
+    uv run jobs/headneck_predict.py --run out/headneck-phantom --images out/headneck-phantom/phantoms/plans --to predictions
     uv run jobs/headneck_predict.py --run out/oar --images plans --to contours            # DICOM series, in any order
     uv run jobs/headneck_predict.py --run out/oar --name wide --images table.csv --to contours
 

@@ -26,7 +26,7 @@ from headneck_loop import Row, patient_row, trained
 from medray.report.figures import line
 from medray.systems.headneck.chain import PHANTOM, RUNGS, Chain, Rung
 from medray.systems.headneck.phantom_head import ORGANS, SMALL
-from medray.systems.headneck.phantoms import PhantomHeads, PhantomSpec
+from medray.systems.headneck.phantoms import PLANS, PhantomHeads, PhantomSpec
 from medray.systems.headneck.recipes import phantom
 from medray.systems.headneck.scores.ladder import by_organ, ladder, means, organ_table, peaks
 
@@ -49,7 +49,7 @@ class Options:
     """Steps of S-Net and of what it is compared with; below, of each stage after it."""
     peaks: int = 280
     outlines: int = 500
-    shapes: int = 200
+    shapes: int = 600
     joint: int = 40
     threads: int = 2
 
@@ -70,7 +70,7 @@ def heads(seed: int, first: int, count: int, without: Sequence[Sequence[str]] = 
             made.write(Path(folder), first + i)
             lacking = without[i] if without else ()
             shown = [organ for organ in ORGANS if organ not in lacking]
-            row = patient_row(Path(folder) / f"p{first + i:02d}", tuple(ORGANS), shown)
+            row = patient_row(Path(folder) / PLANS / f"p{first + i:02d}", tuple(ORGANS), shown)
             name = f"{seed} {row['scan_id']}"
             rows.append(row | {"scan_id": name, "patient_id": name, "fold": 0})
     return rows

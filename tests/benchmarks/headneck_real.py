@@ -33,9 +33,9 @@ class Options:
     data: Path
     steps: int = 1400
     """Of S-Net."""
-    peaks: int = 400
+    peaks: int = 800
     outlines: int = 400
-    shapes: int = 200
+    shapes: int = 800
     joint: int = 40
     only_snet: bool = False
     threads: int = 2
@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     )
     print(f"{len(learned)} scans to learn from, n = {len(scored)} scored: no claim of quality")
     fields = SmallOrgans(
-        small=() if options.only_snet else SMALL, sigma_mm=(6.0, 8.0, 8.0), region_mm=(70.0, 64.0, 64.0), peaks_rate=1e-2,
+        small=() if options.only_snet else SMALL, sigma_mm=(12.0, 15.0, 15.0), region_mm=(70.0, 64.0, 64.0), peaks_rate=1e-2,
         small_width=16, code=64, coder_width=4, joint_rate=2e-4, together=0.5,
     )  # fmt: skip
     chain = Chain("real", replace(small(), organs=ORGANS, seed=options.seed, epochs=1), fields)

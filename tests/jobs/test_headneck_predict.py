@@ -443,10 +443,8 @@ def test_a_run_that_is_unfinished_is_named_before_anything_is_read(
 @pytest.mark.slow
 def test_the_scans_of_a_trained_run_are_known_again(local_ray: None, run_in_process: Job, tmp_path: Path) -> None:
     drawn = PhantomHeads(PhantomSpec(patients=4))
-    images, to = tmp_path / "in", tmp_path / "to"
-    for piece in drawn.pieces(images):
-        drawn.write(images, piece)
-    drawn.finish(images, [])
+    folder, to = tmp_path / "in", tmp_path / "to"
+    images, _ = drawn.finish(folder, [drawn.write(folder, piece) for piece in drawn.pieces(folder)])
     status, text = run_in_process(
         "headneck_cv", "--images", images, "--recipe", "phantom", "--folds", 2, "--train-folds", 0, "--epochs", 2,
         "--steps-per-epoch", 30, "--small", "--organs", "Brain", "Bone_Mandible", "Eye_L", "--threads", 1, "--public-ids",

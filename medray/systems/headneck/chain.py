@@ -74,7 +74,7 @@ class SmallOrgans:
 
 PHANTOM = SmallOrgans(
     sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, peaks_epochs=7, outlines_epochs=10,
-    shapes_epochs=5, joint_epochs=1, joint_rate=2e-4, together=0.5, code=64, coder_width=4,
+    shapes_epochs=10, joint_epochs=1, joint_rate=2e-4, together=0.5, code=128,
 )  # fmt: skip
 """For the drawn heads."""
 

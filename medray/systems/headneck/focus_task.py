@@ -6,12 +6,13 @@ A run starts from the one before: ``FROM_SNET`` and ``FROM_FOCUS`` are the maps 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from medray.systems.headneck.task import Grid, OrganTask
 from medray.tasks.task import At
@@ -175,9 +176,7 @@ class FocusTask(OrganTask):
         found, heat = joined[:, : len(self.organs)], joined[:, len(self.organs) :]
         notes["peaks"] = {}
         for k, (organ, place) in enumerate(zip(self.small, self.places, strict=True)):
-            one = heat[0, k]
-            height, at = float(one.max()), int(one.argmax())
-            peak = tuple(int(axis) for axis in np.unravel_index(at, one.shape))
+            height, peak = peak_of(heat[0, k].cpu().numpy(), self.sigma_DHW)
             notes["peaks"][organ] = height, peak
             if height >= self.gate and self.stage == "sos":
                 box, outline = self._outlined(network, k, voxels, peak)
@@ -236,3 +235,21 @@ class FocusTask(OrganTask):
             else {"one_minus_dice_small": 1 - small}
         )
         return first | {name: float(v) for name, v in peaks.items()} | heights | super().metrics(outputs)
+
+
+def peak_of(heatmap: np.ndarray, sigma_DHW: Sequence[float]) -> tuple[float, tuple[int, int, int]]:  # noqa: N803  axes
+    """The height of a heatmap's highest voxel, and the middle of what about it is at least half as high: a wide peak is flat at
+    its top, and noise moves its highest voxel about.
+
+    Args:
+        heatmap: (D, H, W). sigma_DHW: of its Gaussian, in voxels; what lies farther than two of them is another peak's.
+    """
+    height = float(heatmap.max())
+    top = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    first = [max(0, int(at - 2 * sigma)) for at, sigma in zip(top, sigma_DHW, strict=True)]
+    box = tuple(slice(f, int(at + 2 * sigma) + 1) for f, at, sigma in zip(first, top, sigma_DHW, strict=True))
+    near = np.where(heatmap[box] >= height / 2, heatmap[box], 0)
+    if height <= 0:
+        return height, (int(top[0]), int(top[1]), int(top[2]))
+    d, h, w = (int(np.rint(f + middle)) for f, middle in zip(first, ndimage.center_of_mass(near), strict=True))
+    return height, (d, h, w)

@@ -1,6 +1,6 @@
 """The planning CTs that the jobs make where they are given none: drawn heads, of which some organs are not drawn in.
 
-Under the folder ``p01/ct.nii.gz``, ``p01/organs/`` with a mask an organ, and ``phantoms.json``, written last, which says that
+Under the folder ``plans/p01/ct.nii.gz``, ``plans/p01/organs/`` with a mask an organ, and ``phantoms.json``, written last, which says that
 all is there. Phantom scores say that machinery learns. They are never clinical results.
 """
 
@@ -18,7 +18,9 @@ from medray.imaging.types import Volume
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.systems.headneck.phantom_head import AFFINE, ORGANS, draw
 
-VERSION = 3  # of the drawing: another version's folder is not this one's
+PLANS = "plans"
+"""The folder of patients, within the phantoms'."""
+VERSION = 4  # of the drawing: another version's folder is not this one's
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class PhantomHeads:
         """The files of a patient."""
         rng = np.random.default_rng([self.spec.seed, piece])
         hu, masks = draw(rng)
-        home = folder / f"p{piece:02d}"
+        home = folder / PLANS / f"p{piece:02d}"
         (home / "organs").mkdir(parents=True, exist_ok=True)
         for name, mask in masks.items():
             if rng.random() >= self.spec.hidden:
@@ -62,7 +64,7 @@ class PhantomHeads:
     def finish(self, folder: Path, written: list[None]) -> tuple[str, str]:
         if not json.loads((folder / MARK).read_text())["finished"]:
             write_whole(folder / MARK, json.dumps({**self._claim(), "finished": True}, indent=1).encode())
-        return str(folder), str(folder)
+        return str(folder / PLANS), str(folder / PLANS)
 
     def _claim(self) -> dict[str, object]:
         return {"version": VERSION, "kind": "headneck", "spec": asdict(self.spec)}

@@ -13,7 +13,7 @@ from organ_scans import ORGANS, organ_row
 
 from medray.engine.train.outputs import evaluate
 from medray.systems.headneck import recipes
-from medray.systems.headneck.focus_task import FROM_FOCUS, FROM_SNET, FocusTask
+from medray.systems.headneck.focus_task import FROM_FOCUS, FROM_SNET, FocusTask, peak_of
 from medray.systems.headneck.task import OrganTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,6 +97,17 @@ def test_an_organs_own_answer_counts_where_its_peak_is_confident() -> None:
     assert sure["ml_Brainstem"] == 0
     assert sure["peak_mm_Parotid_L"] < 4  # the balls move by a voxel
     assert predicted(0.9, stage="sol")["ml_Parotid_L"] == 0  # no outline has been learned yet
+
+
+def test_a_peak_is_the_middle_of_its_hill_and_no_other_hill_moves_it() -> None:
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in (12, 24, 24)), indexing="ij"), -1)
+    hill = np.exp(-0.5 * (((grid - np.array((5, 10, 11))) / 2.5) ** 2).sum(-1))
+    noisy = hill.copy()
+    noisy[6, 11, 12] = 1.01  # higher than the middle
+    noisy += 0.9 * np.exp(-0.5 * (((grid - np.array((5, 22, 22))) / 2.5) ** 2).sum(-1))
+    assert peak_of(noisy, (2.5, 2.5, 2.5)) == (pytest.approx(1.01), (5, 10, 11))
+    assert peak_of(np.zeros((4, 5, 6)), (1.0, 1.0, 1.0)) == (0.0, (0, 0, 0))
+    assert peak_of(hill[5:], (2.5, 2.5, 2.5))[1] == (1, 10, 11)  # cut by the image's edge: half of the hill is seen
 
 
 def test_a_gate_at_another_height() -> None:

@@ -32,7 +32,7 @@ def test_they_are_there_once_and_the_same_again(folder: Path, tmp_path: Path) ->
         PhantomHeads(PhantomSpec(patients=3, hidden=0.2, seed=2)).pieces(folder)
     PhantomHeads(SPEC).write(tmp_path, 2)
     one, other = (
-        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (at / "p02").rglob("*.gz")}
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (at / "plans" / "p02").rglob("*.gz")}
         for at in (folder, tmp_path)
     )
     assert one == other
@@ -44,7 +44,9 @@ def test_organs_differ_a_thousandfold_and_lie_on_their_sides(folder: Path) -> No
     assert max(volumes) / min(volumes) > 1000
     assert min(volumes) >= 8
     assert {*SMALL} <= {*masks} == {*ORGANS}
-    sided = [path for path in (folder / "p01" / "organs").glob("*.nii.gz") if path.name[-9:-7] in ("_L", "_R")]
+    sided = [
+        path for path in (folder / "plans" / "p01" / "organs").glob("*.nii.gz") if path.name[-9:-7] in ("_L", "_R")
+    ]
     assert sided
     for path in sided:
         mask = read_volume(path.read_bytes())
@@ -53,7 +55,7 @@ def test_organs_differ_a_thousandfold_and_lie_on_their_sides(folder: Path) -> No
 
 
 def test_the_source_reads_them_and_some_organs_are_unknown(folder: Path) -> None:
-    cases = read_cases(str(folder)).table
+    cases = read_cases(str(folder / "plans")).table
     assert cases is not None
     drawn = []
     for case in cases.to_dict("records"):
