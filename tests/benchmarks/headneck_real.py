@@ -38,6 +38,8 @@ class Options:
     shapes: int = 800
     joint: int = 40
     only_snet: bool = False
+    patch: tuple[int, int, int] = small().patch_DHW
+    """Voxels of S-Net's crops."""
     threads: int = 2
     seed: int = 0
 
@@ -53,7 +55,7 @@ def main(options: Options) -> None:
         small=() if options.only_snet else SMALL, sigma_mm=(12.0, 15.0, 15.0), region_mm=(70.0, 64.0, 64.0), peaks_rate=1e-2,
         small_width=16, code=64, coder_width=4, joint_rate=2e-4, together=0.5,
     )  # fmt: skip
-    chain = Chain("real", replace(small(), organs=ORGANS, seed=options.seed, epochs=1), fields)
+    chain = Chain("real", replace(small(), organs=ORGANS, seed=options.seed, epochs=1, patch_DHW=options.patch), fields)
     steps = {"organs": options.steps} | {
         name: getattr(options, name) for name in ("peaks", "outlines", "shapes", "joint")
     }

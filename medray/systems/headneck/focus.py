@@ -159,6 +159,12 @@ def box_at(peak_DHW: Sequence[int], shape: Sequence[int], region_DHW: Sides) -> 
     return boxes[0], boxes[1], boxes[2]
 
 
+def filled_up(volumes: Tensor, sides_DHW: Sequence[int]) -> Tensor:  # noqa: N803  axes
+    """(batch, channels, D, H, W) with zeros behind each axis that is shorter than wanted."""
+    more = [max(0, wanted - side) for wanted, side in zip(sides_DHW, volumes.shape[2:], strict=True)]
+    return functional.pad(volumes, [n for side in reversed(more) for n in (0, side)])
+
+
 def in_boxes(volumes: Tensor, peaks: Tensor, region_DHW: Sides) -> Tensor:  # noqa: N803  axes
     """(batch, channels, D, H, W) about a voxel of each sample → (batch, channels, *region), without asking the device where.
 

@@ -189,15 +189,11 @@ class FocusTask(OrganTask):
 
         From one window about the peak, as in training. Features of a whole scan are gigabytes.
         """
-        from torch.nn import functional
-
-        from medray.systems.headneck.focus import box_at
+        from medray.systems.headneck.focus import box_at, filled_up
 
         shape = voxels.shape[2:]
         window = box_at(peak, shape, self.patch_DHW)
-        some = voxels[(slice(None), slice(None), *window)]
-        more = [patch - side for patch, side in zip(self.patch_DHW, some.shape[2:], strict=True)]
-        some = functional.pad(some, [n for side in reversed(more) for n in (0, side)])
+        some = filled_up(voxels[(slice(None), slice(None), *window)], self.patch_DHW)
         d, h, w = (min(sides) for sides in zip(self.region_DHW, self.patch_DHW, strict=True))
         box = box_at(peak, shape, (d, h, w))
         own = (slice(b.start - first.start, b.stop - first.start) for b, first in zip(box, window, strict=True))
@@ -246,10 +242,10 @@ def peak_of(heatmap: np.ndarray, sigma_DHW: Sequence[float]) -> tuple[float, tup
     """
     height = float(heatmap.max())
     top = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    if height <= 0:
+        return height, (int(top[0]), int(top[1]), int(top[2]))
     first = [max(0, int(at - 2 * sigma)) for at, sigma in zip(top, sigma_DHW, strict=True)]
     box = tuple(slice(f, int(at + 2 * sigma) + 1) for f, at, sigma in zip(first, top, sigma_DHW, strict=True))
     near = np.where(heatmap[box] >= height / 2, heatmap[box], 0)
-    if height <= 0:
-        return height, (int(top[0]), int(top[1]), int(top[2]))
     d, h, w = (int(np.rint(f + middle)) for f, middle in zip(first, ndimage.center_of_mass(near), strict=True))
     return height, (d, h, w)

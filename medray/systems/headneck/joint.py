@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from medray.systems.headneck.focus import FocusNet, Found, ShapeCoder, in_boxes
+from medray.systems.headneck.focus import FocusNet, Found, ShapeCoder, filled_up, in_boxes
 
 
 class Shapes(NamedTuple):
@@ -54,15 +54,11 @@ class JointNet(nn.Module):
 
     def shapes(self, outlines: Tensor, true: Tensor) -> Shapes:
         """Both (n, 1, d, h, w), 0 to 1; where a crop is smaller than a region, zeros fill it up."""
-        outlines, true = (self._whole(part) for part in (outlines, true))
+        outlines, true = (filled_up(part, self.coder.region) for part in (outlines, true))
         reconstructed, levels, code = self.coder(true)
         other_levels, other_code = self.coder.features(outlines)
         apart = [(a - b).square().flatten(1).mean(1) for a, b in zip(levels, other_levels, strict=True)]
         return Shapes(reconstructed, true, (code - other_code).square().mean(1), torch.stack(apart).mean(0))
-
-    def _whole(self, masks: Tensor) -> Tensor:
-        more = [wanted - side for wanted, side in zip(self.coder.region, masks.shape[2:], strict=True)]
-        return nn.functional.pad(masks, [n for side in reversed(more) for n in (0, side)]) if any(more) else masks
 
     def maps(self, voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As FocusNet's."""

@@ -51,9 +51,8 @@ class ShapeTask(FocusTask):
     def masks(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(samples · small organs, 1, d, h, w) of the truth, and (samples · small organs,) 1 where there is one to learn from."""
         import torch
-        from torch.nn import functional
 
-        from medray.systems.headneck.focus import heatmaps_of, in_boxes
+        from medray.systems.headneck.focus import filled_up, heatmaps_of, in_boxes
 
         members = self.truth(batch).members[:, list(self.places)]
         wanted, told = heatmaps_of(members, self.sigma_DHW)
@@ -61,8 +60,7 @@ class ShapeTask(FocusTask):
         boxes = torch.cat(
             [in_boxes(members[:, k : k + 1], at[:, k], self.region_DHW) for k in range(len(self.small))], 1
         )
-        more = [wanted - side for wanted, side in zip(self.region_DHW, boxes.shape[2:], strict=True)]
-        boxes = functional.pad(boxes, [n for side in reversed(more) for n in (0, side)])
+        boxes = filled_up(boxes, self.region_DHW)
         there = told * (members.flatten(2).amax(2) > 0).to(told.dtype)
         return boxes.flatten(0, 1)[:, None], there.flatten()
 

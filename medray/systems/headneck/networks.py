@@ -20,7 +20,7 @@ RARE = -3.0
 
 class InstanceNorm(nn.InstanceNorm3d):
     """Instance norm that leaves a tensor's channels last where they are. torch's copies them to the front
-    and back, a third of a training step on CPUs."""
+    and back."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last_3d):
@@ -129,7 +129,7 @@ class SNet(nn.Module):
     def forward(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
         kept = []
         x = voxels
-        if x.device.type == "cpu":  # convolutions of few channels go backward several times as fast so
+        if x.device.type == "cpu":  # convolutions of few channels are quicker so, above all backward
             x = x.clone(memory_format=torch.channels_last_3d)  # contiguous() leaves a single channel as it is
         for level, block in enumerate(self.down):
             x = block(x)
