@@ -16,6 +16,7 @@ import tyro
 from medray.engine.derive.derive import derive
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Outcome, Training
+from medray.engine.job.progress import say_all
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import FromRuns, out_of_fold
@@ -25,7 +26,7 @@ from medray.systems.headneck.chain import PHANTOM, STAGES, Chain, SmallOrgans
 from medray.systems.headneck.scores import held_out, results
 from medray.systems.headneck.scores.contours import Contours
 from medray.systems.headneck.source import PlanningCT
-from medray.systems.headneck.system import HEAD_AND_NECK, source_for
+from medray.systems.headneck.system import HEAD_AND_NECK, scan_notes, source_for
 from medray.systems.headneck.task import OrganTask
 
 
@@ -70,6 +71,7 @@ def main(job: HeadNeckCV) -> None:
 
         work.stage("shards", "Shards and folds")
         scans, runs = work.shards(), dict[str, list[Run]]()
+        say_all(scan_notes(scans.index, chain.base, work.folds))
 
         for stage, own in stages.items():
             work.stage(stage, STAGES[stage])
@@ -83,7 +85,9 @@ def main(job: HeadNeckCV) -> None:
         to, fold_of_row = masks_store(work.out, final), held.index["fold"].to_numpy()
         made = derive(Contours(), held.rows, to, runs[chain.final], fold_of_row, what="contours")
         of_scan = held_out.ct_files(work.data.labels, scans.private, work.options.pseudonyms())
-        files = held_out.write_all(work.results.sub("contours"), work.data.folder, of_scan, made, held.index)
+        files = held_out.write_all(
+            work.results.sub("contours"), work.data.folder, of_scan, made, held.index, work.options.public_ids
+        )
 
         work.stage("report", "Scores and report")
         tables = {rung: out_of_fold(runs[rung]) for rung in chain.scored()}

@@ -16,6 +16,7 @@ DEFAULTS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints boxes whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what a trial did lies in its own folder
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # with its own an interrupted search ends as if all its trials had
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed before its first report
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the defaults wait for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",

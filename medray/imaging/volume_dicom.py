@@ -46,19 +46,20 @@ def read_header(stream: BinaryIO) -> VolumeHeader:
 
 
 def read_series(files: Sequence[bytes]) -> Volume:
-    """The volume of the files of one series, in any order; ``order`` of it says where each slice is from.
+    """The volume of the files of one series, in any order; ``order`` of it says where each slice is from. Scouts are left out.
 
     Raises:
         Unreadable: no DICOM image of MR, CT or PET; several series, planes, echoes or phases; a gap; two slices at a place.
     """
     every = [read_elements(data, with_pixels=True) for data in files]
     frames = [(k, i, *frame) for k, elements in enumerate(every) for i, frame in enumerate(_frames(elements))]
+    counts = Counter(file for file, *_ in frames)
+    frames = [frame for frame in frames if not _is_scout(frame[2])] or frames
     headers = [header for _, _, header, _ in frames]
     (stack,) = _one_stack(headers)
     first = headers[stack.members[0]]
     shape = three_axes((len(headers), first.rows, first.columns), "DICOM series")
     affine = _affine(first, _step(headers, stack))
-    counts = Counter(file for file, *_ in frames)
     slices = []
     for member in stack.members:
         file, frame, header, places = frames[member]
@@ -76,6 +77,11 @@ def _frames(elements: Elements) -> list[tuple[Header, Places]]:
     if text_of(elements.get(PHOTOMETRIC)) not in ("MONOCHROME1", "MONOCHROME2"):
         raise Unreadable("DICOM in colour, such as a screenshot; give the images of the series")
     return frame_headers(elements)
+
+
+def _is_scout(header: Header) -> bool:
+    """PS3.3 C.8.2.1.1.1: its third value."""
+    return "LOCALIZER" in header.image_type[2:]
 
 
 def _one_stack(headers: list[Header]) -> list[Stack]:

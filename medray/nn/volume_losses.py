@@ -31,7 +31,7 @@ def dice_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, whol
         whole_batch: sums over the samples of all workers before the fraction is taken; else classes of which nothing is known
             in a sample leave the mean.
     """
-    p = probabilities_of(_wide(logits), activation) * truth.known
+    p = probabilities_of(wide(logits), activation) * truth.known
     places = (2, 3, 4)
     both = (p * truth.members).sum(places)
     squares = (p * p).sum(places) + (truth.members * truth.members).sum(places)
@@ -52,7 +52,7 @@ def cross_entropy(logits: Tensor, truth: Truth, activation: Activation, at: At, 
         logits: (batch, outputs, D, H, W).
         weight: of voxels that are of a class. As in torch, softmax's mean is the weighted one.
     """
-    logits, known = _wide(logits), truth.known
+    logits, known = wide(logits), truth.known
     if activation == "sigmoid":
         factor = None if weight == 1 else torch.full((), weight, device=logits.device)
         each = functional.binary_cross_entropy_with_logits(
@@ -71,7 +71,7 @@ def focal_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, gam
     Args:
         logits: (batch, outputs, D, H, W).
     """
-    logits, known = _wide(logits), truth.known
+    logits, known = wide(logits), truth.known
     if activation == "sigmoid":
         g = truth.members.to(logits.dtype)
         each = functional.binary_cross_entropy_with_logits(logits, g, reduction="none")
@@ -83,7 +83,7 @@ def focal_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, gam
     return at.mean((each * missed.clamp(min=1e-12) ** gamma * known[:, 0]).sum(), known.sum())
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
     """In fp32 at least: sums over so many voxels want it."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

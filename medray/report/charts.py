@@ -22,6 +22,16 @@ _A_ROW = 3  # charts, where there are more backbones
 _ALIKE = 0.05  # of the largest learning rate: curves that lie closer are drawn as one
 
 
+def is_training(key: str) -> bool:
+    """Whether a figure of an epoch is the loss that was minimised, or that of one of several turns (train_coder_loss)."""
+    return key.startswith("train_") and key.endswith("_loss")
+
+
+def is_scored(key: str) -> bool:
+    """Whether it is what other rows than those of training were scored by."""
+    return key.endswith(("log_loss", "one_minus_dice"))
+
+
 def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) -> Figure:
     """A row for each backbone, a colour for each fold: loss, AUC where an epoch has one, learning rate by epoch.
 
@@ -45,17 +55,18 @@ def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) 
             fold = name.rpartition("/")[2].replace("fold", "fold ")
             for key in dict.fromkeys(key for entry in entries for key in entry["metrics"]):
                 points = [(e["epoch"], e["metrics"][key]) for e in entries if key in e["metrics"]]
-                training = key == "train_loss"
+                training = is_training(key)
                 options = {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": 1.4}
                 options |= {"linestyle": (0, (4, 2)), "alpha": 0.75} if training else {}
                 axis = (
-                    loss if training or key.endswith("log_loss") else auc if "auc" in key
+                    loss if training or is_scored(key) else auc if "auc" in key
                     else rate if key == "learning_rate" else None
                 )  # fmt: skip
                 if axis is None:  # parts of the loss and norms of gradients, which history.json has
                     continue
-                on = re.sub(r"_(weighted|mean)_log_loss$", "", key).replace("_", " ")
-                label = f"{fold}, {'training' if training else on}" if axis is loss else None
+                on = re.sub(r"_((weighted|mean)_log_loss|one_minus_dice)$", "", key).replace("_", " ")
+                turn = key.removeprefix("train_").removesuffix("loss").strip("_")
+                label = f"{fold}, {' '.join(['training', turn]).strip() if training else on}" if axis is loss else None
                 axis.plot(*zip(*points, strict=True), label=label, **options)
         name_axes(loss, f"{backbone}: loss")
         if scored:
@@ -83,8 +94,8 @@ def _many_curves(histories: Mapping[str, list[dict[str, Any]]], backbones: Seque
         axis, colour = places[backbones.index(backbone)], PALETTE[folds.index(fold) % len(PALETTE)]
         axis.set_title(f"{backbone}: loss", loc="left", fontsize=8.5, color=INK, fontweight="bold", pad=6)
         for key in dict.fromkeys(key for entry in entries for key in entry["metrics"]):
-            if key == "train_loss" or key.endswith("log_loss"):
-                style = {"linestyle": (0, (4, 2)), "alpha": 0.75} if key == "train_loss" else {}
+            if is_training(key) or is_scored(key):
+                style = {"linestyle": (0, (4, 2)), "alpha": 0.75} if is_training(key) else {}
                 points = [(e["epoch"], e["metrics"][key]) for e in entries if key in e["metrics"]]
                 axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, marker="o", markersize=2, **style)
     rate = places[len(backbones)]

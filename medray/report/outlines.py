@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-DRAWN, FOUND = (80, 220, 100), (255, 70, 70)  # green, red
+DRAWN, FOUND = (90, 200, 255), (255, 150, 40)  # blue and orange, which everybody can tell apart
 Colour = tuple[int, int, int]
 
 

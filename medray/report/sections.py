@@ -40,7 +40,7 @@ def learning(
     if not begun:
         return Section("Learning curves", "No epoch has ended yet.")
     text = "The training loss is over augmented examples while the weights still move"
-    if any(key.endswith("log_loss") for entries in begun.values() for entry in entries for key in entry["metrics"]):
+    if any(charts.is_scored(key) for entries in begun.values() for entry in entries for key in entry["metrics"]):
         text += f"; the solid line is the {loss} of {rows} after each epoch."
     else:
         text += f". No epoch was scored on other {rows} (--monitor none): predictions come from the last one."
@@ -85,7 +85,7 @@ def files(inventory: pd.DataFrame, id_column: str) -> Section:
         )
         total = int((aside["status"] != "unlabelled").sum())
         more.append(Table(rows, _rest("rows other than unlabelled ones", total)))
-    text = f"{len(aside):,} of {len(inventory):,} are not plainly used: quarantined and duplicate ones are left out, repaired ones are used, unlabelled ones are only predicted."
+    text = f"{len(aside):,} of {len(inventory):,} are not plainly used: quarantined and duplicate ones are left out, repaired ones are used, with what was odd about them or mended, unused ones belong to no item, unlabelled ones are only predicted."
     return Section("Files set aside", text, more=tuple(more))
 
 

@@ -30,7 +30,8 @@ def assign_folds(patients: np.ndarray, strata: np.ndarray, folds: int, seed: int
         raise ValueError(f"--folds {folds}: cross-validation needs at least 2")
     distinct = np.unique(patients)
     if len(distinct) < folds:
-        raise ValueError(f"--folds {folds}: only {len(distinct)} patients have usable images; use fewer folds")
+        way_out = "use fewer folds" if len(distinct) > 1 else "cross-validation needs two or more patients"
+        raise ValueError(f"--folds {folds}: only {len(distinct)} patients have usable images; {way_out}")
     order = np.lexsort((strata, patients))
     patients, stratum = np.asarray(patients)[order], np.asarray(strata)[order]
     if np.unique(stratum, return_counts=True)[1].max() < folds:  # so few rows that none can be in every fold

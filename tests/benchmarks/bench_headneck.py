@@ -132,7 +132,8 @@ def hidden(options: Options) -> None:
         chain, tables = Chain("drawn", base, replace(PHANTOM, small=())), {}
         for name, without in (("all drawn", ()), ("half of the heads lack some", half)):
             print(f" {name}", flush=True)
-            tables[name] = scored(chain, heads(seed, 1, options.heads, without), held_out, options)["snet"]
+            tables[name] = found = scored(chain, heads(seed, 1, options.heads, without), held_out, options)["snet"]
+            print(f"  {found.groupby('organ')['dice'].mean()[list(HIDDEN)].round(3).to_dict()}", flush=True)
         full, lacking = tables.values()
         both = lacking.merge(full[["scan_id", "organ", "dice"]], on=["scan_id", "organ"], suffixes=("", "_of_other"))
         losses.append(both)

@@ -27,6 +27,7 @@ from medray.imaging.structure_set_write import structure_set_bytes
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
 from medray.imaging.volume_grid import reoriented, resampled
+from medray.report.outlines import FOUND
 from medray.shards.leakage import pixels_hash
 from medray.shards.store import Store
 from medray.systems.headneck import recipes
@@ -221,7 +222,9 @@ def test_what_is_drawn_in_a_table_or_beside_a_ct_is_not_looked_at(
     one, other = (contours(tmp_path / to, "scan00001") for to in ("folder", "table"))
     assert one.keys() == other.keys()
     assert all(np.array_equal(mask, other[name]) for name, mask in one.items())
-    assert table(tmp_path / "table", "organs.csv")["visit"].unique().tolist() == ["plan"]
+    named = table(tmp_path / "table", "organs.csv")
+    assert named["visit"].unique().tolist() == [1]  # the scan keeps its name in its id
+    assert named["scan_id"].str.endswith("plan").all()
     put(images, {"p/organs/Lens_L.nii": nifti(ct(4), SPL)})  # drawn meanwhile: no reason to begin anew
     answered(run_in_process, run, images, tmp_path / "folder")
 
@@ -310,7 +313,7 @@ def test_a_picture_of_so_many_scans_with_the_caution(run: Path, run_in_process: 
     assert picture is not None
     assert picture.shape[0] >= 440 + 3 * 26
     assert picture.shape[1] > 500  # two of them, side by side
-    assert ((picture[..., 2] == 255) & (picture[..., 1] == 70)).any()  # an outline
+    assert (picture == FOUND[::-1]).all(-1).any()  # an outline
 
 
 # ---- what is damaged, and a kill ------------------------------------------------------------------------------------

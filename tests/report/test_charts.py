@@ -29,3 +29,18 @@ def test_many_networks_share_one_chart_of_learning_rates() -> None:
     assert figure.get_figheight() < 8
     few = learning_curves({name: own for name, own in histories.items() if name < "net2"}, "")
     assert [axis.get_title(loc="left") for axis in few.axes].count("learning rate") == 3  # a row each, as ever
+
+
+def test_losses_of_several_turns_and_dice_on_other_rows_are_drawn() -> None:
+    entries = [
+        {"epoch": n, "system": {}, "metrics": {
+            "train_networks_loss": 1 / n, "train_coder_loss": 2 / n, "train_networks_gradient_norm": 5.0,
+            "held_out_one_minus_dice": 0.5, "held_out_dice": 0.5, "learning_rate": 1e-3,
+        }}
+        for n in (1, 2)
+    ]  # fmt: skip
+    loss, rate = learning_curves({"joint/fold0": entries}, "").axes
+    assert [line.get_label() for line in loss.lines] == [
+        "fold 0, training networks", "fold 0, training coder", "fold 0, held out",
+    ]  # fmt: skip
+    assert len(rate.lines) == 1

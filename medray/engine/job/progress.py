@@ -39,9 +39,13 @@ class Progress:
             self.last = now
             rate = (self.done - self.first) / max(1e-9, now - self.start)
             left = timedelta(seconds=round((self.total - self.done) / max(1e-9, rate)))
-            say(f"  {self.name}  {self.done:,}/{self.total:,} {self.unit}  {rate:,.0f}/s  {left} left")
+            say(f"  {self.name}  {self.done:,}/{self.total:,} {self.unit}  {_shown(rate)}/s  {left} left")
 
     def close(self, more: str = "") -> None:
         seconds = time.monotonic() - self.start
         rate = (self.done - self.first) / max(1e-9, seconds)
-        say(f"  {self.name}  {self.done:,} {self.unit} in {seconds:.0f} s ({rate:,.0f}/s){more}")
+        say(f"  {self.name}  {self.done:,} {self.unit} in {seconds:.0f} s ({_shown(rate)}/s){more}")
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medray.engine.train.average import Averaged
 from medray.engine.train.device import Late, autocast_dtype
 from medray.engine.train.stop import StopRun
+from medray.nn.average import Averaged
 from medray.tasks.task import At, Task
 
 MOST_SKIPPED = 64

@@ -143,6 +143,10 @@ def _inner_rows(index: pd.DataFrame, strata: Strata, seed: int) -> np.ndarray:
     """Places of the rows of a tenth of the patients (a half of very few): choose and recalibrate on them."""
     # numbered as they appear: identifiers are hashes of a key, and results must not depend on it
     patients = pd.factorize(index["patient_id"])[0]
+    if len(patients) == 0 or patients.max() == 0:
+        raise ValueError(
+            "one patient is left to learn from, and none to choose on; take --monitor none, fewer --folds or more patients"
+        )
     folds = min(INNER_FOLDS, patients.max() + 1)
     by_patient = assign_folds(patients, strata(index), folds, seed)
     return np.flatnonzero(by_patient.loc[patients].to_numpy() == 0)

@@ -17,6 +17,9 @@ from medray.shards.store import Store
 from medray.systems.headneck.source import CT, STRUCTURES
 
 PATIENT, SCAN, ORGANS = "patient", "scan", "organs"
+DOUBT = "doubt"
+"""Why a case cannot be used, as far as names tell."""
+NO_MASKS = "organs: no mask lies there; name the folder of its masks, from the table's own folder on"
 FLAG = "--images"
 VOLUMES = re.compile(r"(?P<stem>.+?)\.(?:nii|nii\.gz|nrrd)$", re.IGNORECASE)
 
@@ -78,12 +81,20 @@ def _from_table(uri: str) -> pd.DataFrame:
     twice = cells.index[cells.duplicated([PATIENT, SCAN])]
     if len(twice):
         raise ValueError(f"{FLAG} {shown}: line {twice[0]} is a scan that another line names already; keep one")
+    names = cells.apply(scan_name, axis=1)
+    alike = cells.index[names.duplicated()]
+    if len(alike):
+        raise ValueError(
+            f"{FLAG} {shown}: line {alike[0]}: its patient and scan make the name of another line's ({names[alike[0]]}); rename one"
+        )
     folder = Store(files_of(uri))
     listed = [file.path for file in files_below(folder, FLAG)]
     table = cells[[PATIENT, SCAN]].reset_index(drop=True)
     for name in (CT, STRUCTURES):
         table[name] = pd.Series([path_in(folder, cell) for cell in cells[name]], dtype=object)
     table[ORGANS] = pd.Series([_masks(path_in(folder, cell), listed) for cell in cells[ORGANS]], dtype=object)
+    no_masks = [bool(cell) and not masks for cell, masks in zip(cells[ORGANS], table[ORGANS], strict=True)]
+    table[DOUBT] = pd.Series([NO_MASKS if lost else None for lost in no_masks], dtype=object)
     return table
 
 
@@ -98,15 +109,17 @@ def _masks(below: str | None, listed: list[str]) -> dict[str, str]:
 
 def _from_layout(folder: Store) -> pd.DataFrame | None:
     listed = [file.path for file in files_below(folder, FLAG)]
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {}
     for path in listed:
         match = VOLUMES.match(posixpath.basename(path))
         if match is None or match["stem"].lower() != CT:
             continue
         home = path.rpartition("/")[0]
         name = home.removeprefix(folder.root).strip("/") or posixpath.basename(folder.root)
-        rows.append({PATIENT: name, SCAN: "", CT: path, STRUCTURES: None, ORGANS: _masks(f"{home}/{ORGANS}", listed)})
-    return pd.DataFrame(rows, dtype=object) if rows else None
+        masks = _masks(f"{home}/{ORGANS}", listed)
+        doubt = "several files are called ct; leave one" if home in rows else None
+        rows[home] = {PATIENT: name, SCAN: "", CT: path, STRUCTURES: None, ORGANS: masks, DOUBT: doubt}
+    return pd.DataFrame([*rows.values()], dtype=object) if rows else None
 
 
 def scan_name(case: Mapping[str, Any]) -> str:

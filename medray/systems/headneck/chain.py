@@ -7,6 +7,7 @@ with, trained alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -72,6 +73,21 @@ class SmallOrgans:
     together: float = 5.0
     """Weight of the distance between the codes of outline and truth in the networks' loss."""
 
+    def check(self) -> None:
+        """Raises ValueError, by the flag, where a field is out of range: the last stages come hours after the first."""
+        if len({*self.rungs}) < len(self.rungs):
+            raise ValueError(f"--rungs {' '.join(self.rungs)}: each once")
+        if not 0 <= self.around_share <= 1:
+            raise ValueError(f"--around-share {self.around_share}: from 0 to 1")
+        for name in ("peaks_epochs", "outlines_epochs", "shapes_epochs", "joint_epochs", "code", "coder_width"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
+        for name in ("peaks_rate", "joint_rate", "coder_rate"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: above 0")
+        if not 0 <= self.together < math.inf:
+            raise ValueError(f"--together {self.together}: 0 or more")
+
 
 PHANTOM = SmallOrgans(
     sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, peaks_epochs=6, outlines_epochs=6,
@@ -108,6 +124,7 @@ class Chain:
     def tasks(self) -> dict[str, dict[str, OrganTask]]:
         """Stage → rung → task. Raises ValueError where a field does not fit another, or an organ is not learned."""
         base, of = self.base, self.fields
+        of.check()
         if base.architecture != "snet":
             raise ValueError(
                 f"--architecture {base.architecture}: the method stands on snet; --rungs unet compares one"

@@ -12,7 +12,7 @@ from medray.imaging.volume_grid import reoriented, resampled, same_grid, turned_
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.shards.store import Store, reason
 from medray.systems.headneck.codes import segment_class
-from medray.systems.headneck.source import AXES
+from medray.tasks.ct_rows import AXES
 
 
 def on_file_grid(found: np.ndarray, grid: Volume, like: Volume, threshold: float = 0.5) -> np.ndarray:
@@ -28,19 +28,20 @@ def on_file_grid(found: np.ndarray, grid: Volume, like: Volume, threshold: float
 
 
 def write_contours(
-    to: Store, name: str, masks: Mapping[str, np.ndarray], like: Volume, files: Sequence[bytes]
+    to: Store, name: str, masks: Mapping[str, np.ndarray], like: Volume, files: Sequence[bytes], named: bool = True
 ) -> list[str]:
     """<name>/<organ>.nii.gz of every organ with a voxel; of a DICOM series <name>_rtstruct.dcm and <name>_seg.dcm.
 
     Args:
         masks: organ → (D, H, W) bool with the axes of ``like``, which was read from ``files``.
+        named: write DICOM too, which carries the patient's name and identifiers, as a planning system wants them.
     Returns:
         Why a file could not be written, a line each.
     """
     there = {organ: mask for organ, mask in masks.items() if mask.any()}
     for organ, mask in there.items():
         to.write_bytes(f"{name}/{organ}.nii.gz", nifti_bytes(mask.astype(np.uint8), like))
-    if like.kind != "dicom" or not there:
+    if like.kind != "dicom" or not there or not named:
         return []
     from medray.imaging.volume_seg import dicom_seg  # highdicom takes seconds
 

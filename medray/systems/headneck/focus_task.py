@@ -30,6 +30,8 @@ FROM_SNET = {"network.network.": "snet."}
 FROM_FOCUS = {"snet.": "snet.", "sol.": "sol."}
 """Of a run of the stage before."""
 AT_MIDDLE = 100.0
+MOST_MM = 500.0
+"""Of a region: more than a head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +60,17 @@ class FocusTask(OrganTask):
         lost = [organ for organ in self.small if self.organs and organ not in self.organs]
         if lost:
             raise ValueError(f"--small {lost[0]}: the run learns {', '.join(self.organs)}; name some of these")
-        if not 0 < self.gate < 1 or not self.sees or self.small_width < 1:
+        if len({*self.small}) < len(self.small):
+            raise ValueError(f"--small {' '.join(self.small)}: each once")
+        if not 0 < self.gate < 1 or self.small_width < 1:
             raise ValueError(
-                f"--gate {self.gate}, --sees {' '.join(self.sees)}, --small-width {self.small_width}: between 0 and 1, one or "
-                "more, and at least 1"
+                f"--gate {self.gate}, --small-width {self.small_width}: between 0 and 1, and at least 1 channel"
             )
-        if any(not length > 0 for length in (*self.sigma_mm, *self.region_mm)):
-            raise ValueError("--sigma-mm, --region-mm: lengths above 0")
+        for name in ("sigma_mm", "region_mm"):
+            lengths = getattr(self, name)
+            if not all(0 < length <= MOST_MM for length in lengths):
+                shown = " ".join(f"{length:g}" for length in lengths)
+                raise ValueError(f"--{name.replace('_', '-')} {shown}: lengths above 0, to {MOST_MM:g} mm")
         if self.test_flips or self.context_padding:
             raise ValueError(
                 "--test-flips, --context-padding: the stages for small organs have neither; leave them out"

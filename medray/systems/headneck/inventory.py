@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from medray.shards.inventory import Inventory, Refused
-from medray.systems.headneck.cases import FLAG, ORGANS, PATIENT, SCAN, Cases, scan_name
+from medray.systems.headneck.cases import DOUBT, FLAG, ORGANS, PATIENT, SCAN, Cases, scan_name
 from medray.systems.headneck.names import organ_of
-from medray.systems.headneck.source import CT, STRUCTURES
+from medray.systems.headneck.source import BETWEEN, CT, STRUCTURES
 
 NAMES_SHOWN = 12
 WANTED = "name a table, or a folder of patients (<patient>/ct.nii.gz, or DICOM files)"
 ANOTHER_SERIES = "its images are of a series that is not here; give that CT too"
+SEVERAL_SETS = "several structure sets of its series; leave the one to learn from"
 
 
 def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
@@ -37,9 +38,9 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     lost: dict[str, str] = {}
     scan_of: dict[str, str | None] = {}
     why_lost: list[str] = []
-    organs, unknown = Counter[str](), Counter[str]()
+    organs, unknown, visits = Counter[str](), Counter[str](), Counter[str]()
     for case in told.sort_values([PATIENT, SCAN], kind="stable").to_dict("records"):
-        names = list(drawn_in.get(case[STRUCTURES]) or []) if case[STRUCTURES] else list(case[ORGANS])
+        names = _named(drawn_in.get(case[STRUCTURES])) if case[STRUCTURES] else list(case[ORGANS])
         by_organ: dict[str, list[str]] = {}
         for name in names:
             organ = organ_of(name, cases.names)
@@ -47,15 +48,17 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
                 unknown[name] += 1
             else:
                 by_organ.setdefault(organ, []).append(name)
-        organs.update([*by_organ])
         files, reason = _files(case, cases, by_organ, status, below)
         paths = [path for own in files.values() for path in own]
         if reason:
             why_lost.append(reason)
             lost |= dict.fromkeys(paths, f"its case is set aside: {reason}")
             continue
+        organs.update([*by_organ])
         name = scan_name(case)
-        rows.append({"scan_id": name, "patient_id": case[PATIENT], "visit": case[SCAN] or "1", "files": files})
+        visits[case[PATIENT]] += 1  # a number: what a scan is called may be its series, or a date
+        visit = str(visits[case[PATIENT]])
+        rows.append({"scan_id": name, "patient_id": case[PATIENT], "visit": visit, "files": files})
         for path in paths:
             scan_of[path] = None if path in scan_of else name  # of several cases: of none
     paths = table["path"]
@@ -64,7 +67,11 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     table.loc[aside, "reason"] = paths[aside].map(lost)
     table.loc[aside, "status"] = "quarantined"
     elsewhere = table["kind"].eq(STRUCTURES) & table["status"].eq("ok") & ~paths.isin(scan_of) & cases.drawn
+    of_several = elsewhere & table["series_id"].map(
+        lambda series: _series(series) & {*table.loc[table["kind"] == "dicom", "series_id"]} != set()
+    )
     table.loc[elsewhere, ["status", "reason"]] = ["quarantined", ANOTHER_SERIES]
+    table.loc[of_several, "reason"] = SEVERAL_SETS
     rest = table["status"].eq("ok") & ~paths.isin(scan_of)
     table.loc[rest, ["status", "reason"]] = ["unused", "no case needs it"]
     if not len(told):
@@ -75,15 +82,16 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     nowhere = [organ for organ in cases.organs if not organs[organ]]
     if nowhere:
         raise Refused(
-            f"--organs {nowhere[0]}: drawn in no case; there are {_counted(organs)}, and names that are no organ's here: "
+            f"--organs {' '.join(nowhere)}: drawn in no case that can be used; there are {_counted(organs) or 'none'}, and names that are no organ's here: "
             f"{_counted(unknown) or 'none'} (--names gives them one)",
             table,
         )
     lines = [f"{len(why_lost):,} cases are set aside; the first reason: {why_lost[0]}"] if why_lost else []
     if unknown:
         lines.append(f"names that are no organ's here: {_counted(unknown)}; --names gives them one")
-    if elsewhere.any():
-        lines.append(f"{int(elsewhere.sum()):,} structure sets are left out: {ANOTHER_SERIES}")
+    for some, why in ((elsewhere & ~of_several, ANOTHER_SERIES), (of_several, SEVERAL_SETS)):
+        if some.any():
+            lines.append(f"{int(some.sum()):,} structure sets are left out: {why}")
     notes = (
         []
         if not cases.drawn
@@ -95,17 +103,20 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
 def _by_headers(table: pd.DataFrame, drawn: bool) -> pd.DataFrame:
     """A case for each series of a CT's slices, with the structure set that was drawn on it. Of several sets the case says so."""
     usable = table[table["status"] == "ok"]
-    sets = usable[(usable["kind"] == STRUCTURES) & drawn].groupby("series_id")["path"].agg(list).to_dict()
+    sets: dict[str, list[str]] = {}
+    for one in usable[(usable["kind"] == STRUCTURES) & drawn].to_dict("records"):
+        for series in sorted(_series(one["series_id"])):
+            sets.setdefault(series, []).append(one["path"])
     rows = []
     for series, own in usable[usable["kind"] == "dicom"].groupby("series_id"):
         patients = own["patient"].fillna("").unique()
         rows.append({
             PATIENT: patients[0] if len(patients) == 1 else "", SCAN: series, CT: own["path"].tolist(),
             STRUCTURES: sets[series][0] if len(sets.get(series, [])) == 1 else None, ORGANS: {},
-            "doubt": "several structure sets of its series; leave the one to learn from" if len(sets.get(series, [])) > 1
+            DOUBT: SEVERAL_SETS if len(sets.get(series, [])) > 1
             else "its slices name no patient, or several" if len(patients) != 1 or not patients[0] else None,
         })  # fmt: skip
-    return pd.DataFrame(rows, columns=[PATIENT, SCAN, CT, STRUCTURES, ORGANS, "doubt"], dtype=object)
+    return pd.DataFrame(rows, columns=[PATIENT, SCAN, CT, STRUCTURES, ORGANS, DOUBT], dtype=object)
 
 
 def _files(
@@ -117,7 +128,7 @@ def _files(
 ) -> tuple[dict[str, list[str]], str | None]:
     """Name → paths of a case, and why it cannot be used. The reasons hold no path: a path may name a patient."""
     files: dict[str, list[str]] = {}
-    reason = case.get("doubt")
+    reason = case.get(DOUBT)
     ct = case[CT]
     files[CT] = ct if isinstance(ct, list) else [ct] if ct in status else list(below.get(ct, []))
     if not files[CT]:
@@ -141,6 +152,16 @@ def _files(
             if kind != "ok":
                 reason = reason or f"{name}: {why}"
     return files, reason
+
+
+def _named(drawn: Any) -> list[str]:
+    """Names in a cell of a header scan: a list or an array; nothing where the file is not there."""
+    return [] if drawn is None or isinstance(drawn, float) else [str(name) for name in drawn]
+
+
+def _series(cell: Any) -> set[str]:
+    """Series that a structure set was drawn on."""
+    return {*cell.split(BETWEEN)} if isinstance(cell, str) else set()
 
 
 def _counted(names: Counter[str]) -> str:

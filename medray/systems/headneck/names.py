@@ -14,7 +14,7 @@ PAIRED = {
     "Glnd_Submand": ("submandibular", "submandibulargland", "submandibula", "submand", "glndsubmand", "glndsubmandibular", "smg"),
     "Glnd_Lacrimal": ("lacrimal", "lacrimalgland", "glndlacrimal"),
     "Lens": ("lens", "eyelens"),
-    "Eye": ("eye", "eyeball", "orbit", "globe"),
+    "Eye": ("eye", "eyeball", "globe"),
     "OpticNrv": ("opticnrv", "opticnerve", "opticn", "nopticus"),
     "Cochlea": ("cochlea",),
     "Lobe_Temporal": ("lobetemporal", "temporallobe"),
@@ -40,7 +40,7 @@ SINGLE = {
     "Cavity_Oral": ("cavityoral", "oralcavity"),
     "Lips": ("lips",),
     "Glnd_Thyroid": ("thyroid", "thyroidgland", "glndthyroid"),
-    "Musc_Constrict": ("muscconstrict", "pharynx", "pharyngealconstrictor", "constrictor"),
+    "Musc_Constrict": ("muscconstrict", "pharyngealconstrictor", "constrictor"),
 }
 _SIDES = {"l": "L", "lt": "L", "left": "L", "links": "L", "r": "R", "rt": "R", "right": "R", "rechts": "R"}
 _BASES = {spelling: name for table in (PAIRED, SINGLE) for name, every in table.items() for spelling in every}
@@ -50,12 +50,15 @@ def organ_of(name: str, own: Mapping[str, str] | None = None) -> str | None:
     """The TG-263 name of what somebody calls an organ; None where the table does not know it.
 
     Args:
-        name: of a structure or a file, without its extension. An organ of a pair must say its side, one alone must not.
+        name: of a structure or a file, without its extension. An organ of a pair must say its side, one alone must not. One with
+            digits or signs (SpinalCord+5, SpinalCord_05, ~Parotid_L) is an expansion or a part, and no organ.
         own: the user's table: name as it is written, in any case → organ. It comes first.
     """
     for written, organ in (own or {}).items():
         if written.strip().lower() == name.strip().lower():
             return organ
+    if re.search(r"[^A-Za-z_.,() -]", name):
+        return None
     words = _words(name)
     sides = {_SIDES[word] for word in words if word in _SIDES}
     base = _BASES.get("".join(word for word in words if word not in _SIDES))

@@ -1,52 +1,22 @@
 """A drawn head on planning CT: organs from a brain of a litre to lenses of a fifth of a millilitre, in a pose of its own.
 
-Millimetres run towards head, back and left from the middle between the ears, as ``source.AXES`` has them. It teaches that
+Millimetres run towards head, back and left from the middle between the ears, as ``tasks.ct_rows.AXES`` has them. It teaches that
 machinery learns; it is no atlas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from medray.imaging.phantom.shapes import Ball, Inside, Points, Rod, affine_of, posed
+
 SPACING_MM = (3.0, 2.5, 2.5)
 SHAPE = (46, 84, 72)
-AFFINE = np.array(
-    [[0, 0, -SPACING_MM[2], 0], [0, -SPACING_MM[1], 0, 0], [SPACING_MM[0], 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
-)
-AFFINE[:3, 3] = -AFFINE[:3, :3] @ ((np.array(SHAPE) - 1) / 2)
+AFFINE = affine_of(SHAPE, SPACING_MM)
 """Index (d, h, w) → RAS+ mm, 0 in the middle of the image."""
-Points = np.ndarray
-"""(..., 3) mm towards head, back and left."""
-Inside = Callable[[Points], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Ball:
-    """An ellipsoid: its middle and half axes in mm."""
-
-    middle: tuple[float, float, float]
-    radii: tuple[float, float, float]
-
-    def __call__(self, at: Points) -> np.ndarray:
-        return np.asarray((((at - np.array(self.middle)) / np.array(self.radii)) ** 2).sum(-1) < 1)
-
-
-@dataclass(frozen=True)
-class Rod:
-    """What is nearer than a radius to a line between two points, in mm."""
-
-    begin: tuple[float, float, float]
-    end: tuple[float, float, float]
-    radius: float
-
-    def __call__(self, at: Points) -> np.ndarray:
-        begin, way = np.array(self.begin), np.array(self.end) - np.array(self.begin)
-        share = np.clip(((at - begin) @ way) / (way @ way), 0, 1)
-        return np.asarray(np.linalg.norm(at - (begin + share[..., None] * way), axis=-1) < self.radius)
 
 
 @dataclass(frozen=True)
@@ -98,7 +68,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
     Size, pose and the place of every organ differ; eyes and lenses move together.
     """
-    at = _posed(rng)
+    at = posed(SHAPE, SPACING_MM, (12.0, 0.0, 0.0), rng)  # the neck is below
     place = {name: rng.normal(0, 1.2, 3) for name in ORGANS}
     for side in "LR":
         place[f"Lens_{side}"] = place[f"Eye_{side}"]
@@ -121,17 +91,3 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     masks["Brain"] &= ~(masks["Brainstem"] | masks["OpticChiasm"])
     hu = ndimage.gaussian_filter(hu, (0.4, 0.5, 0.5)) + rng.normal(0, 8, SHAPE)
     return np.clip(np.rint(hu), -1000, 3000).astype(np.int16), masks
-
-
-def _posed(rng: np.random.Generator) -> Points:
-    """(D, H, W, 3): of every voxel its place in the head's own millimetres."""
-    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in SHAPE), indexing="ij"), -1)
-    middle = (np.array(SHAPE) - 1) / 2 + np.array([12.0, 0.0, 0.0])  # the neck is below
-    mm = (grid - middle) * np.array(SPACING_MM) + rng.normal(0, 4, 3)
-    turn = np.eye(3)
-    for a, b, angle in ((0, 1, 6), (0, 2, 4), (1, 2, 6)):
-        by = np.radians(rng.normal(0, angle))
-        step = np.eye(3)
-        step[[a, a, b, b], [a, b, a, b]] = np.cos(by), -np.sin(by), np.sin(by), np.cos(by)
-        turn = turn @ step
-    return np.asarray(mm @ turn / rng.normal(1, 0.05, 3).clip(0.88, 1.12))

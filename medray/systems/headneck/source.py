@@ -10,30 +10,22 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 import pyarrow as pa
 import tyro
-from scipy import ndimage
 
 from medray.imaging.contours import Slices
 from medray.imaging.elements import begins_like_dicom
 from medray.imaging.structure_set import StructureSet, is_structure_set, read_structure_set
 from medray.imaging.types import Unreadable, Volume
 from medray.imaging.volume import read_volume, read_volume_header
-from medray.imaging.volume_grid import axis_codes, difference, reoriented, resampled, same_grid
 from medray.shards.files import Files
-from medray.shards.leakage import pixels_hash
 from medray.shards.source import Encoded, Source
 from medray.systems.headneck.names import organ_of, own_names
-from medray.tasks.volume_rows import UNKNOWN, in_box
+from medray.tasks.ct_rows import DHW, FIELDS, check_spacing, columns_of, on_common_axes, on_grid_of, places_of
+from medray.tasks.volume_rows import UNKNOWN
 
-AXES = "SPL"
-"""Of the voxels: slices towards the head, rows towards the back, columns towards the left, as planning systems show them."""
 CT, STRUCTURES = "ct", "structures"
-AIR_HU, MOST_HU = -1000, 1500
-METAL_HU = 2500
-PLACES = 2_000
-"""Voxels of an organ that are kept, to cut crops around."""
+BETWEEN = "\\"
+"""Several series that a structure set was drawn on."""
 MOST_ORGANS = 62
-_BODY_HU, _BODY_MARGIN_MM, _SEED = -400, 5.0, 20160
-_DHW = {"axes": "D, H, W: towards head, back and left"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +38,11 @@ class PlanningCT(Source):
     spacing_mm: tuple[float, float, float] | None = None
     """Resample to this (slices, rows, columns): 2.5 1 1 is the source's. The scan's own grid where not given."""
 
+    def __post_init__(self) -> None:
+        check_spacing(self.spacing_mm)
+
     id_column: ClassVar[str] = "scan_id"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     rows_per_group: ClassVar[int] = 1
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -60,27 +55,12 @@ class PlanningCT(Source):
     )
     shard_schema: ClassVar[pa.Schema] = pa.schema(
         [
-            pa.field("scan_id", pa.string(), nullable=False, metadata={"identifier": "scan"}),
-            pa.field("patient_id", pa.string(), nullable=False, metadata={"identifier": "patient"}),
-            pa.field("visit", pa.string()),
-            pa.field("shape_DHW", pa.list_(pa.int32())),
-            pa.field("spacing_mm", pa.list_(pa.float64()), metadata=_DHW),
-            pa.field("affine", pa.list_(pa.float64()), metadata={"meaning": "16, row by row: (d, h, w) → RAS+ mm"}),
-            pa.field("orientation", pa.string(), metadata={"meaning": "axes of the file, such as LPS"}),
-            pa.field(
-                "voxels", pa.large_binary(),
-                metadata={"axes": "1, D, H, W", "dtype": "float32", "of": "box_DHW", "unit": "HU / 1000 + 1; 0 is air"},
-            ),
-            pa.field("box_DHW", pa.list_(pa.int32()), metadata={"meaning": "first and after last of D, H, W: of the body"}),
-            pa.field("brain", pa.binary(), metadata=_DHW | {"dtype": "bits", "meaning": "the body"}),
-            pa.field("mask", pa.large_binary(), metadata=_DHW | {"dtype": "uint8", "meaning": "numbers of sets"}),
+            *FIELDS,
+            pa.field("mask", pa.large_binary(), metadata=DHW | {"dtype": "uint8", "meaning": "numbers of sets"}),
             pa.field("sets", pa.list_(pa.int64()), metadata={"meaning": "of each number the organs in it, bit by bit"}),
             pa.field("drawn", pa.list_(pa.int8()), metadata={"meaning": "1 of organs that are drawn in this case"}),
-            pa.field("foreground", pa.list_(pa.int32()), metadata={"meaning": "flat places of some voxels of organs"}),
-            pa.field("foreground_class", pa.list_(pa.int8()), metadata={"meaning": "of each place its organ, from 1"}),
             pa.field("organs_ml", pa.list_(pa.float64()), metadata={"unit": "mL", "meaning": "null where not drawn"}),
             pa.field("organs_drawn", pa.int32()),
-            pa.field("pixels_hash", pa.string()),
         ]
     )  # fmt: skip
 
@@ -98,7 +78,7 @@ class PlanningCT(Source):
         stream.seek(0)
         if begins_like_dicom(first) and is_structure_set(first):
             found = read_structure_set(stream.read())
-            series = next(iter(found.series_ids)) if len(found.series_ids) == 1 else None
+            series = BETWEEN.join(sorted(found.series_ids)) or None  # of a CT and what was registered to it
             return [{
                 "item_id": None, "kind": STRUCTURES, "series_id": series, "patient": found.patient_id or None,
                 "drawn": [one.name for one in found.structures if one.contours_mm],
@@ -114,27 +94,10 @@ class PlanningCT(Source):
     def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         given = read_volume(files.several(CT), CT)
         masks, notes = self._masks(files, given)
-        scan = reoriented(given, AXES)
-        masks = {organ: reoriented(Volume(mask, given.affine), AXES).voxels for organ, mask in masks.items()}
-        if self.spacing_mm is not None:
-            like = on_spacing(scan, self.spacing_mm)
-            masks = {
-                o: resampled(Volume(m.view(np.uint8), scan.affine), like, order=0).voxels > 0 for o, m in masks.items()
-            }
-            # what the scan does not reach is air, and 0 is not
-            scan = Volume(
-                resampled(Volume(scan.voxels - AIR_HU, scan.affine), like, order=1).voxels + AIR_HU, like.affine
-            )
-        metal = float((scan.voxels > METAL_HU).sum()) * scan.voxel_mm3 / 1000
-        if metal > 0.05:
-            notes.append(f"metal: {metal:.1f} mL above {METAL_HU} HU")
-        body = body_of(scan)
-        voxels = (np.clip(scan.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
-        columns = {
-            "shape_DHW": list(body.shape), "spacing_mm": list(scan.spacing_mm), "affine": scan.affine.ravel().tolist(),
-            "orientation": axis_codes(given), **in_box(voxels[None] * body, body), "brain": np.packbits(body).tobytes(),
-            "pixels_hash": pixels_hash(given.voxels), **self._columns(masks, body.shape, scan.voxel_mm3),
-        }  # fmt: skip
+        scan, masks = on_common_axes(given, masks, self.spacing_mm)
+        columns, odd = columns_of(scan, given)
+        columns |= self._columns(masks, scan.voxels.shape, scan.voxel_mm3)
+        notes += odd
         return [Encoded(columns, "; ".join(notes) or None)] * len(rows)
 
     def _masks(self, files: Files, scan: Volume) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -150,19 +113,13 @@ class PlanningCT(Source):
         for organ in self.organs:
             if organ not in files:
                 continue
-            mask = read_volume(files.several(organ), organ)
-            if not same_grid(mask, scan):
-                mask = reoriented(mask, axis_codes(scan))
-            if not same_grid(mask, scan):
-                raise Unreadable(
-                    f"{organ}: another grid than the CT: {difference(mask, scan)}; draw it on the CT itself"
-                )
-            values = np.unique(mask.voxels)
+            mask = on_grid_of(scan, read_volume(files.several(organ), organ), organ)
+            values = np.unique(mask)
             if len(values) > 2 or (len(values) == 2 and 0 not in values):
                 raise Unreadable(
                     f"{organ}: a mask with the values {values[:4].tolist()}: 0 and one other; give a file an organ"
                 )
-            masks[organ] = mask.voxels > 0
+            masks[organ] = mask > 0
         for organ in [organ for organ, mask in masks.items() if not mask.any()]:
             notes.append(f"{organ}: an empty mask; taken as not drawn")
             del masks[organ]
@@ -177,7 +134,8 @@ class PlanningCT(Source):
             mask, why = structure.mask(slices)
             if organ in masks:
                 raise Unreadable(f"{organ}: two structures of it; leave one, or name them in --names")
-            lost = sum(count for reason, count in why.items() if not reason.startswith("cut"))
+            no_contours = sum(structure.left_out.values())  # points and lines, of which there may be any number
+            lost = sum(count for reason, count in why.items() if not reason.startswith("cut")) - no_contours
             if structure.contours_mm and lost >= len(structure.contours_mm):
                 raise Unreadable(
                     f"{organ}: none of its contours lies on this CT ({_said(why)}); give its own structure set"
@@ -193,52 +151,21 @@ class PlanningCT(Source):
             names = ("mask", "sets", "foreground", "foreground_class")
             return dict.fromkeys(names) | {"drawn": drawn, "organs_ml": [None] * len(drawn), "organs_drawn": 0}
         bits = np.zeros(shape, np.int64)
-        places, classes = [], []
-        random = np.random.default_rng(_SEED)
         for k, organ in enumerate(self.organs):
-            if organ not in masks:
-                continue
-            bits |= masks[organ].astype(np.int64) << k
-            own = np.flatnonzero(masks[organ])
-            own = own if len(own) <= PLACES else np.sort(random.choice(own, PLACES, replace=False))
-            places.append(own)
-            classes.append(np.full(len(own), k + 1, np.int8))
+            if organ in masks:
+                bits |= masks[organ].astype(np.int64) << k
         sets, numbers = np.unique(np.append(0, bits.ravel()), return_inverse=True)  # 0, of no organ, has the number 0
         if len(sets) >= UNKNOWN:
             raise Unreadable(f"organs that overlap in {len(sets)} ways; at most {UNKNOWN - 1}: draw them apart")
         return {
             "mask": numbers[1:].astype(np.uint8).tobytes(), "sets": sets, "drawn": drawn,
-            "foreground": np.concatenate(places).astype(np.int32), "foreground_class": np.concatenate(classes),
+            **places_of({k + 1: masks[organ] for k, organ in enumerate(self.organs) if organ in masks}),
             "organs_ml": [float(masks[o].sum()) * voxel_mm3 / 1000 if o in masks else None for o in self.organs],
             "organs_drawn": sum(drawn),
         }  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def body_of(scan: Volume) -> np.ndarray:
-    """(D, H, W) bool: the largest connected part that is no air, without holes in its slices, and a margin around it."""
-    dense = ndimage.binary_opening(scan.voxels > _BODY_HU)
-    parts, count = ndimage.label(dense)
-    if not count:
-        return np.ones(scan.voxels.shape, dtype=bool)
-    body = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
-    body = np.stack([ndimage.binary_fill_holes(one) for one in body])
-    near = ndimage.distance_transform_edt(~body, sampling=scan.spacing_mm)
-    return np.asarray(near <= _BODY_MARGIN_MM)
-
-
-def on_spacing(scan: Volume, spacing_mm: Sequence[float]) -> Volume:
-    """A grid of this spacing over the extent of the scan; its voxels are of no account."""
-    sides = np.array(scan.voxels.shape)
-    steps = np.array(spacing_mm) / scan.spacing_mm
-    shape = np.maximum(1, np.rint(sides / steps)).astype(int)
-    affine = scan.affine.copy()
-    affine[:3, :3] *= steps
-    # the outer faces stay where they are, not the first centres
-    affine[:3, 3] += scan.affine[:3, :3] @ ((steps - 1) / 2)
-    return Volume(np.zeros(shape, np.uint8), affine)
 
 
 def _said(why: Mapping[str, int]) -> str:

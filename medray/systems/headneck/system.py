@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from medray.shards.case_table import files_of
 from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
+from medray.shards.names import check_name
 from medray.shards.source import Source
 from medray.systems.headneck import recipes
 from medray.systems.headneck.cases import FLAG, ORGANS, Cases, read_cases
@@ -17,9 +19,12 @@ from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.names import organ_of
 from medray.systems.headneck.objective import OBJECTIVES, score_folds
 from medray.systems.headneck.phantoms import DEMO, NAMES
-from medray.systems.headneck.source import MOST_ORGANS, STRUCTURES, PlanningCT
+from medray.systems.headneck.source import CT, MOST_ORGANS, STRUCTURES, PlanningCT
 from medray.systems.headneck.task import OrganTask
 from medray.tasks.system import SearchSetup, System
+
+MOST_OFF = 1.5
+"""Times that the scans' spacing may differ from the grid that lengths in mm are counted on."""
 
 
 def strata(index: pd.DataFrame) -> np.ndarray:
@@ -55,6 +60,12 @@ def source_for(source: PlanningCT, task: OrganTask, images: str | None) -> Plann
         organs = task.organs
     else:
         organs = NAMES if images is None else _of_masks(read_cases(images), own)
+    for organ in organs:
+        check_name("--organs", organ)
+        if organ in (CT, STRUCTURES):
+            raise ValueError(
+                f"--organs {organ}: the name of another file of a case; give the organ its own, with --names"
+            )
     if len(organs) > MOST_ORGANS:
         raise ValueError(f"--organs: {len(organs)} of them; at most {MOST_ORGANS}")
     return replace(source, organs=organs)
@@ -73,6 +84,35 @@ def _of_masks(cases: Cases, own: dict[str, str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def scan_notes(index: pd.DataFrame, task: OrganTask, folds: Sequence[int]) -> list[str]:
+    """What the scans lack, a line each, "! " before it.
+
+    Args:
+        index: of the shards. task: on the organs of the source. folds: that are trained.
+    Raises:
+        ValueError: an organ that no scan has, after all that could not be read was set aside.
+    """
+    ml = np.array(index["organs_ml"].tolist(), dtype=float)
+    drawn = np.isfinite(ml)
+    if nowhere := [organ for organ, own in zip(task.organs, drawn.T, strict=True) if not own.any()]:
+        raise ValueError(f"--organs {' '.join(nowhere)}: drawn in none of the scans that could be read; leave them out")
+    lines = []
+    for fold in folds:
+        learned = drawn[(index["fold"] != fold).to_numpy()]
+        if lost := [organ for organ, own in zip(task.organs, learned.T, strict=True) if not own.any()]:
+            lines.append(
+                f"! fold {fold}: {', '.join(lost)}: drawn in no scan that it learns from; its networks will not find it"
+            )
+    spacing = np.median(np.array(index["spacing_mm"].tolist(), dtype=float), 0)
+    off = np.maximum(spacing / task.grid_mm, task.grid_mm / spacing).max()
+    if off > MOST_OFF:
+        lines.append(
+            f"! --grid-mm {' '.join(f'{mm:g}' for mm in task.grid_mm)}: the scans have {' × '.join(f'{mm:.2f}' for mm in spacing)} mm "
+            "(median); lengths in mm are taken for voxels of --grid-mm, so name the scans' own, or --spacing-mm"
+        )
+    return lines
+
+
 def labels_for(cases: Cases, source: Source) -> Cases:
     assert isinstance(source, PlanningCT)
     return replace(cases, organs=source.organs, names=source.own_names)
@@ -82,7 +122,7 @@ HEAD_AND_NECK = System(
     source=PlanningCT(),
     read_labels=read_cases,
     assemble=assemble,
-    columns=("organs_drawn", "organs_ml", "affine", "visit", PIXELS_HASH),
+    columns=("organs_drawn", "organs_ml", "affine", "spacing_mm", "visit", PIXELS_HASH),
     strata=strata,
     flags=(FLAG,),
     files_of=files_of,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 import tyro
-from scipy import ndimage
 
 from medray.metrics.surface import SurfaceDistances
 from medray.systems.headneck.names import mirrored
-from medray.systems.headneck.source import AIR_HU
 from medray.systems.headneck.yardstick import tolerance_mm
+from medray.tasks.ct_rows import largest_part
+from medray.tasks.organs import OrgansTask
 from medray.tasks.task import Example
-from medray.tasks.volume import IDENTIFIERS, VolumeTask
-from medray.tasks.volume_rows import COLUMNS, VolumeRow
+from medray.tasks.volume import IDENTIFIERS
+from medray.tasks.volume_rows import COLUMNS
 from medray.tasks.volume_scores import Drawn
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ Grid = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrganTask(VolumeTask):
+class OrganTask(OrgansTask):
     """S-Net, or a plain network beside it: all organs at once, each a sigmoid of its own, since organs overlap and lack."""
 
     columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "sets", "drawn", "foreground_class")
     host: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "own_mask", "inside", "spacing_mm", "own_sets", "own_drawn")
 
     architecture: Literal["snet", "unet", "segresnet", "resenc"] = "snet"  # type: ignore[assignment]
+    """snet: the source's. The others are plain networks to compare it with; the later stages stand on snet."""
     activation: tyro.conf.Suppress[Literal["sigmoid"]] = "sigmoid"  # type: ignore[assignment]
     widths: tuple[int, ...] = (24, 48, 96)
     """S-Net: channels of each level."""
@@ -48,12 +49,8 @@ class OrganTask(VolumeTask):
     """S-Net: of DenseASPP's convolutions, in the plane of the slices; none leaves it out."""
     grid_mm: Grid = (2.5, 1.0, 1.0)
     """About the spacing of the scans (slices, rows, columns), for lengths in mm; the scans may differ."""
-    window_hu: tuple[float, float] = (-200.0, 300.0)
-    """What the networks tell apart: below it all is as the first, above it as the last. Soft tissue differs by 20 HU."""
     mirror: bool = False
     """Augment with mirrors of left and right, half of the time; what was the left parotid is the right one then."""
-    largest_part: bool = True
-    """Give out the largest connected part of each organ only: an organ is one piece."""
     organs: tuple[str, ...] = ()
     """TG-263 names of those to learn; of tables and folders with masks all that any case has, where not given."""
 
@@ -63,8 +60,6 @@ class OrganTask(VolumeTask):
             raise ValueError(f"--widths {' '.join(map(str, self.widths))}: two or more, each at least 1")
         if self.blocks < 1:
             raise ValueError(f"--blocks {self.blocks}: at least 1")
-        if not self.window_hu[0] < self.window_hu[1]:
-            raise ValueError(f"--window-hu {self.window_hu[0]:g} {self.window_hu[1]:g}: the lower end first")
         if any(not length > 0 for length in (*self.dilations_mm, *self.grid_mm)):
             raise ValueError("--dilations-mm, --grid-mm: lengths above 0")
         sided = [organ for organ in self.organs if mirrored(organ) != organ]
@@ -73,34 +68,16 @@ class OrganTask(VolumeTask):
                 f"--flip-axes W: a flip makes {sided[0]} its other side's; take --mirror, which renames it too"
             )
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.organs
-
-    @property
-    def channel_places(self) -> tuple[int, ...]:
-        return (0,)
-
     def reading(self, source: Any) -> OrganTask:
-        return replace(self, organs=tuple(source.organs))
+        """Lengths in mm become voxels of the source's grid, where it has one for all."""
+        grid_mm = self.grid_mm if source.spacing_mm is None else tuple(source.spacing_mm)
+        return replace(self, organs=tuple(source.organs), grid_mm=grid_mm)
 
     def labelled(self, index: pd.DataFrame) -> np.ndarray:
         """Where somebody has drawn one of the organs."""
         return (index["organs_drawn"] > 0).to_numpy()
 
     # ------------------------------------------------------------ examples
-
-    def volume_of(self, row: Mapping[str, Any]) -> VolumeRow:
-        """0 to 1 over the window; outside of the body 0, as its lower end."""
-        volume = super().volume_of(row)
-        low, high = (np.float32((hu - AIR_HU) / 1000) for hu in self.window_hu)
-        return replace(volume, voxels_CDHW=(volume.voxels_CDHW.clip(low, high) - low) / (high - low))
-
-    def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
-        """Each organ of a scan as often as another: small ones would hardly be met otherwise."""
-        if self.foreground_class is not None or not len(volume.classes):
-            return self.foreground_class
-        return int(rng.choice(volume.classes))
 
     def train_examples(self, row: Mapping[str, Any], rngs: Sequence[np.random.Generator]) -> list[Example]:
         """Each with "sets" (256,) int64 and "drawn" (organs,) float32 beside voxels and mask (``nn.volume_truth``)."""
@@ -149,9 +126,18 @@ class OrganTask(VolumeTask):
         return SNet(1, len(self.organs), self.widths, pools, dilations, self.blocks)  # type: ignore[arg-type]
 
     def truth(self, batch: dict[str, Any]) -> Truth:
+        import torch
+
         from medray.nn.volume_truth import Truth
 
-        return Truth.of_sets(batch["mask"], batch["sets"], batch["drawn"])
+        truth = Truth.of_sets(batch["mask"], batch["sets"], batch["drawn"])
+        others = [mirrored(organ) for organ in self.organs]
+        if not any(other != organ and other in self.organs for organ, other in zip(self.organs, others, strict=True)):
+            return truth
+        # what is drawn as one side's organ is not the other's, though nobody has drawn that one
+        places = [self.organs.index(other) if other in self.organs else k for k, other in enumerate(others)]
+        of_other = torch.stack([truth.members[:, place] for place in places], 1)
+        return replace(truth, known=torch.maximum(truth.known, of_other))
 
     def drawn_in(self, batch: Mapping[str, Any], i: int) -> Drawn:
         mask = np.asarray(batch["own_mask"][i])
@@ -164,23 +150,10 @@ class OrganTask(VolumeTask):
         found = probability[number - 1] >= self.threshold
         return largest_part(found) if self.largest_part else found
 
-    def scores_of(
-        self, name: str, found: np.ndarray, drawn: np.ndarray, known: np.ndarray, spacing_mm: np.ndarray
-    ) -> dict[str, float]:
-        """With the larger of both directions' 95th percentiles of the distance between surfaces, and the share of both surfaces
-        within the organ's tolerance; NaN where nobody has drawn it."""
-        own = super().scores_of(name, found, drawn, known, spacing_mm)
-        if not known.any():
-            return own | {"hd95_mm": np.nan, "surface_dice": np.nan}
-        surface = SurfaceDistances.of(drawn, found & known, spacing_mm.tolist())
-        return own | {"hd95_mm": surface.hausdorff95_mm, "surface_dice": surface.dice(tolerance_mm(name))}
-
-    def metrics(self, outputs: pd.DataFrame) -> dict[str, float]:
-        """Mean Dice over the organs, each a mean over the scans in which it is drawn; and of each organ."""
-        each = {name: outputs[f"dice_{name}"].astype(float).mean() for name in self.organs}
-        found = [value for value in each.values() if np.isfinite(value)]
-        mean = float(np.mean(found)) if found else np.nan
-        return {"one_minus_dice": 1 - mean, "dice": mean, **{f"dice_{name}": float(v) for name, v in each.items()}}
+    def surface_scores(self, name: str, surface: SurfaceDistances | None) -> dict[str, float]:
+        """With the share of both surfaces within the organ's tolerance."""
+        within = np.nan if surface is None else surface.dice(tolerance_mm(name))
+        return super().surface_scores(name, surface) | {"surface_dice": within}
 
 
 def in_mirror(organs: Sequence[str], sets: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,16 +171,3 @@ def in_mirror(organs: Sequence[str], sets: np.ndarray, drawn: np.ndarray) -> tup
             turned |= ((sets >> other) & 1) << k
             known[k] = drawn[other]
     return turned, known
-
-
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """(D, H, W) bool of the largest part whose voxels touch by a corner or more; of equal ones the first."""
-    found = ndimage.find_objects(mask.view(np.uint8), max_label=1)[0]
-    if found is None:
-        return mask
-    parts, count = ndimage.label(mask[found], np.ones((3, 3, 3)))
-    if count < 2:
-        return mask
-    out = np.zeros_like(mask)
-    out[found] = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
-    return out

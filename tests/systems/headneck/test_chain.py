@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -93,3 +94,24 @@ def test_a_heatmap_begins_at_nothing_whatever_the_features_are() -> None:
     (task,) = Chain("a", BASE, SmallOrgans()).tasks()["peaks"].values()
     network = task.network()
     assert torch.equal(network.maps(torch.rand(1, 1, 8, 16, 16) * 1e3)[2], torch.zeros(1, 2, 8, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"small": ("Lens_L", "Lens_L")}, "--small Lens_L Lens_L: each once"),
+        ({"rungs": ("unet", "unet")}, "--rungs unet unet: each once"),
+        ({"gate": 2.0}, "--gate 2.0, --small-width 16: between 0 and 1"),
+        ({"sigma_mm": (float("inf"), 1.0, 1.0)}, "--sigma-mm inf 1 1: lengths above 0"),
+        ({"region_mm": (0.0, 0.0, 0.0)}, "--region-mm 0 0 0: lengths above 0"),
+        ({"around_share": 3.0}, "--around-share 3.0: from 0 to 1"),
+        ({"coder_rate": 0.0}, "--coder-rate 0.0: above 0"),
+        ({"peaks_rate": -1.0}, "--peaks-rate -1.0: above 0"),
+        ({"joint_epochs": 0}, "--joint-epochs 0: at least 1"),
+        ({"code": 0}, "--code 0: at least 1"),
+        ({"together": -1.0}, "--together -1.0: 0 or more"),
+    ],
+)
+def test_a_field_of_a_later_stage_fails_before_the_first_one(changed: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Chain("a", BASE, SmallOrgans(**changed)).tasks()

@@ -13,8 +13,8 @@ import pytest
 from medray.shards.case_table import files_of
 from medray.shards.inventory import Inventory, Refused
 from medray.systems.headneck.cases import Cases, read_cases
-from medray.systems.headneck.inventory import ANOTHER_SERIES, assemble
-from medray.systems.headneck.source import STRUCTURES, PlanningCT
+from medray.systems.headneck.inventory import ANOTHER_SERIES, SEVERAL_SETS, assemble
+from medray.systems.headneck.source import BETWEEN, STRUCTURES, PlanningCT
 
 ORGANS = ("Brainstem", "Parotid_L")
 COLUMNS = ["path", "size_bytes", "status", "reason", *PlanningCT.scan_schema.names]
@@ -73,7 +73,8 @@ def test_a_name_of_the_users_own(tmp_path: Path) -> None:
 def test_an_organ_that_no_case_has_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
     openkbp(tmp_path)
     with pytest.raises(
-        Refused, match="--organs Lens_L: drawn in no case; there are Brainstem 2, Parotid_L 2, and .*PTV70 1"
+        Refused,
+        match="--organs Lens_L: drawn in no case that can be used; there are Brainstem 2, Parotid_L 2, and .*PTV70 1",
     ):
         found_in(tmp_path, organs=("Brainstem", "Lens_L"))
 
@@ -107,14 +108,14 @@ def test_a_table(tmp_path: Path) -> None:
     uri = str(tmp_path / "table.csv")
     assert files_of(uri) == str(tmp_path)
     cases = replace(read_cases(uri), organs=ORGANS)
-    drawn = {"kind": STRUCTURES, "drawn": ["Lt Parotid"], "series_id": "1"}
+    drawn = {"kind": STRUCTURES, "drawn": np.array(["Lt Parotid", "Brainstem"], dtype=object), "series_id": "1"}
     table = scanned(tmp_path)
     for name, value in drawn.items():
         table[name] = table[name].astype(object)
         table.at[int(table.index[table["path"].str.endswith("rtstruct")][0]), name] = value
     found = assemble(table, cases)
     assert found.rows["scan_id"].tolist() == ["p1_plan", "p2"]
-    assert found.rows["visit"].tolist() == ["plan", "1"]
+    assert found.rows["visit"].tolist() == ["1", "1"]
     assert found.rows["files"][0]["Brainstem"] == [f"{tmp_path}/a/masks/Brainstem.nii.gz"]
     assert found.rows["files"][1]["ct"] == [f"{tmp_path}/b/0001.dcm", f"{tmp_path}/b/0002.dcm"]
     assert found.rows["files"][1][STRUCTURES] == [f"{tmp_path}/b.rtstruct"]
@@ -127,6 +128,10 @@ def test_a_table(tmp_path: Path) -> None:
         ("patient,ct\np,\n", "line 2 names no ct"),
         ("patient,ct,structures,organs\np,a,b,c\n", "line 2 names structures and organs; leave one of them empty"),
         ("patient,ct\np,a\np,b\n", "line 3 is a scan that another line names already"),
+        (
+            "patient,scan,ct\na,b_c,x\na_b,c,y\n",
+            "line 3: its patient and scan make the name of another line's .a_b_c.; rename one",
+        ),
     ],
 )
 def test_a_table_that_is_none(tmp_path: Path, text: str, why: str) -> None:
@@ -142,7 +147,9 @@ def dicom(tmp_path: Path, *more: dict[str, Any]) -> pd.DataFrame:
 
 
 def structures(name: str, series: str | None, *drawn: str) -> dict[str, Any]:
-    return row(name, STRUCTURES, series_id=series, drawn=list(drawn), patient="p")
+    return row(
+        name, STRUCTURES, series_id=series, drawn=np.array(drawn, dtype=object), patient="p"
+    )  # as Arrow gives a list
 
 
 def test_dicom_headers_tell_series_and_what_was_drawn_on_them(tmp_path: Path) -> None:
@@ -164,13 +171,51 @@ def test_dicom_headers_tell_series_and_what_was_drawn_on_them(tmp_path: Path) ->
 
 def test_two_structure_sets_of_a_series_are_nobodys_guess(tmp_path: Path) -> None:
     table = dicom(tmp_path, structures("rs0", "s0", "Brainstem"), structures("rs1", "s0", "Brainstem"))
-    with pytest.raises(Refused, match="--organs Brainstem: drawn in no case"):
+    with pytest.raises(
+        Refused, match="--organs Brainstem Parotid_L: drawn in no case that can be used; there are none"
+    ):
         assemble(table, Cases(None, {}, ORGANS))
     found = assemble(
         dicom(tmp_path, *table.to_dict("records")[4:], structures("rs2", "s1", *ORGANS)), Cases(None, {}, ORGANS)
     )
     assert found.rows["patient_id"].tolist() == ["p1"]
     assert "several structure sets of its series" in found.warnings[0]
+
+
+def test_a_set_that_names_a_second_series_is_that_of_the_one_that_is_here(tmp_path: Path) -> None:
+    table = dicom(
+        tmp_path,
+        structures("rs0", BETWEEN.join(("mr", "s0")), *ORGANS),
+        structures("rs1", "s1"),
+        structures("rs2", "s1"),
+    )
+    found = assemble(table, Cases(None, {}, ORGANS))
+    assert found.rows["files"][0][STRUCTURES] == ["rs0"]
+    of = found.table.set_index("path")
+    assert of.loc[["rs1", "rs2"], "reason"].tolist() == [SEVERAL_SETS] * 2
+
+
+def test_two_files_of_one_name_and_masks_that_are_not_there(tmp_path: Path) -> None:
+    openkbp(tmp_path)
+    touched(tmp_path, "pt_1/CT.nrrd", "x/ct.nii.gz", "x/masks/Brainstem.nii.gz", "x/masks/Parotid_L.nii.gz")
+    found = found_in(tmp_path)
+    assert found.rows["scan_id"].tolist() == ["pt_2", "x"]
+    assert "several files are called ct" in found.warnings[0]
+    (tmp_path / "table.csv").write_text("patient,ct,organs\na,x/ct.nii.gz,x/masks\nb,pt_2/ct.nii.gz,pt_2/organz\n")
+    found = assemble(scanned(tmp_path), replace(read_cases(str(tmp_path / "table.csv")), organs=ORGANS))
+    assert found.rows["patient_id"].tolist() == ["a"]
+    assert "organs: no mask lies there; name the folder of its masks" in found.warnings[0]
+
+
+def test_cases_that_are_set_aside_do_not_count(tmp_path: Path) -> None:
+    openkbp(tmp_path)
+    touched(tmp_path, "pt_1/organs/Lens_L.nii.gz")
+    table = scanned(tmp_path)
+    table.loc[table["path"].str.endswith("pt_1/ct.nii.gz"), ["status", "reason"]] = ["quarantined", "4 axes"]
+    with pytest.raises(
+        Refused, match="--organs Lens_L: drawn in no case that can be used; there are Brainstem 1, Parotid_L 1"
+    ):
+        assemble(table, replace(read_cases(str(tmp_path)), organs=(*ORGANS, "Lens_L")))
 
 
 def test_slices_of_two_patients_in_a_series(tmp_path: Path) -> None:

@@ -46,3 +46,17 @@ def test_crops_of_a_mirrored_head_show_each_organ_on_its_own_side() -> None:
         for k, organ in enumerate(ORGANS):
             assert torch.equal(truth["turned"][k], truth["plain"][ORGANS.index(mirrored(organ))].flip(-1)), organ
     assert seen == {False, True}
+
+
+def test_what_is_drawn_as_one_sides_organ_is_not_the_other_sides() -> None:
+    """Of a head whose left parotid nobody has drawn, the right one still says where it is not: half of such heads otherwise taught
+    a network to find both parotids as the left one."""
+    task = replace(TASK, mirror=False)
+    (example,) = task.train_examples(organ_row(0, hidden=("Parotid_L",)), [np.random.default_rng((0, 0, 1))])
+    batch = {name: torch.from_numpy(np.asarray(example[name]))[None] for name in ("mask", "sets", "drawn")}
+    truth = task.truth(batch)
+    left, right, brainstem = (ORGANS.index(organ) for organ in ("Parotid_L", "Parotid_R", "Brainstem"))
+    assert truth.members[0, right].any()
+    assert torch.equal(truth.known[0, left], truth.members[0, right])
+    assert not truth.members[0, left].any()
+    assert truth.known[0, right].all() and truth.known[0, brainstem].all()  # noqa: PT018  both are drawn

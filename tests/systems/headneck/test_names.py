@@ -9,7 +9,7 @@ WRITTEN = {
     "Parotid_R": ["RightParotid", "parotis rechts", "Parotid Rt"],
     "Glnd_Submand_L": ["Submandibular-Lt", "SMG_L", "Glnd_Submand_L"],
     "OpticNrv_R": ["Optic-Nerve-Rt", "OpticNrv_R", "right optic nerve"],
-    "Eye_L": ["Orbit-Lt", "eye_l", "Eyeball Left"],
+    "Eye_L": ["eye_l", "Eyeball Left"],
     "Bone_Mandible": ["Mandible", "MANDIBLE", "Bone_Mandible"],
     "Brainstem": ["BrainStem", "brain stem", "Brainstem", "brain_stem"],
     "SpinalCord": ["SpinalCord", "Spinal-Cord", "spinal cord", "cord"],
@@ -25,7 +25,25 @@ def test_what_people_write(organ: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Parotid", "Parotids", "PTV 70", "Parotid_L_PRV", "Brain_L", "", "GTV", "left", "Parotid L R", "body"]
+    "name",
+    [
+        "Parotid",
+        "Parotids",
+        "PTV 70",
+        "Parotid_L_PRV",
+        "Brain_L",
+        "",
+        "GTV",
+        "left",
+        "Parotid L R",
+        "body",
+        "SpinalCord+5",
+        "SpinalCord_05",
+        "Cord 5",
+        "~Parotid_L",
+        "Pharynx",
+        "Orbit_L",
+    ],
 )
 def test_what_is_no_organ_of_the_table(name: str) -> None:
     """A pair without a side, a side of what is in the middle, a margin around an organ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,8 @@ from medray.imaging.structure_set_write import structure_set_bytes
 from medray.imaging.types import Unreadable
 from medray.imaging.volume import read_volume
 from medray.shards.files import Files
-from medray.systems.headneck.source import AXES, CT, STRUCTURES, PlanningCT, source_of
+from medray.systems.headneck.source import CT, STRUCTURES, PlanningCT, source_of
+from medray.tasks.ct_rows import AXES
 from medray.tasks.volume_rows import VolumeRow, mask_of
 
 ORGANS = ("Brainstem", "Parotid_L", "Parotid_R")
@@ -154,6 +156,31 @@ def test_a_structure_set_of_another_frame_of_reference_is_refused_though_its_con
         del one.FrameOfReferenceUID
     row, _ = encoded(**{CT: [as_bytes(one) for one in other], STRUCTURES: drawn})
     assert row["drawn"] == [1, 0, 0]
+
+
+def test_stray_points_cost_no_organ_its_contours() -> None:
+    """As many scraps as contours: a lens on two slices, and two clicks beside it."""
+    files, drawn = structures(Brainstem=MASKS["Brainstem"])
+    scrappy = dcmread(io.BytesIO(drawn))
+    (own,) = scrappy.ROIContourSequence
+    for contour in list(own.ContourSequence):
+        scrap = copy.deepcopy(contour)
+        scrap.ContourData = list(contour.ContourData)[:6]
+        scrap.NumberOfContourPoints = 2
+        own.ContourSequence.append(scrap)
+    row, note = encoded(**{CT: files, STRUCTURES: as_bytes(scrappy)})
+    assert np.array_equal(members(row, 0), MASKS["Brainstem"] > 0)
+    assert note == "Brainstem: 4 contours: fewer than three points"
+
+
+def test_a_scout_in_the_series_is_left_out() -> None:
+    files, drawn = structures(Brainstem=MASKS["Brainstem"])
+    scout = dcmread(io.BytesIO(files[0]))
+    scout.SOPInstanceUID = scout.file_meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.7.99"
+    scout.ImageType, scout.ImageOrientationPatient = ["ORIGINAL", "PRIMARY", "LOCALIZER"], [0, 1, 0, 0, 0, -1]
+    row, _ = encoded(**{CT: [as_bytes(scout), *files], STRUCTURES: drawn})
+    straight, _ = encoded(**{CT: files, STRUCTURES: drawn})
+    assert all(row[name] == straight[name] for name in ("voxels", "mask", "affine", "drawn", "pixels_hash"))
 
 
 def test_an_empty_mask_is_not_drawn_and_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from medray.systems.headneck import recipes
 from medray.systems.headneck.cases import read_cases
 from medray.systems.headneck.phantoms import NAMES
 from medray.systems.headneck.source import PlanningCT
-from medray.systems.headneck.system import fold_notes, labels_for, source_for, strata
+from medray.systems.headneck.system import fold_notes, labels_for, scan_notes, source_for, strata
 
 TASK, SOURCE = recipes.small(), PlanningCT()
 
@@ -88,3 +89,38 @@ def test_folds_are_balanced_on_how_much_is_drawn() -> None:
         )
     )
     assert notes == ["no organ is drawn in any scan of fold 0"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "ct", "structures", ".x"])
+def test_an_organ_is_no_path_and_no_other_file_of_a_case(folder: str, name: str) -> None:
+    named = replace(SOURCE, names=(f"stamm={name}",))
+    with pytest.raises(ValueError, match=f"--organs {re.escape(name)}: "):
+        source_for(named, replace(TASK, organs=("Brainstem", name)), folder)
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 1.0, 1e9)])
+def test_a_spacing_that_is_none(spacing: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="--spacing-mm .*: slices, rows and columns, each from 0.1 to 50 mm"):
+        PlanningCT(spacing_mm=spacing)
+
+
+def test_lengths_follow_the_sources_grid_or_it_is_said_that_they_do_not() -> None:
+    gridded = replace(TASK, organs=("Brainstem",)).reading(
+        PlanningCT(organs=("Brainstem",), spacing_mm=(5.0, 4.0, 4.0))
+    )
+    assert gridded.grid_mm == (5.0, 4.0, 4.0)
+    index = pd.DataFrame({
+        "fold": [0, 1, 1], "organs_ml": [[1.0, 2.0], [1.0, None], [1.5, None]], "spacing_mm": [[3.0, 1.0, 1.0]] * 3,
+    })  # fmt: skip
+    task = replace(TASK, organs=("Brainstem", "Lens_L"), grid_mm=(3.0, 1.0, 1.0))
+    (line,) = scan_notes(index, task, (0, 1))
+    assert line.startswith("! fold 0: Lens_L: drawn in no scan that it learns from")
+    _, off = scan_notes(index, replace(task, grid_mm=(2.5, 3.9, 3.9)), (0,))
+    assert off.startswith("! --grid-mm 2.5 3.9 3.9: the scans have 3.00 × 1.00 × 1.00 mm")
+    with pytest.raises(ValueError, match="--organs Eye_L: drawn in none of the scans that could be read"):
+        scan_notes(index.assign(organs_ml=[[1.0, None]] * 3), replace(task, organs=("Brainstem", "Eye_L")), (0,))
+
+
+def test_every_patient_of_the_other_folds_is_learned_from() -> None:
+    index = pd.DataFrame({"patient_id": list("abcdef"), "organs_drawn": 1})
+    assert not TASK.keeps_inner(index)

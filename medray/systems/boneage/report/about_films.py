@@ -127,7 +127,7 @@ def chain(films: pd.DataFrame, pictures: Sequence[Chain], answer: str) -> Sectio
     titles = " ".join(title for title, _ in one.tiles)
     text = "The film of the median error." if wanted in chosen(films)[:1] else "A film of which there is a picture."
     if "mask" in titles or "points" in titles:
-        text += " Green is what somebody has drawn or marked, red what the networks found."
+        text += " Blue is what somebody has drawn or marked, orange what the networks found."
     if "points" in titles:
         text += " Registration lays the thumb, where it was found, on the right."
     text += " Regions are what the age networks read, enlarged."

@@ -108,7 +108,7 @@ def as_shown(image: np.ndarray) -> np.ndarray:
 
 
 def outlined(film: Mapping[str, Any], hand: Mapping[str, Any]) -> np.ndarray:
-    """The film with the outline of the mask that was drawn, green, and of the one that was found, red and on top."""
+    """The film with the outline of the mask that was drawn, blue, and of the one that was found, orange and on top."""
     picture = _colour(as_shown(image_of(film)))
     for row, colour in ((film, DRAWN), (hand, FOUND)):
         if row.get("mask") is not None:
@@ -122,7 +122,7 @@ def outlined(film: Mapping[str, Any], hand: Mapping[str, Any]) -> np.ndarray:
 
 
 def pointed(under: Mapping[str, Any], film: Mapping[str, Any] | None, points: Mapping[str, Any] | None) -> np.ndarray:
-    """A film or hand with its points: rings where they were marked by hand, green, dots where they were found, red."""
+    """A film or hand with its points: rings where they were marked by hand, blue, dots where they were found, orange."""
     whole = image_of(under)
     picture = _colour(as_shown(whole))
     factor = picture.shape[0] / whole.shape[0]

@@ -22,8 +22,9 @@ from medray.systems.headneck.cases import Cases
 from medray.systems.headneck.contour_files import on_file_grid, write_contours
 from medray.systems.headneck.joint_task import JointTask
 from medray.systems.headneck.report.pictures import slices_of, with_text
-from medray.systems.headneck.source import AIR_HU, AXES, CT, MOST_HU, PlanningCT
-from medray.systems.headneck.task import OrganTask, largest_part
+from medray.systems.headneck.source import CT, PlanningCT
+from medray.systems.headneck.task import OrganTask
+from medray.tasks.ct_rows import AIR_HU, AXES, MOST_HU, largest_part
 from medray.tasks.derivation import Networks, OutputsOf
 from medray.tasks.task import Task
 from medray.tasks.volume_rows import probability_of
@@ -159,18 +160,17 @@ class NewScans:
         return masks
 
     def _picture(self, name: str, masks: Mapping[str, np.ndarray], like: Volume) -> bytes:
-        """What was written: the slice that shows most organs, and a small one from near."""
+        """What was written: slices that show every organ, and a small one from near."""
         upright = reoriented(like, AXES)
         image = (np.clip(upright.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
         found = {organ: reoriented(Volume(mask, like.affine), AXES).voxels for organ, mask in masks.items()}
         slices = slices_of(image, {}, found, upright.spacing_mm, self.method["small"], name)
         missing = [organ for organ, mask in masks.items() if not mask.any()]
-        nothing = len(missing) == len(masks)
-        tiles = [with_text(one.image, one.lines[0].partition(":")[0] if nothing else one.lines[0]) for one in slices]
+        tiles = [with_text(one.image, one.lines[0].partition(" of ")[0].partition(",")[0]) for one in slices]
         width = sum(tile.shape[1] for tile in tiles)
         words = [f"{name}: {len(masks) - len(missing)} of {len(masks)} organs found"]
         words += [f"not found: {', '.join(missing)}"] if missing else []
-        words += [] if nothing else [f"{slices[0].lines[0].partition(' of ')[0]}: {slices[0].lines[1]}"]
+        words += [": ".join(filter(None, one.lines)) for one in slices]
         words += [self.caution] if self.caution else []
         words += ["the patient's right is on the left"]
         lines = [line for text in words for line in textwrap.wrap(text, width // _LETTER_PX)]

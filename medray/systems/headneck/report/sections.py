@@ -94,8 +94,8 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
 
 def _gallery(slices: Sequence[Slice]) -> Section:
     text = (
-        "Green is what was drawn, red what was found; where both lie on each other, red is on top. From the worst scan to the best, "
-        "seen from the feet: the patient's right is on the left."
+        "Blue is what was drawn, orange what was found; where both lie on each other, orange is on top. A number tells the organ. From "
+        "the worst scan to the best, seen from the feet: the patient's right is on the left."
     )
     tiles = tuple(Tile(one.image, one.title, one.lines) for one in slices)
     return Section("Scans to look at", text, more=(Gallery(tiles, tile_px=300),))
@@ -126,10 +126,18 @@ def _by_organ(metrics: dict[str, Any], phantom: bool) -> Section:
         axis.plot([dice["value"]], [place], "o", color=PALETTE[1], label="found against drawn" if not place else None)
         if one["human"] and not phantom:
             axis.plot([one["human"]["dice"]], [place], "|", color=PALETTE[0], markersize=13, markeredgewidth=2)
-    axis.plot(
-        [], [], "|", color=PALETTE[0], markersize=11, markeredgewidth=2, label="human against human, 1 other patient"
-    )
+    if any(one["human"] for _, one in known) and not phantom:
+        axis.plot(
+            [],
+            [],
+            "|",
+            color=PALETTE[0],
+            markersize=11,
+            markeredgewidth=2,
+            label="human against human, 1 other patient",
+        )
     axis.set_yticks(range(len(known)), [name for name, _ in known])
+    axis.set_ylim(len(known) - 0.4, -0.6)  # as in the table: the smallest above
     axis.set_xlim(-0.02, 1.02)
     legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     axis.set_xlabel("Dice")
@@ -193,8 +201,9 @@ def _volumes(organs: pd.DataFrame) -> Section:
     known = organs[organs["drawn_ml"].notna() & (organs["drawn_ml"] > 0)]
     figure, axes = chart(6, 3.6)
     axis = axes[0, 0]
-    least = float(known["drawn_ml"].min())
-    shown = known["ml"].clip(lower=least / 4)
+    sizes = pd.concat([known["drawn_ml"], known["ml"][known["ml"] > 0]])
+    least = float(sizes.min())
+    shown = known["ml"].where(known["ml"] > 0, least / 4)
     axis.plot(
         [least / 2, known["drawn_ml"].max() * 1.5],
         [least / 2, known["drawn_ml"].max() * 1.5],
@@ -211,7 +220,7 @@ def _volumes(organs: pd.DataFrame) -> Section:
     text = f"{len(known):,} organs in {known['scan_id'].nunique():,} scans"
     text += f", of which {lost:,} were not found (at the bottom)" if lost else ""
     if known["patient_id"].nunique() >= LEAST_PATIENTS and len(off):
-        text += f"; half of the others lie within a factor of {np.exp(np.abs(off).median()):.2f} of what was drawn"
+        text += f"; half of {'the others' if lost else 'them'} lie within a factor of {np.exp(np.abs(off).median()):.2f} of what was drawn"
     return Section("Volumes", f"{text}.", figure)
 
 

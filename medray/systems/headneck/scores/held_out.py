@@ -28,7 +28,7 @@ def ct_files(cases: Cases, private: pd.DataFrame, pseudonyms: Pseudonyms) -> dic
     Args:
         private: every input file with its own path, and the scan that it is of (item_id).
     """
-    used = private[private["status"] == "ok"].sort_values("path", kind="stable")
+    used = private[private["status"].isin(["ok", "repaired"])].sort_values("path", kind="stable")
     if cases.table is None:  # DICOM headers tell
         slices = used[used["kind"] == "dicom"].groupby("item_id")["path"].agg(list)
         return {pseudonyms.of("scan", str(name)): paths for name, paths in slices.items()}
@@ -49,12 +49,13 @@ def write_all(
     of_scan: Mapping[str, Sequence[str]],
     contours: Stored,
     grids: pd.DataFrame,
+    named: bool,
 ) -> dict[str, str]:
     """The contours of all scans, a few at a time.
 
     Args:
         folder: of the input files. of_scan: as ``ct_files`` gives it. contours: rows of ``Contours``.
-        grids: scan_id and affine of the shards.
+        grids: scan_id and affine of the shards. named: DICOM too, which names the patient: where identifiers are public.
     Returns:
         scan_id → beginning of the names of its files: a number, since a name may be a patient's.
     """
@@ -70,7 +71,7 @@ def write_all(
         shape = tuple(row["shape_DHW"])
         grid = Volume(np.zeros(shape, np.uint8), np.array(affine_of[row["scan_id"]], dtype=float).reshape(4, 4))
         masks = {one["organ"]: on_file_grid(unpacked(one, shape), grid, like) for one in row["organs"]}
-        write_contours(to, called[row["scan_id"]], masks, like, data)
+        write_contours(to, called[row["scan_id"]], masks, like, data, named)
 
     with ThreadPoolExecutor(THREADS) as pool:
         for name in contours.files:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.metrics.intervals import Figure, Score, intervals, mean
+from medray.metrics.intervals import Figure, intervals, mean
+from medray.metrics.organs import over_organs
 from medray.systems.headneck.yardstick import HUMAN, tolerance_mm
 
 AGAINST = (
@@ -40,22 +41,6 @@ def organ_table(predictions: pd.DataFrame, organs: Sequence[str]) -> pd.DataFram
         parts.append(about.assign(organ=organ, **own))
     table = pd.concat(parts, ignore_index=True).rename(columns={"true_ml": "drawn_ml"})
     return table.reindex(columns=[*about.columns, "organ", "ml", "drawn_ml", *SCORES, "peak", "peak_mm"])
-
-
-def over_organs(values: np.ndarray, organs: np.ndarray) -> Score:
-    """The mean over organs of each one's mean over scans; organs that nobody has drawn are not among them.
-
-    Args:
-        values: (rows,) of a scan and organ each; NaN does not count. organs: (rows,) names.
-    """
-    counted = ~np.isnan(values)
-    kept, codes = values[counted], pd.factorize(organs[counted])[0]
-
-    def statistic(weights: np.ndarray) -> float:
-        total, weight = (np.bincount(codes, part, minlength=1) for part in (weights * kept, weights))
-        return float((total[weight > 0] / weight[weight > 0]).mean()) if (weight > 0).any() else float("nan")
-
-    return Score(statistic, np.where(counted, 0.0, np.nan), ())
 
 
 def means(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> dict[str, dict[str, dict[str, Figure]]]:

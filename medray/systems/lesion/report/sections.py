@@ -110,7 +110,7 @@ def _gallery(slices: Sequence[Slice]) -> Section:
         for one in slices
     )
     text = (
-        "Green is what was drawn, red what was found; where both lie on each other, red is on top. From the worst scan to the "
+        "Blue is what was drawn, orange what was found; where both lie on each other, orange is on top. From the worst scan to the "
         "best, the first channel, seen from the feet: the patient's right is on the left."
     )
     return Section("Scans to look at", text, more=(Gallery(tiles, tile_px=300),))
