@@ -24,10 +24,10 @@ from medray.shards.folders import masks_store, of_model
 from medray.systems.headneck import phantoms, recipes, report
 from medray.systems.headneck.chain import PHANTOM, STAGES, Chain, SmallOrgans
 from medray.systems.headneck.scores import held_out, results
-from medray.systems.headneck.scores.contours import Contours
 from medray.systems.headneck.source import PlanningCT
 from medray.systems.headneck.system import HEAD_AND_NECK, scan_notes, source_for
 from medray.systems.headneck.task import OrganTask
+from medray.tasks.contours import Contours
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,9 @@ def dice_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, whol
 
     Args:
         logits: (batch, outputs, D, H, W).
-        whole_batch: sums over the samples of all workers before the fraction is taken; else classes of which nothing is known
-            in a sample leave the mean.
+        whole_batch: sums over the samples of all workers before the fraction is taken, and classes that none of them shows leave
+            the mean: their fraction is 1 but for a network that is sure of nothing at all, and so teaches it never to find them.
+            Else classes of which nothing is known in a sample leave the mean.
     """
     p = probabilities_of(wide(logits), activation) * truth.known
     places = (2, 3, 4)
@@ -38,7 +39,7 @@ def dice_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, whol
     there = (truth.known.sum(places) > 0).float().expand_as(both)
     if whole_batch:
         both, squares = _of_all(both.sum(0), at), _of_all(squares.sum(0), at)
-        anywhere = (at.sum_over_workers(there.sum(0)) > 0).float()
+        anywhere = (at.sum_over_workers((truth.members * truth.known).sum((0, 2, 3, 4))) > 0).float()
         each = 1 - (2 * both + SMOOTH) / (squares + SMOOTH)
         return (each * anywhere).sum() / anywhere.sum().clamp(min=1)
     each = 1 - (2 * both + SMOOTH) / (squares + SMOOTH)

@@ -49,6 +49,16 @@ def test_dice_is_monais(activation: str, whole_batch: bool, classes: int) -> Non
     torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-16)
 
 
+def test_a_class_that_no_crop_of_the_batch_shows_is_not_unlearned() -> None:
+    """Else its loss falls from 1 to 0 as its probabilities vanish below 1e-5, and a rare organ's channel dies."""
+    logits, mask = batch(2, "sigmoid", samples=2)
+    mask[mask == 2] = 0
+    sure_of_nothing = torch.cat([logits.detach()[:, :1], torch.full_like(logits[:, 1:], -5.5)], 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(dice_loss(sure_of_nothing, drawn(mask), "sigmoid", AT, True), sure_of_nothing)
+    assert gradient[:, 0].abs().max() > 1e-6
+    assert gradient[:, 1].abs().max() == 0
+
+
 def test_a_crop_without_lesion_teaches_dice_nothing_unless_the_batch_is_taken_as_one() -> None:
     logits, mask = batch(1, "sigmoid", samples=2)
     mask[0] = 0

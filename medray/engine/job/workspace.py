@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from medray.engine.data.prepare import Ingest
 from medray.engine.data.samples import Shards
 from medray.engine.derive.derive import DerivedShards, derive
@@ -23,10 +25,10 @@ from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
-from medray.shards.folders import KEPT, features_store, runs_store
+from medray.shards.folders import KEPT, features_store, fold_folder, runs_store
 from medray.shards.source import Source
 from medray.shards.store import Store
-from medray.tasks.derivation import ByNetwork
+from medray.tasks.derivation import ByFunction, ByNetwork
 from medray.tasks.system import Phantoms, System
 from medray.tasks.task import Task
 
@@ -212,6 +214,32 @@ class Workspace(AbstractContextManager["Workspace"]):
         made = derive(derivation, data.rows, self.features(what), runs, data.index["fold"].to_numpy(), what=what)
         own = derivation.id_column
         return made, joined((data.rows, data.index), made.index([own]), on=own, missing="leave out")[0]
+
+    def each_fold_anew(
+        self, runs: Sequence[Run], data: Ingest, by_network: ByNetwork, by_function: ByFunction, what: str
+    ) -> tuple[DerivedShards, dict[int, Shards]]:
+        """Rows that the next stage's run of a fold learns from, made by this stage's run of the same fold, and so without its
+        held-out patients: pseudo-labels, and true ones joined with them.
+
+        Args:
+            by_network: what a fold's network makes of every row. by_function: rows of ``data`` joined with it → new rows.
+            what: names the results, and their folders below features/.
+        Returns:
+            What the networks made, and fold → rows.
+        """
+        made = derive(by_network, data.rows, self.features(f"{what}-found"), runs, what=f"{what} found")
+        rows, index = made.index([by_network.id_column])
+        found = {}
+        for run in runs:
+            own = np.flatnonzero(index["network_fold"] == run.fold)
+            inputs, _ = joined(
+                (data.rows, data.index), (rows.take(own), index.iloc[own]), on=by_network.id_column, missing="leave out"
+            )
+            to = self.features(f"{what}-joined").sub(fold_folder(run.fold))
+            new = derive(by_function, inputs, to, what=f"{what} joined, fold {run.fold}")
+            columns = ["patient_id", by_network.id_column, *self.data.system.columns]
+            found[run.fold] = new.shards(columns, data.fold_of_patient)
+        return made, found
 
     # ------------------------------------------------------------ the end
 

@@ -15,13 +15,13 @@ import pyarrow as pa
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
 from medray.imaging.volume_grid import reoriented
+from medray.report.organ_slices import slices_of, with_text
 from medray.shards.files import paths_of, read_files
 from medray.shards.inventory import Inventory
 from medray.shards.store import File, Store, reason
 from medray.systems.headneck.cases import Cases
 from medray.systems.headneck.contour_files import on_file_grid, write_contours
 from medray.systems.headneck.joint_task import JointTask
-from medray.systems.headneck.report.pictures import slices_of, with_text
 from medray.systems.headneck.source import CT, PlanningCT
 from medray.systems.headneck.task import OrganTask
 from medray.tasks.ct_rows import AIR_HU, AXES, MOST_HU, largest_part

@@ -11,6 +11,7 @@ import pandas as pd
 from medray.metrics.intervals import LEAST_PATIENTS
 from medray.report.about import About
 from medray.report.figures import line, texts
+from medray.report.organ_slices import Slice
 from medray.report.page import (
     PALETTE,
     PHANTOM_WARNING,
@@ -28,7 +29,6 @@ from medray.report.page import (
 )
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
-from medray.systems.headneck.report.pictures import Slice
 from medray.systems.headneck.scores.ladder import NEAR_MM
 
 WORDS = {"dice": "Dice", "surface_dice": "surface Dice", "hd95_mm": "HD95, mm"}

@@ -16,8 +16,8 @@ from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 from medray.systems.headneck.cases import Cases, scan_name
 from medray.systems.headneck.contour_files import on_file_grid, write_contours
-from medray.systems.headneck.scores.packed import unpacked
 from medray.systems.headneck.source import CT
+from medray.tasks.packed_masks import unpacked
 
 THREADS = 4
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from medray.systems.headneck.scores.packed import packed
-from medray.systems.headneck.task import OrganTask
+from medray.tasks.organs import OrgansTask
+from medray.tasks.packed_masks import packed
 from medray.tasks.volume_rows import probability_of
 
 _VOXELS = pa.struct([("organ", pa.string()), ("box_DHW", pa.list_(pa.int32())), ("bits", pa.binary())])
@@ -26,15 +26,18 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Contours:
-    """Of every scan the voxels of all organs, each at its own threshold."""
+    """Of every scan the voxels of all organs."""
+
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Fields of the task that are other than in its run, such as which of two networks answers."""
 
     id_column: ClassVar[str] = "scan_id"
 
     def identity(self) -> dict[str, Any]:
-        return {"contours": 1}
+        return {"contours": 1, **dict(self.changes)}
 
-    def outputs(self, task: OrganTask, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        found = replace(task, keep="uint8").outputs(network, batch)
+    def outputs(self, task: OrgansTask, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        found = replace(task, keep="uint8", **dict(self.changes)).outputs(network, batch)
         columns: dict[str, Any] = {name: found[name] for name in ("scan_id", "patient_id", "visit", "shape_DHW")}
         columns["organs"] = np.empty(len(found["scan_id"]), dtype=object)
         for i in range(len(found["scan_id"])):
@@ -46,7 +49,7 @@ class Contours:
         return pa.Table.from_pylist(outputs[SCHEMA.names].to_dict("records"), schema=SCHEMA)
 
 
-def organs_of(task: OrganTask, output: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def organs_of(task: OrgansTask, output: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Organ → (D, H, W) bool, of a row of outputs whose probabilities were kept."""
     probability = probability_of(output)
     mask = np.frombuffer(output["mask"], np.uint8).reshape(probability.shape[1:])

@@ -1,0 +1,1 @@
+"""One model of all organs from sources that each label a few."""

@@ -1,0 +1,133 @@
+"""Scores of held-out scans by organ and by network; organs that a case's own source labels apart from those that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medray.metrics.intervals import Figure, intervals, mean
+from medray.metrics.organs import over_organs
+
+SCORES = ("dice", "hd95_mm")
+"""Overlap; larger of both directions' 95th percentiles of the distance between surfaces, in mm."""
+GROUPS = ("all", "own", "other", "small")
+"""All organs; those that the source of a scan labels, and those that it does not; the smaller half of the organs."""
+AGAINST = (
+    ("marginal", "background"), ("exclusion", "marginal"), ("conditional", "marginal"), ("marginal", "apart"),
+    ("self", "marginal"), ("cotraining", "marginal"), ("cotraining", "self"), ("cotraining", "apart"),
+)  # fmt: skip
+"""A rung, and one that it is compared with, where both were trained."""
+
+
+def organ_table(
+    predictions: pd.DataFrame,
+    organs: Sequence[str],
+    origin_of: Mapping[str, str],
+    labelled: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    """One row a scan and organ: ml, drawn_ml (NaN where it is not known), SCORES, and whether its own source labels the organ.
+
+    Args:
+        predictions: of one network, with the columns of its outputs and fold. origin_of: scan_id → its source.
+        labelled: source → organs that it labels by themselves.
+    """
+    about = predictions[["scan_id", "patient_id", "fold"]]
+    about = about.assign(origin=about["scan_id"].map(dict(origin_of)))
+    parts = []
+    for organ in organs:
+        own = {name: predictions[f"{name}_{organ}"].to_numpy(float) for name in ("ml", "true_ml", *SCORES)}
+        parts.append(about.assign(organ=organ, own=[organ in labelled[o] for o in about["origin"]], **own))
+    return pd.concat(parts, ignore_index=True).rename(columns={"true_ml": "drawn_ml"})
+
+
+def chosen(inner: pd.DataFrame | None, organs: Sequence[str]) -> str:
+    """Which of two running means answers: the one with the better mean Dice over organs on inner scans; of equal ones, and
+    where there are none, the first.
+
+    Args:
+        inner: outputs of ``CoTrainingTask`` for the inner scans of a fold.
+    """
+    if inner is None:
+        return "first"
+    first, second = (
+        np.nanmean([np.nan, *(inner[f"{prefix}dice_{organ}"].astype(float).mean() for organ in organs)])
+        for prefix in ("", "second_")
+    )
+    return "second" if second > first else "first"
+
+
+def of_answer(outputs: pd.DataFrame, answer: str) -> pd.DataFrame:
+    """Outputs of ``CoTrainingTask`` with the columns of the mean that answers."""
+    seconds = [name for name in outputs if str(name).startswith("second_")]
+    if answer == "second":
+        return outputs.assign(**{str(name).removeprefix("second_"): outputs[name] for name in seconds}).drop(
+            columns=seconds
+        )
+    return outputs.drop(columns=seconds)
+
+
+def small_ones(table: pd.DataFrame) -> list[str]:
+    """The smaller half of the organs, by the mean of what was drawn."""
+    volumes = table.groupby("organ", sort=False)["drawn_ml"].mean().dropna().sort_values(kind="stable")
+    return volumes.index[: len(volumes) // 2].tolist()
+
+
+def means(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> dict[str, dict[str, dict[str, Figure]]]:
+    """Rung → group → score → its mean over organs, with its interval over patients."""
+    return {
+        rung: {
+            group: _figures(part, {name: part[name].to_numpy() for name in SCORES})
+            for group, part in _grouped(table, small)
+        }
+        for rung, table in tables.items()
+    }
+
+
+def ladder(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> list[dict[str, Any]]:
+    """AGAINST: the difference of each score on the same scans, paired, by group; of all pairs that were trained."""
+    found = []
+    for rung, other in AGAINST:
+        if rung not in tables or other not in tables:
+            continue
+        both = tables[rung].merge(
+            tables[other][["scan_id", "organ", *SCORES]], on=["scan_id", "organ"], suffixes=("", "_of_other")
+        )
+        groups = {
+            group: _figures(part, {name: (part[name] - part[f"{name}_of_other"]).to_numpy() for name in SCORES})
+            for group, part in _grouped(both, small)
+        }
+        found.append({"rung": rung, "against": other, "groups": groups})
+    return found
+
+
+def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Organ → its scores with intervals over patients, of all scans, and of those whose source labels it and does not."""
+    found = {}
+    for organ, rows in table.groupby("organ", sort=False):
+        known = rows[rows["drawn_ml"].notna()]
+        parts = {"all": rows, "own": rows[rows["own"]], "other": rows[~rows["own"]]}
+        found[str(organ)] = {
+            "scans": len(known),
+            "drawn_ml": float(known["drawn_ml"].mean()) if len(known) else None,
+            "not_found": int(((known["ml"] == 0) & (known["drawn_ml"] > 0)).sum()),
+            "scores": {
+                group: intervals({name: mean(part[name].to_numpy()) for name in SCORES}, part["patient_id"].to_numpy())
+                for group, part in parts.items()
+                if part["dice"].notna().any()
+            },
+        }
+    return found
+
+
+def _grouped(table: pd.DataFrame, small: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    parts = (table, table[table["own"]], table[~table["own"]], table[table["organ"].isin(small)])
+    return [(group, part) for group, part in zip(GROUPS, parts, strict=True) if part["dice"].notna().any()]
+
+
+def _figures(table: pd.DataFrame, values: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+    organs = table["organ"].to_numpy()
+    scores = {name: over_organs(value, organs) for name, value in values.items()}
+    return intervals(scores, table["patient_id"].to_numpy())
