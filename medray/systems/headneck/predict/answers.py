@@ -16,6 +16,8 @@ from medray.shards.leakage import seen_in_training, trained_on
 from medray.shards.store import Store
 
 NOTES_SHOWN = 5
+FEW_SCANS = 3
+"""Fewer say nothing of what always is."""
 SCAN_COLUMNS = (
     "scan_id", "patient_id", "visit", "name", "organs_found", "organs_not_found", "seconds", "trained_on", "note",
 )  # fmt: skip
@@ -75,6 +77,10 @@ def write_answers(
     ]
     for kind in (NOT_FOUND, BELOW, ABOVE, UNKNOWN, CUT):
         organs = Counter(one["organ"] for _, one, flags in flagged if any(flag.startswith(kind) for flag in flags))
+        always = [organ for organ, count in organs.items() if kind == CUT and count == len(good) >= FEW_SCANS]
+        if always:  # a cord leaves every image, and nobody would read on
+            lines.append(f"  {kind} in every scan, as long organs are: {', '.join(always)}")
+            organs = Counter({organ: count for organ, count in organs.items() if organ not in always})
         if organs:
             shown = ", ".join(f"{organ} {count:,}" for organ, count in organs.most_common(NOTES_SHOWN))
             more = f" and {len(organs) - NOTES_SHOWN} more" if len(organs) > NOTES_SHOWN else ""

@@ -27,7 +27,7 @@ def conclude(
     """Score the held-out scans, and write the tables and method.json, which a prediction of new scans needs.
 
     Args:
-        predictions: rung → out-of-fold outputs of its networks. shards: scan_id and organs_ml of every scan.
+        predictions: rung → out-of-fold outputs of its networks. shards: scan_id, fold and organs_ml of every scan.
         folds: that were trained. files: scan_id → beginning of the names of its files.
     Returns:
         The content of metrics.json.
@@ -62,16 +62,17 @@ def conclude(
         "undrawn": [organ for organ in chain.base.organs if organ not in set(drawn["organ"])],
     }  # fmt: skip
     out.write_json("metrics.json", metrics)
+    learned = shards[shards["fold"] != folds[0]] if len(folds) == 1 else shards  # of several folds each is learned by some
     method = {
         "runs": chain.run(chain.final), "kind": chain.final, "folds": sorted(folds), "source": source.identity(),
-        "organs": list(chain.base.organs), "small": list(chain.small), "training_ml": training_ml(shards, chain.base.organs),
+        "organs": list(chain.base.organs), "small": list(chain.small), "training_ml": training_ml(learned, chain.base.organs),
     }  # fmt: skip
     out.write_json("method.json", method)
     return metrics
 
 
 def training_ml(shards: pd.DataFrame, organs: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Organ → least and most of its volume in the run's scans, in mL, and in how many it is drawn."""
+    """Organ → least and most of its volume in scans that are learned from, in mL, and in how many it is drawn."""
     table = np.array(shards["organs_ml"].tolist(), dtype=float)
     found = {}
     for organ, values in zip(organs, table.T, strict=True):

@@ -1,0 +1,107 @@
+"""The ladder as a user starts it, on two small sources: killed while two networks teach each other, and run again, it ends with the
+same bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from ray_processes import kill_driver
+
+from medray.systems.fewlabel.phantoms import PhantomSources, PhantomSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("in")
+    phantoms = PhantomSources(PhantomSpec(cases=4, sources=(("Liver", "Spleen"), ("Kidney_L",))))
+    return phantoms.finish(folder, [phantoms.write(folder, piece) for piece in phantoms.pieces(folder)])[0]
+
+
+def cv(table: str, folder: Path, *more: object) -> list[str]:
+    flags = (
+        "--sources", table, "--recipe", "phantom", "--folds", 2, "--train-folds", 0, "--width", 4, "--levels", 3, "--patch-DHW", 16, 24,
+        24, "--epochs", 3, "--steps-per-epoch", 3, "--overlap", 0.0, "--pseudo-threshold", 0.05, "--threads", 1, "--out",
+        folder / "out", "--key-dir", Path(table).parent / "private", *more,
+    )  # fmt: skip
+    return [sys.executable, str(ROOT / "jobs" / "fewlabel_cv.py"), *map(str, flags)]
+
+
+def done(command: list[str]) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=400, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(table: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "log").write_text(
+        done(cv(table, folder, "--rungs", "apart", "background", "conditional", "self", "cotraining"))
+    )
+    return folder / "out"
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Of the two networks and their means, and of what they were taught: weights, scores, losses, pseudo-labels."""
+    folder = out / "models" / "phantom"
+    run = out / "runs" / "phantom-cotraining" / "fold0"
+    weights = torch.load(run / "model.pt", weights_only=True)["weights"]
+    organs = pd.read_csv(folder / "organs.csv")
+    losses = [entry["metrics"] for entry in json.loads((run / "history.json").read_text())]
+    kept = {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "pseudo").rglob("*.nii.gz"))}
+    kept |= {f"weights {name}": value.numpy().tobytes() for name, value in weights.items()}
+    return kept | {
+        "organs": organs[organs["network"] == "cotraining"].to_csv(index=False).encode(),
+        "losses": json.dumps(losses).encode(),
+    }
+
+
+def test_every_rung_is_scored_and_pseudo_labels_lie_there_to_look_at(finished: Path) -> None:
+    folder = finished / "models" / "phantom"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["final"], [*metrics["means"]]) == (
+        "cotraining", ["apart", "background", "conditional", "self", "cotraining"]
+    )  # fmt: skip
+    assert metrics["answers"].keys() == {"0"}
+    assert {"cotraining self", "cotraining apart"} <= {f"{s['rung']} {s['against']}" for s in metrics["ladder"]}
+    organs = pd.read_csv(folder / "organs.csv")
+    assert set(organs.groupby("organ")["own"].mean().round(2)) == {0.5}  # as many scans of each source
+    table = pd.read_csv(folder / "pseudo" / "pseudo-labels.csv")
+    assert len(table) == len(list((folder / "pseudo").rglob("*.nii.gz"))) > 0
+    assert not ((table["source"] == "A") & table["organ"].isin(["Liver", "Spleen"])).any()
+    page = (folder / "report.html").read_text()
+    for words in ("The ladder", "Sources", "Pseudo-labels", "What an answer costs"):
+        assert words in page
+    assert str(finished.parents[1]) not in page
+    text = (finished.parent / "log").read_text()
+    assert "source  cases  labelled" in text
+    assert "/b0" not in text  # a case's own name
+
+
+def test_killed_while_networks_teach_each_other_it_ends_with_the_same_bytes(
+    finished: Path, table: str, tmp_path: Path
+) -> None:
+    command = cv(table, tmp_path, "--rungs", "apart", "cotraining")
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=ROOT)
+    run = tmp_path / "out" / "runs" / "phantom-cotraining" / "fold0"
+    for _ in range(3000):
+        if (run / "history.json").exists():
+            break
+        assert job.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    kill_driver(job)
+    assert not (run / "done.json").exists()
+    done(command)
+    whole, again = results(finished), results(tmp_path / "out")
+    assert {name for name in {*whole, *again} if whole.get(name) != again.get(name)} == set()

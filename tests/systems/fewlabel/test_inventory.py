@@ -1,0 +1,85 @@
+"""Which files make a case, and what is said of those that make none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from medray.shards.inventory import Refused
+from medray.systems.fewlabel.inventory import assemble
+from medray.systems.fewlabel.source import FewLabelCT
+from medray.systems.fewlabel.sources import Sources, read_sources
+from medray.systems.fewlabel.system import fold_notes, strata
+
+COLUMNS = ["path", "size_bytes", "status", "reason", *FewLabelCT.scan_schema.names]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    for source in "ab":
+        for kind in ("images", "masks"):
+            (tmp_path / source / kind).mkdir(parents=True)
+            for case in (1, 2):
+                (tmp_path / source / kind / f"c{case}.nii.gz").write_bytes(b"x")
+    (tmp_path / "a" / "notes.txt").write_bytes(b"x")
+    (tmp_path / "s.csv").write_text("name,images,masks,organs\na,a/images,a/masks,Liver\nb,b/images,b/masks,Spleen\n")
+    return read_sources(str(tmp_path / "s.csv"))
+
+
+def scanned(sources: Sources, **bad: str) -> pd.DataFrame:
+    """All files, of which those that end as said are damaged."""
+    folder = Path(sources.cases[0]["ct"][0]).parents[2]
+    rows: list[dict[str, Any]] = []
+    for path in sorted(str(p) for p in folder.rglob("*") if p.is_file()):
+        why = next((reason for name, reason in bad.items() if path.endswith(name.replace("_", "/") + ".nii.gz")), None)
+        status = "quarantined" if why or path.endswith(("txt", "csv")) else "ok"
+        rows.append(dict.fromkeys(COLUMNS) | {"path": path, "size_bytes": 1, "status": status, "reason": why})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def test_cases_of_two_sources_with_equal_names_are_two(sources: Sources) -> None:
+    found = assemble(scanned(sources), sources)
+    assert found.rows["scan_id"].tolist() == ["a/c1", "a/c2", "b/c1", "b/c2"]
+    assert found.rows["origin"].tolist() == ["a", "a", "b", "b"]
+    assert found.rows["patient_id"].nunique() == 4
+    assert {*found.rows["files"][0]} == {"ct", "labels "}
+    assert found.notes == ("source a: 2 cases, Liver", "source b: 2 cases, Spleen")
+    status = found.table.set_index(found.table["path"].str.rpartition("/")[2])["status"]
+    assert status[["notes.txt", "s.csv"]].tolist() == ["unused", "unused"]
+
+
+def test_a_damaged_file_costs_its_case_and_no_neighbour(sources: Sources) -> None:
+    found = assemble(scanned(sources, a_masks_c1="cut short"), sources)
+    assert found.rows["scan_id"].tolist() == ["a/c2", "b/c1", "b/c2"]
+    assert found.warnings == ("source a: 1 cases are set aside; the first reason: labels : cut short",)
+    other = found.table[found.table["path"].str.endswith("a/images/c1.nii.gz")].iloc[0]
+    assert (other["status"], other["reason"]) == ("quarantined", "its case is set aside: labels : cut short")
+
+
+def test_a_source_of_which_nothing_is_left_is_refused(sources: Sources) -> None:
+    with pytest.raises(Refused, match="source b: no case can be used; the first reason: ct: cut short"):
+        assemble(scanned(sources, b_images_c1="cut short", b_images_c2="cut short"), sources)
+    bare = replace(sources, cases=tuple(c | {"labels": {}} if c["source"] == "b" else c for c in sources.cases))
+    with pytest.raises(Refused, match="source b: no case has a mask; give masks the names of their scans"):
+        assemble(scanned(sources), bare)
+    one = replace(sources, cases=tuple(c | {"labels": {}} if c["case"] == "c1" else c for c in sources.cases))
+    assert (
+        "source a: 1 of 2 cases have no mask: they are predicted, and not learned from"
+        in assemble(scanned(sources), one).warnings
+    )
+
+
+def test_folds_hold_each_source_and_say_where_one_is_not_learned_from() -> None:
+    index = pd.DataFrame({
+        "scan_id": list("abcd"), "patient_id": list("abcd"), "origin": ["x", "x", "y", "x"], "fold": [0, 1, 0, 1],
+        "organs_labelled": 1, "pixels_hash": ["1", "2", "1", "3"],
+    })  # fmt: skip
+    assert strata(index).tolist() == [0, 0, 1, 0]
+    notes = fold_notes(index)
+    assert notes[0] == "source y: no scan is in fold 1"
+    assert notes[1] == "source y: all its scans are in fold 0, whose networks do not learn from it"
+    assert any("patient" in note for note in notes[2:])  # one scan in two sources

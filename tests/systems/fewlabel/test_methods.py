@@ -1,0 +1,156 @@
+"""The ladder's networks: what each learns from, and how two of them teach each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from few_scans import ORGANS, SOURCES, few_row
+
+from medray.engine.train.device import to_device
+from medray.engine.train.step import Trainer
+from medray.systems.fewlabel import losses, recipes
+from medray.systems.fewlabel.methods import ApartTask, ConditionalTask, CoTrainingTask
+from medray.systems.fewlabel.possible import UNTRUE
+from medray.systems.fewlabel.scores import chosen, of_answer
+from medray.systems.fewlabel.task import FewLabelTask
+from medray.tasks.task import At
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+BASE = replace(
+    recipes.small(), organs=ORGANS, patch_DHW=(12, 12, 12), batch_size=4, width=4, levels=3, epochs=2,
+    drawn_by=tuple(f"{source}:{organ}" for source, own in SOURCES.items() for organ in own),
+)  # fmt: skip
+ROWS = [few_row(number) for number in range(4)]
+
+
+def batch(task: FewLabelTask, rows: list[dict[str, Any]] = ROWS) -> dict[str, Any]:
+    made = task.collate([task.train_example(row, np.random.default_rng((0, 0, i))) for i, row in enumerate(rows)])
+    return to_device(made, CPU, task.host)
+
+
+def test_an_epoch_has_as_many_crops_of_each_source_however_many_cases_it_has() -> None:
+    index = pd.DataFrame({"origin": ["a"] * 9 + ["b"] * 3, "patient_id": range(12)})
+    times = BASE.times_per_epoch(index)
+    assert times[:9].sum() == pytest.approx(times[9:].sum())
+    assert times.sum() == pytest.approx(100 * 4 / 2)  # steps · batch, two crops a reading
+
+
+def test_a_network_a_source_learns_from_its_own_crops_alone_and_knows_no_other_organ() -> None:
+    task = recipes.method(ApartTask, BASE)
+    network = task.network()
+    task.losses(network, batch(task, [ROWS[0], ROWS[2]]), At())["loss"].backward()
+    first, second = network.networks
+    assert all(p.grad is not None for p in first.parameters())
+    assert all(p.grad is None for p in second.parameters())
+    voxels = torch.zeros(2, 1, 12, 12, 12)
+    p = network.eval()(voxels, [0, 1]).softmax(1)
+    assert float(p[0, 2:].max()) == 0
+    assert float(p[1, 1].max()) == 0
+    assert float(p[0, 1].min()) > 0
+
+
+def test_the_conditional_network_answers_for_the_organ_that_it_is_asked() -> None:
+    task = recipes.method(ConditionalTask, BASE)
+    asked = batch(task)["asked"].tolist()
+    assert all(ORGANS[k - 1] in SOURCES[row["origin"]] for k, row in zip(asked, ROWS, strict=True))
+    network = task.network().eval()
+    voxels = torch.randn(1, 1, 12, 12, 12)
+    each = [network(voxels, torch.tensor([k])) for k in range(3)]
+    assert not torch.allclose(each[0], each[1])
+    with torch.inference_mode():
+        outputs = task.outputs(network, to_device(task.collate([task.example(ROWS[0])]), CPU, task.host))
+    assert np.isfinite(outputs["dice_Liver"]).all()
+
+
+def test_means_follow_their_networks_in_closed_form_and_gather_no_gradient() -> None:
+    task = recipes.method(CoTrainingTask, BASE, mean_decay=0.5)
+    torch.manual_seed(0)
+    network = task.network()
+    begun = [p.detach().clone() for p in network.means.parameters()]
+    assert not torch.equal(next(network.networks["first"].parameters()), next(network.networks["second"].parameters()))
+    with torch.no_grad():
+        for p in network.networks.parameters():
+            p.add_(1.0)
+    for step in range(3):
+        task.after_step(network, At(step=step))
+    for p, mean in zip(network.networks.parameters(), network.means.parameters(), strict=True):
+        assert torch.allclose(mean, p)  # the first step copies: the mean of equal values is that value
+    with torch.no_grad():
+        for p in network.networks.parameters():
+            p.add_(2.0)
+    parts = [min(0.5, (1 + step) / (10 + step)) for step in (3, 4, 5)]
+    for step in (3, 4, 5):
+        task.after_step(network, At(step=step))
+    for was, mean in zip(begun, network.means.parameters(), strict=True):
+        assert torch.allclose(mean, was + 3 - 2 * math.prod(parts), atol=1e-5)
+    task.losses(network, batch(task), At())["loss"].backward()
+    assert all(p.grad is None and not p.requires_grad for p in network.means.parameters())
+    network.train()
+    assert not any(module.training for module in network.means.modules())
+
+
+def test_each_network_is_taught_by_the_mean_of_the_other_where_no_true_label_tells() -> None:
+    task = recipes.method(CoTrainingTask, BASE, soft_weight=1.0)
+    network, told = task.network(), batch(task)
+    assert float(task.losses(network, told, At(step=5, steps=10))["soft"]) == 0  # τ is empty: only merged rows have one
+    told["mask"] = torch.where(told["mask"] == 0, UNTRUE, told["mask"]).to(torch.uint8)
+    found = task.losses(network, told, At(step=5, steps=10))
+    possible = task.possible(told)
+    own, means = network(told["voxels"])
+    by_hand = sum(losses.soft(own[k], losses.soft_labels(means[1 - k], possible), possible, At()) for k in (0, 1))
+    assert float(found["soft"]) == pytest.approx(float(by_hand), rel=1e-6)
+    plain = task.losses(network, told, At(step=0, steps=10))
+    assert float(found["loss"] - plain["loss"]) == pytest.approx(float(task.ramped(0.5) * by_hand), rel=1e-4)
+    assert [round(task.ramped(p), 3) for p in (0.0, 0.1, 1.0)] == [0.0, 0.462, 1.0]
+
+
+def test_the_means_are_in_the_state_and_a_step_moves_them() -> None:
+    task = recipes.method(CoTrainingTask, BASE)
+    torch.manual_seed(0)
+    trainer = Trainer(task, task.network(), CPU)
+    trainer.train()
+    for step in range(2):
+        trainer.step(batch(task), 0, step, 4)
+    kept = trainer.state()
+    assert any(name.startswith("means.first.") for name in kept["network"])
+    again = Trainer(task, task.network(), CPU)
+    again.load(kept)
+    again.train()
+    for one in (trainer, again):
+        one.step(batch(task), 0, 2, 4)
+    for name, value in trainer.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_the_better_mean_on_inner_scans_answers() -> None:
+    organs = ("Liver", "Spleen")
+    inner = pd.DataFrame({
+        "dice_Liver": [0.9, 0.7], "dice_Spleen": [0.5, np.nan], "second_dice_Liver": [0.8, 0.8], "second_dice_Spleen": [0.7, np.nan],
+    })  # fmt: skip
+    assert chosen(inner, organs) == "second"
+    assert chosen(inner.assign(second_dice_Spleen=0.4), organs) == "first"
+    assert chosen(None, organs) == "first"
+    assert of_answer(inner, "second")["dice_Spleen"].iloc[0] == 0.7
+    assert [*of_answer(inner, "first")] == ["dice_Liver", "dice_Spleen"]
+    assert of_answer(inner, "first")["dice_Spleen"].iloc[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"flip_axes": ("W",), "organs": ("Kidney_L",)}, "--flip-axes W: a flip makes Kidney_L its other side's"),
+        ({"exclusion_weight": -1.0}, "--exclusion-weight -1.0: 0 or more"),
+        ({"dice_of_batch": True}, "not of this system"),
+        ({"window_hu": (5.0, 5.0)}, "--window-hu 5 5: the lower end first"),
+    ],
+)
+def test_fields_that_cannot_be(changed: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        replace(recipes.small(), **changed)
