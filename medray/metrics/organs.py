@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from medray.metrics.intervals import Score
+from medray.metrics.intervals import Figure, Score, intervals
+
+Groups = Callable[[pd.DataFrame], Sequence[tuple[str, pd.DataFrame]]]
+"""Rows of a scan and organ each → groups of them that are shown apart, by name."""
 
 
 def over_organs(values: np.ndarray, organs: np.ndarray) -> Score:
@@ -22,3 +28,44 @@ def over_organs(values: np.ndarray, organs: np.ndarray) -> Score:
         return float((total[weight > 0] / weight[weight > 0]).mean()) if (weight > 0).any() else float("nan")
 
     return Score(statistic, np.where(counted, 0.0, np.nan), ())
+
+
+def figures(table: pd.DataFrame, values: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+    """Name → mean over organs, with its interval over patients.
+
+    Args:
+        table: a row a scan and organ, with organ and patient_id. values: name → (rows,).
+    """
+    organs = table["organ"].to_numpy()
+    return intervals({name: over_organs(v, organs) for name, v in values.items()}, table["patient_id"].to_numpy())
+
+
+def means(tables: Mapping[str, pd.DataFrame], scores: Sequence[str], groups: Groups) -> dict[str, Any]:
+    """Network → group → score → its mean over organs."""
+    return {
+        network: {group: figures(part, {s: part[s].to_numpy() for s in scores}) for group, part in groups(table)}
+        for network, table in tables.items()
+    }
+
+
+def differences(
+    tables: Mapping[str, pd.DataFrame], against: Sequence[tuple[str, str]], scores: Sequence[str], groups: Groups
+) -> list[dict[str, Any]]:
+    """Of each pair that is there: the difference of each score on the same scans and organs, paired, by group.
+
+    Args:
+        tables: network → a row a scan_id and organ. against: a network, and one that it is compared with.
+    """
+    found = []
+    for rung, other in against:
+        if rung not in tables or other not in tables:
+            continue
+        both = tables[rung].merge(
+            tables[other][["scan_id", "organ", *scores]], on=["scan_id", "organ"], suffixes=("", "_of_other")
+        )
+        parts = {
+            group: figures(part, {s: (part[s] - part[f"{s}_of_other"]).to_numpy() for s in scores})
+            for group, part in groups(both)
+        }
+        found.append({"rung": rung, "against": other, "groups": parts})
+    return found

@@ -10,7 +10,7 @@ import pytest
 
 from medray.imaging.phantom import PhantomSpec, write_phantoms
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.on_demand  # minutes; tests/benchmarks/bench_sequence.py has it over seeds
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -152,20 +152,9 @@ def conclude(
     out.write_json("metrics.json", metrics)
     out.write_json("method.json", {
         "runs": chain.run(chain.final), "kind": chain.final, "folds": sorted(folds), "source": source.identity(),
-        "organs": list(organs), "answers": metrics["answers"], "training_ml": _training_ml(shards, organs),
+        "organs": list(organs), "answers": metrics["answers"],
     })  # fmt: skip
     return metrics
-
-
-def _training_ml(shards: pd.DataFrame, organs: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Organ → least and most of its volume in the scans that label it, in mL, and in how many."""
-    table = np.array(shards["organs_ml"].tolist(), dtype=float)
-    found = {}
-    for organ, values in zip(organs, table.T, strict=True):
-        known = values[np.isfinite(values)]
-        if len(known):
-            found[organ] = {"least": float(known.min()), "most": float(known.max()), "scans": len(known)}
-    return found
 
 
 def summary(metrics: Mapping[str, Any]) -> list[str]:

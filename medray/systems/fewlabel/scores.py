@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from medray.metrics import organs as of_organs
 from medray.metrics.intervals import Figure, intervals, mean
-from medray.metrics.organs import over_organs
 
 SCORES = ("dice", "hd95_mm")
 """Overlap; larger of both directions' 95th percentiles of the distance between surfaces, in mm."""
@@ -77,30 +78,12 @@ def small_ones(table: pd.DataFrame) -> list[str]:
 
 def means(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> dict[str, dict[str, dict[str, Figure]]]:
     """Rung → group → score → its mean over organs, with its interval over patients."""
-    return {
-        rung: {
-            group: _figures(part, {name: part[name].to_numpy() for name in SCORES})
-            for group, part in _grouped(table, small)
-        }
-        for rung, table in tables.items()
-    }
+    return of_organs.means(tables, SCORES, partial(_grouped, small=small))
 
 
 def ladder(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> list[dict[str, Any]]:
     """AGAINST: the difference of each score on the same scans, paired, by group; of all pairs that were trained."""
-    found = []
-    for rung, other in AGAINST:
-        if rung not in tables or other not in tables:
-            continue
-        both = tables[rung].merge(
-            tables[other][["scan_id", "organ", *SCORES]], on=["scan_id", "organ"], suffixes=("", "_of_other")
-        )
-        groups = {
-            group: _figures(part, {name: (part[name] - part[f"{name}_of_other"]).to_numpy() for name in SCORES})
-            for group, part in _grouped(both, small)
-        }
-        found.append({"rung": rung, "against": other, "groups": groups})
-    return found
+    return of_organs.differences(tables, AGAINST, SCORES, partial(_grouped, small=small))
 
 
 def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -125,9 +108,3 @@ def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _grouped(table: pd.DataFrame, small: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
     parts = (table, table[table["own"]], table[~table["own"]], table[table["organ"].isin(small)])
     return [(group, part) for group, part in zip(GROUPS, parts, strict=True) if part["dice"].notna().any()]
-
-
-def _figures(table: pd.DataFrame, values: Mapping[str, np.ndarray]) -> dict[str, Figure]:
-    organs = table["organ"].to_numpy()
-    scores = {name: over_organs(value, organs) for name, value in values.items()}
-    return intervals(scores, table["patient_id"].to_numpy())

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medray.metrics.organs import over_organs
 from medray.shards.store import Store
 from medray.systems.headneck import recipes
 from medray.systems.headneck.chain import Chain, SmallOrgans
 from medray.systems.headneck.names import small_ones
-from medray.systems.headneck.scores.ladder import by_organ, ladder, means, organ_table, over_organs, peaks
+from medray.systems.headneck.scores.ladder import by_organ, ladder, means, organ_table, peaks
 from medray.systems.headneck.scores.results import conclude, flat, summary, training_ml
 from medray.systems.headneck.source import PlanningCT
 from medray.systems.headneck.yardstick import HUMAN, OTHERS_MM, tolerance_mm

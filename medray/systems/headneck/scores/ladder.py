@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from medray.metrics import organs
 from medray.metrics.intervals import Figure, intervals, mean
-from medray.metrics.organs import over_organs
 from medray.systems.headneck.yardstick import HUMAN, tolerance_mm
 
 AGAINST = (
@@ -25,7 +25,7 @@ NEAR_MM = 8.0
 GROUPS = ("all", "small", "large")
 
 
-def organ_table(predictions: pd.DataFrame, organs: Sequence[str]) -> pd.DataFrame:
+def organ_table(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """One row a scan and organ: ml, drawn_ml (NaN where nobody has drawn it), SCORES, and of small organs peak and peak_mm.
 
     Args:
@@ -34,7 +34,7 @@ def organ_table(predictions: pd.DataFrame, organs: Sequence[str]) -> pd.DataFram
     columns = ("ml", "true_ml", *SCORES, "peak", "peak_mm")
     about = predictions[["scan_id", "patient_id", "visit", "fold"]]
     parts = []
-    for organ in organs:
+    for organ in names:
         own = {
             name: predictions[f"{name}_{organ}"].to_numpy(float) for name in columns if f"{name}_{organ}" in predictions
         }
@@ -45,28 +45,12 @@ def organ_table(predictions: pd.DataFrame, organs: Sequence[str]) -> pd.DataFram
 
 def means(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> dict[str, dict[str, dict[str, Figure]]]:
     """Rung → group of organs → score → its mean over organs, with its interval over patients."""
-    return {
-        rung: {group: _figures(table, {name: table[name].to_numpy() for name in SCORES}) for group, table in parts}
-        for rung, whole in tables.items()
-        if (parts := _grouped(whole, small))
-    }
+    return organs.means(tables, SCORES, partial(_grouped, small=small))
 
 
 def ladder(tables: Mapping[str, pd.DataFrame], small: Sequence[str]) -> list[dict[str, Any]]:
     """AGAINST: the difference of each score on the same scans, paired, by group; of all pairs that were trained."""
-    found = []
-    for rung, other in AGAINST:
-        if rung not in tables or other not in tables:
-            continue
-        both = tables[rung].merge(
-            tables[other][["scan_id", "organ", *SCORES]], on=["scan_id", "organ"], suffixes=("", "_of_other")
-        )
-        groups = {
-            group: _figures(table, {name: (table[name] - table[f"{name}_of_other"]).to_numpy() for name in SCORES})
-            for group, table in _grouped(both, small)
-        }  # fmt: skip
-        found.append({"rung": rung, "against": other, "groups": groups})
-    return found
+    return organs.differences(tables, AGAINST, SCORES, partial(_grouped, small=small))
 
 
 def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -108,9 +92,3 @@ def _grouped(table: pd.DataFrame, small: Sequence[str]) -> list[tuple[str, pd.Da
     is_small = table["organ"].isin(small)
     parts = zip(GROUPS, (table, table[is_small], table[~is_small]), strict=True)
     return [(group, part) for group, part in parts if len(part) and (group == "all" or len(part) < len(table))]
-
-
-def _figures(table: pd.DataFrame, values: Mapping[str, np.ndarray]) -> dict[str, Figure]:
-    organs = table["organ"].to_numpy()
-    scores = {name: over_organs(value, organs) for name, value in values.items()}
-    return intervals(scores, table["patient_id"].to_numpy())

@@ -62,7 +62,9 @@ def conclude(
         "undrawn": [organ for organ in chain.base.organs if organ not in set(drawn["organ"])],
     }  # fmt: skip
     out.write_json("metrics.json", metrics)
-    learned = shards[shards["fold"] != folds[0]] if len(folds) == 1 else shards  # of several folds each is learned by some
+    learned = (
+        shards[shards["fold"] != folds[0]] if len(folds) == 1 else shards
+    )  # of several folds each is learned by some
     method = {
         "runs": chain.run(chain.final), "kind": chain.final, "folds": sorted(folds), "source": source.identity(),
         "organs": list(chain.base.organs), "small": list(chain.small), "training_ml": training_ml(learned, chain.base.organs),
