@@ -296,7 +296,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_numbers(
     folder = tmp_path_factory.mktemp("killed") / "job"
     folder.mkdir()
     words = command(phantoms, folder)
-    run_until(words, ("shards  ", kill_driver))
+    run_until(words, ("headers", kill_driver))
     run_until(words, ("epoch 1/2", kill_worker), ("3. Features", kill_driver))
     run_until(words, ("sequence/fold0  epoch 1/2", kill_driver))
     finish(start(words))
