@@ -56,7 +56,7 @@ def results(out: Path) -> dict[str, bytes]:
     folder = out / "models" / "phantom"
     run = out / "runs" / "phantom-cotraining" / "fold0"
     weights = torch.load(run / "model.pt", weights_only=True)["weights"]
-    organs = pd.read_csv(folder / "organs.csv")
+    organs = pd.read_csv(folder / "organs.csv", dtype=str)  # a column of nothing but zeros has another type
     losses = [entry["metrics"] for entry in json.loads((run / "history.json").read_text())]
     kept = {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "pseudo").rglob("*.nii.gz"))}
     kept |= {f"weights {name}": value.numpy().tobytes() for name, value in weights.items()}

@@ -92,7 +92,7 @@ def results(out: Path) -> dict[str, bytes]:
     """Contours and the final network's scores and weights; of the ladder's other rungs, which not every run here has, nothing."""
     folder = out / "models" / "phantom"
     kept = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("contours/*/*"))}
-    organs = pd.read_csv(folder / "organs.csv")
+    organs = pd.read_csv(folder / "organs.csv", dtype=str)  # a column of nothing but zeros has another type
     organs = organs[organs["network"].isin(["snet", "outlines", "joint"])]
     history = json.loads((out / "runs" / "phantom-joint" / "fold0" / "history.json").read_text())
     losses = [{name: value for name, value in entry["metrics"].items()} for entry in history]
