@@ -48,6 +48,16 @@ def means(tables: Mapping[str, pd.DataFrame], scores: Sequence[str], groups: Gro
     }
 
 
+def flat(found: Mapping[str, Mapping[str, Mapping[str, Figure]]], final: str) -> dict[str, float | None]:
+    """``means`` under names like "oof/dice_small" for the final network, and "oof_unet/dice_small" for others, as MLflow takes them."""
+    return {
+        f"{'oof' if network == final else f'oof_{network}'}/{score}_{group}": one["value"]
+        for network, groups in found.items()
+        for group, scores in groups.items()
+        for score, one in scores.items()
+    }
+
+
 def differences(
     tables: Mapping[str, pd.DataFrame], against: Sequence[tuple[str, str]], scores: Sequence[str], groups: Groups
 ) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ from medray.tasks.ct_rows import DHW, on_grid_of, places_of
 from medray.tasks.volume_rows import mask_of, probability_of
 
 Region = Literal["band", "everywhere"]
-PERSON = "a person"
 SCHEMA = pa.schema(
     [
         pa.field("scan_id", pa.string(), nullable=False),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TypeVar
 
-from medray.systems.fewlabel.methods import ApartTask, ConditionalTask, CoTrainingTask
 from medray.systems.fewlabel.task import FewLabelTask
 from medray.tasks.recipes import named
 
@@ -39,19 +38,13 @@ def exclusion() -> FewLabelTask:
     return replace(marginal(), exclusion_weight=1.0)
 
 
-def cotraining() -> CoTrainingTask:
-    """Two networks, focal loss and a tenth of Dice, as a third party's version of Huang et al. (2020) has it."""
-    return method(CoTrainingTask, replace(marginal(), focal_weight=1.0, cross_entropy_weight=0.0, dice_weight=0.1))
-
-
 def method(kind: type[Kind], base: FewLabelTask, **changes: object) -> Kind:
     """Another of the ladder's networks with the fields of ``base``: as many steps, crops and rates alike."""
     values = {field.name: getattr(base, field.name) for field in fields(base)}
     return kind(**values | changes)  # type: ignore[arg-type]
 
 
-RECIPES = {r.__name__: r for r in (marginal, small, phantom, exclusion, cotraining)}
-LADDER = {"apart": ApartTask, "conditional": ConditionalTask, "cotraining": CoTrainingTask}
+RECIPES = {r.__name__: r for r in (marginal, small, phantom, exclusion)}
 
 
 def recipe(name: str) -> FewLabelTask:

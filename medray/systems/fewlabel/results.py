@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medray.metrics import organs as of_organs
 from medray.report.figures import line
 from medray.shards.few_rows import Stored
 from medray.shards.folders import fold_folder
 from medray.shards.store import Store
 from medray.systems.fewlabel import pseudo_files
 from medray.systems.fewlabel.chain import Chain
-from medray.systems.fewlabel.scores import SCORES, by_organ, chosen, ladder, means, of_answer, organ_table, small_ones
+from medray.systems.fewlabel.scores import by_organ, chosen, ladder, means, of_answer, organ_table, small_ones
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.systems.fewlabel.sources import Origin
 
@@ -177,10 +178,5 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The values of metrics.json under names like "oof/dice_other", for MLflow."""
-    found = {}
-    for rung, groups in metrics["means"].items():
-        for group, scores in groups.items():
-            for score in SCORES:
-                where = "oof" if rung == metrics["final"] else f"oof_{rung}"
-                found[f"{where}/{score}_{group}"] = scores[score]["value"]
+    found = of_organs.flat(metrics["means"], metrics["final"])
     return {name: value for name, value in found.items() if value is not None}

@@ -73,10 +73,6 @@ class Sources:
         """All that any source labels, in the order of the table."""
         return tuple(dict.fromkeys(organ for origin in self.origins for organ in origin.organs))
 
-    def unlabelled(self) -> Sources:
-        """The scans alone."""
-        return Sources(self.origins, tuple(case | {"labels": {}, "scored": {}} for case in self.cases))
-
 
 def read_sources(uri: str) -> Sources:
     """A CSV of sources, by path or URI; all that it names lies in its own folder, or below.

@@ -30,9 +30,8 @@ def of_ladder(kind: type[FewLabelTask], floor: float, base: Callable[[], FewLabe
 
 
 CASES = {name: partial(scans, recipe) for name, recipe in recipes.RECIPES.items()} | {
-    "cotraining": partial(scans, recipes.cotraining, 1.5),
     "background": partial(scans, lambda: replace(recipes.small(), unlabelled="background")),
     "apart": partial(of_ladder, ApartTask, 0.75),
     "conditional": partial(of_ladder, ConditionalTask, 0.75),
-    "small-cotraining": partial(of_ladder, CoTrainingTask, 1.5),
+    "cotraining": partial(of_ladder, CoTrainingTask, 1.5),
 }

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medray.metrics import organs as of_organs
 from medray.report.figures import line
 from medray.shards.store import Store
 from medray.systems.headneck.chain import Chain
-from medray.systems.headneck.scores.ladder import NEAR_MM, SCORES, by_organ, ladder, means, organ_table, peaks
+from medray.systems.headneck.scores.ladder import NEAR_MM, by_organ, ladder, means, organ_table, peaks
 from medray.systems.headneck.source import PlanningCT
 
 
@@ -114,12 +115,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The values of metrics.json under names like "oof/dice_small", for MLflow."""
-    found = {}
-    for rung, groups in metrics["means"].items():
-        for group, scores in groups.items():
-            for score in SCORES:
-                where = "oof" if rung == metrics["final"] else f"oof_{rung}"
-                found[f"{where}/{score}_{group}"] = scores[score]["value"]
+    found = of_organs.flat(metrics["means"], metrics["final"])
     for organ, one in metrics["by_organ"].items():
         found[f"oof/dice_{organ}"] = one["dice"]["value"]
     return {name: value for name, value in found.items() if value is not None}
