@@ -28,14 +28,10 @@ from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
 from medray.systems.headneck.cases import read_cases
 from medray.systems.headneck.inventory import assemble
-from medray.systems.headneck.predict.answers import PHANTOMS, known_scans, write_answers
-from medray.systems.headneck.predict.new_scans import (
-    NewScans,
-    check_method,
-    ct_files,
-    scans_of,
-)
+from medray.systems.headneck.new_scans import NewPlans, check_method, ct_files
 from medray.systems.headneck.source import source_of
+from medray.tasks.new_scans.answers import PHANTOMS, known_scans, write_answers
+from medray.tasks.new_scans.organs import scans_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +58,7 @@ def main(job: HeadNeckPredict) -> None:
     check_method(out, name, method)
     source = source_of(method["source"])
     caution = PHANTOMS if are_phantoms(configuration["images"]) else ""
-    new = NewScans(method, source, folder, job.pages, caution)
+    new = NewPlans(method, source, folder, job.pages, caution)
     for run in new.runs:  # one that is missing is named before anything is read
         finished_task(out, *run)
     if caution:

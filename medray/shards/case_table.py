@@ -23,10 +23,10 @@ def files_of(uri: str) -> str:
     return f"{folder}?{options}" if options else folder
 
 
-def files_below(folder: Store, flag: str) -> list[File]:
+def files_below(folder: Store, flag: str, without: Store | None = None) -> list[File]:
     """``Store.files`` of a folder that a flag names: so says the error."""
     try:
-        return folder.files()
+        return folder.files(without)
     except ValueError as error:
         raise ValueError(f"{flag} {error}") from None
 

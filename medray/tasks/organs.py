@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.surface import SurfaceDistances
-from medray.tasks.ct_rows import windowed
+from medray.tasks.ct_rows import largest_part, windowed
 from medray.tasks.volume import VolumeTask
 from medray.tasks.volume_rows import VolumeRow
 
@@ -52,6 +52,29 @@ class OrgansTask(VolumeTask):
         if self.foreground_class is not None or not len(volume.classes):
             return self.foreground_class
         return int(rng.choice(volume.classes))
+
+    def organs_in(self, probabilities: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """Organ → (D, H, W) bool: by its own threshold, or, where a voxel is of one class, the most probable of those above it;
+        the largest part of each, if so wanted.
+
+        Args:
+            probabilities: of each organ in turn, (D, H, W) from 0 to 1.
+        """
+        if self.activation == "sigmoid":
+            found = [one >= self.threshold for one in probabilities]
+        else:
+            for number, one in enumerate(probabilities, 1):
+                if number == 1:
+                    best, winner = one.copy(), np.ones(one.shape, np.uint8)
+                    continue
+                more = one > best
+                best[more], winner[more] = one[more], number
+            winner[best < self.threshold] = 0
+            found = [winner == number for number in range(1, len(self.organs) + 1)]
+        return {
+            organ: largest_part(mask) if self.largest_part else mask
+            for organ, mask in zip(self.organs, found, strict=True)
+        }
 
     def surface_scores(self, name: str, surface: SurfaceDistances | None) -> dict[str, float]:
         """Scores of an organ by the distances between its surfaces; NaN of all where it is not known (None)."""

@@ -105,3 +105,19 @@ def test_killed_while_networks_teach_each_other_it_ends_with_the_same_bytes(
     done(command)
     whole, again = results(finished), results(tmp_path / "out")
     assert {name for name in {*whole, *again} if whole.get(name) != again.get(name)} == set()
+
+
+def test_a_prediction_finds_in_held_out_scans_what_the_run_found(finished: Path, table: str, tmp_path: Path) -> None:
+    images = Path(table).parent / "A" / "images"
+    command = [sys.executable, str(ROOT / "jobs" / "fewlabel_predict.py")]
+    said = done([*command, "--run", str(finished), "--images", str(images), "--to", str(tmp_path / "to")])
+    scans = pd.read_csv(tmp_path / "to" / "scans.csv")
+    organs = pd.read_csv(tmp_path / "to" / "organs.csv").set_index(["scan_id", "organ"])["ml"]
+    own = pd.read_csv(finished / "models" / "phantom" / "organs.csv")
+    own = own[(own["network"] == "cotraining") & (own["origin"] == "A")]
+    assert len(scans) == 4
+    assert int(scans["trained_on"].sum()) == 4 - own["scan_id"].nunique() > 0  # known by their pixels alone
+    held = {scan for scan in scans.loc[~scans["trained_on"], "scan_id"]}
+    told = sorted(round(ml, 3) for (scan, _), ml in organs.items() if scan in held)
+    assert told == sorted(own["ml"].round(3))
+    assert "of 12 organs found" in " ".join(said.split())

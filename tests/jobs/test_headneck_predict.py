@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import the_error
-from volume_files import as_bytes, mr_series, nifti
+from new_scan_files import PATIENT, contours, csv_table, ct_series, put
+from volume_files import nifti
 
 from medray.engine.train import checkpoint
 from medray.imaging.contours import Slices
@@ -32,17 +33,18 @@ from medray.shards.leakage import pixels_hash
 from medray.shards.store import Store
 from medray.systems.headneck import recipes
 from medray.systems.headneck.joint_task import JointTask
+from medray.systems.headneck.new_scans import NewPlans
 from medray.systems.headneck.phantoms import PhantomHeads, PhantomSpec
-from medray.systems.headneck.predict.answers import ABOVE, BELOW, CUT, NOT_FOUND, PHANTOMS, UNKNOWN, flags_of
-from medray.systems.headneck.predict.new_scans import NewScans, at_edge
 from medray.systems.headneck.source import PlanningCT
 from medray.systems.headneck.task import OrganTask
 from medray.systems.ich.task import SliceTask
+from medray.tasks.new_scans.answers import ABOVE, BELOW, CUT, NOT_FOUND, PHANTOMS, UNKNOWN, flags_of
+from medray.tasks.new_scans.organs import at_edge
 
 Job = Callable[..., tuple[int, str]]
 Box = tuple[slice, slice, slice]
 
-WHO, PATIENT = "Maria-Muster", "PID-4711"
+WHO = "Maria-Muster"
 IDENTIFIERS = re.compile(f"{WHO}|{PATIENT}|1\\.2\\.826", re.IGNORECASE)
 """What nobody may read but the owner of the scans."""
 ORGANS = ("Brainstem", "Parotid_L", "Lens_L")
@@ -82,22 +84,6 @@ def ct(number: int = 0, **organs: Box) -> np.ndarray:
     return hu
 
 
-def put(folder: Path, scans: Mapping[str, bytes]) -> Path:
-    for name, data in scans.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def series(hu: np.ndarray) -> list[bytes]:
-    """A DICOM file a slice."""
-    step, spacing = (0.0, 0.0, 3.0), (2.0, 2.0)
-    made = mr_series(
-        hu, step_lps=step, spacing_rc=spacing, Modality="CT", PatientID=PATIENT, PatientName="Muster^Maria"
-    )
-    return [as_bytes(dataset) for dataset in made]
-
-
 def made_run(
     folder: Path,
     weights: Sequence[torch.nn.Module] = (Greys(),),
@@ -127,17 +113,6 @@ def run(tmp_path: Path) -> Path:
     return made_run(tmp_path / "run")
 
 
-def contours(to: Path, name: str) -> dict[str, np.ndarray]:
-    return {
-        path.name.removesuffix(".nii.gz"): np.asarray(nibabel.load(path).dataobj) > 0
-        for path in sorted((to / name).iterdir())
-    }
-
-
-def table(to: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(to / name, keep_default_na=False)
-
-
 def answered(job: Job, run: Path, images: Path, to: Path, *more: object) -> str:
     status, text = job("headneck_predict", "--run", run, "--images", images, "--to", to, *more)
     assert status == 0, text
@@ -155,7 +130,7 @@ def test_every_organ_lies_on_the_grid_of_its_file(run: Path, run_in_process: Job
     })  # fmt: skip
     to = tmp_path / "to"
     said = answered(run_in_process, run, images, to)
-    scans = table(to, "scans.csv").set_index("scan_id")
+    scans = csv_table(to, "scans.csv").set_index("scan_id")
     assert scans["name"].to_dict() == {WHO: "scan00001", "other": "scan00002"}
     for name, hu, affine in (("scan00001", ct(1), SPL), ("scan00002", usual.voxels, usual.affine)):
         found = contours(to, name)
@@ -167,7 +142,7 @@ def test_every_organ_lies_on_the_grid_of_its_file(run: Path, run_in_process: Job
     assert scans["organs_not_found"].to_dict() == {WHO: "Lens_L", "other": ""}
     assert scans["trained_on"].to_dict() == {WHO: True, "other": False}
     assert (scans["seconds"] > 0).all()
-    organs = table(to, "organs.csv").set_index(["scan_id", "organ"])
+    organs = csv_table(to, "organs.csv").set_index(["scan_id", "organ"])
     assert organs.loc[(WHO, "Brainstem")].to_dict() == {
         "patient_id": WHO, "visit": 1, "ml": pytest.approx(6 * 6 * 6 * 0.012), "least_ml": 0.1, "most_ml": 5.0,
         "scans": 7, "flag": "",
@@ -182,7 +157,7 @@ def test_every_organ_lies_on_the_grid_of_its_file(run: Path, run_in_process: Job
 
 
 def test_a_dicom_series_has_a_structure_set_and_a_segmentation(run: Path, run_in_process: Job, tmp_path: Path) -> None:
-    files = series(ct(Lens_L=LENS))
+    files = ct_series(ct(Lens_L=LENS))
     like = read_volume(files)
     drawn = structure_set_bytes({"Brainstem": ct() == HU["Parotid_L"], "PTV": ct() > 50}, like, files)
     named = {f"{99 - i:02d}.dcm": data for i, data in enumerate(files)}  # names run against the slices
@@ -204,7 +179,7 @@ def test_a_dicom_series_has_a_structure_set_and_a_segmentation(run: Path, run_in
         volume = seg.get_volume(segment_numbers=[number], combine_segments=True)
         own = Volume(np.asarray(volume.array > 0), np.diag([-1.0, -1, 1, 1]) @ volume.affine)
         assert np.array_equal(resampled(own, like, order=0).voxels, masks[name])
-    aside = table(tmp_path / "to", "set_aside.csv").set_index("path")
+    aside = csv_table(tmp_path / "to", "set_aside.csv").set_index("path")
     assert {aside.loc[f"{images}/drawn/{name}.dcm", "status"] for name in "ab"} == {"unused"}
 
 
@@ -217,12 +192,12 @@ def test_what_is_drawn_in_a_table_or_beside_a_ct_is_not_looked_at(
     })  # fmt: skip
     answered(run_in_process, run, images, tmp_path / "folder")
     answered(run_in_process, run, images / "table.csv", tmp_path / "table")
-    aside = table(tmp_path / "folder", "set_aside.csv").set_index("path")
+    aside = csv_table(tmp_path / "folder", "set_aside.csv").set_index("path")
     assert aside.loc[f"{images}/p/organs/Brainstem.nii", "status"] == "unused"
     one, other = (contours(tmp_path / to, "scan00001") for to in ("folder", "table"))
     assert one.keys() == other.keys()
     assert all(np.array_equal(mask, other[name]) for name, mask in one.items())
-    named = table(tmp_path / "table", "organs.csv")
+    named = csv_table(tmp_path / "table", "organs.csv")
     assert named["visit"].unique().tolist() == [1]  # the scan keeps its name in its id
     assert named["scan_id"].str.endswith("plan").all()
     put(images, {"p/organs/Lens_L.nii": nifti(ct(4), SPL)})  # drawn meanwhile: no reason to begin anew
@@ -235,7 +210,7 @@ def test_what_is_odd_about_an_organ_is_said(tmp_path: Path, run_in_process: Job)
     leaves[6, 5, 5] = 2900
     images = put(tmp_path / "in", {"a/ct.nii": nifti(leaves, SPL), "b/ct.nii": nifti(large, SPL)})
     said = answered(run_in_process, run, images, tmp_path / "to")
-    flags = table(tmp_path / "to", "organs.csv").set_index(["scan_id", "organ"])["flag"]
+    flags = csv_table(tmp_path / "to", "organs.csv").set_index(["scan_id", "organ"])["flag"]
     assert flags["a", "Brainstem"] == f"{BELOW} (least 3 mL, 5 scans)"
     assert flags["a", "Parotid_L"] == CUT
     assert flags["b", "Brainstem"] == f"{ABOVE} (most 4 mL, 5 scans)"
@@ -261,7 +236,7 @@ def test_metal_is_said(run: Path, run_in_process: Job, tmp_path: Path) -> None:
     teeth[9:11, 5:8, 10:15] = 3000
     images = put(tmp_path / "in", {"a/ct.nii": nifti(teeth, SPL), "b/ct.nii": nifti(ct(), SPL)})
     assert "! 1 scans: metal, which hides" in answered(run_in_process, run, images, tmp_path / "to")
-    assert table(tmp_path / "to", "scans.csv")["note"].tolist() == ["metal: 0.4 mL above 2500 HU", ""]
+    assert csv_table(tmp_path / "to", "scans.csv")["note"].tolist() == ["metal: 0.4 mL above 2500 HU", ""]
 
 
 def test_the_mean_over_the_folds_decides(tmp_path: Path, run_in_process: Job) -> None:
@@ -295,13 +270,13 @@ def test_a_run_whose_last_stage_is_joint_and_nothing_that_is_found(
     base = replace(recipes.phantom(), widths=(4, 8), patch_DHW=(8, 16, 16), organs=ORGANS, largest_part=True)
     task = recipes.stage(JointTask, base, ("Lens_L",), code=8, coder_width=4, region_mm=(18.0, 40.0, 40.0))
     run = made_run(tmp_path / "run", [task.network()], task=task, kind="joint")
-    images = put(tmp_path / "in", {f"{i:02d}.dcm": data for i, data in enumerate(series(ct()))})
+    images = put(tmp_path / "in", {f"{i:02d}.dcm": data for i, data in enumerate(ct_series(ct()))})
     to = tmp_path / "to"
     status, text = run_in_process("headneck_predict", "--run", run, "--images", images, "--to", to)
     assert status == 0, text
     assert "0 of 3 organs found, 0 files" in text
     assert {path.name for path in to.iterdir()} == {*TABLES, "config.json", "parts", "scan00001.png"}
-    assert table(to, "organs.csv")["flag"].tolist() == [NOT_FOUND] * 3
+    assert csv_table(to, "organs.csv")["flag"].tolist() == [NOT_FOUND] * 3
 
 
 def test_a_picture_of_so_many_scans_with_the_caution(run: Path, run_in_process: Job, tmp_path: Path) -> None:
@@ -327,8 +302,8 @@ def test_a_damaged_file_costs_no_neighbour(run: Path, run_in_process: Job, tmp_p
     })  # fmt: skip
     to = tmp_path / "to"
     said = answered(run_in_process, run, images, to)
-    assert table(to, "scans.csv")["scan_id"].tolist() == ["c"]
-    aside = table(to, "set_aside.csv").set_index("path")["reason"]
+    assert csv_table(to, "scans.csv")["scan_id"].tolist() == ["c"]
+    aside = csv_table(to, "set_aside.csv").set_index("path")["reason"]
     assert "cut short" in aside[f"a/{WHO}"]
     assert aside["b"].startswith("ct: 1 of 10,752 voxels are NaN or infinite")
     assert "neither NIfTI" in aside[f"{images}/d/ct.nii"]
@@ -354,16 +329,16 @@ def test_killed_between_two_scans_it_goes_on_and_leaves_the_same(
     scans = {f"p{i}/ct.nii": nifti(ct(i, Lens_L=LENS) if i % 2 else ct(i), SPL) for i in range(4)}
     images, to = put(tmp_path / "in", scans), tmp_path / "to"
     answered(run_in_process, run, images, tmp_path / "whole")
-    answer, asked = NewScans.answer, list[int]()
+    answer, asked = NewPlans.answer, list[int]()
 
-    def counted(self: NewScans, networks: Any, piece: Any, *more: Any) -> pa.Table:
+    def counted(self: NewPlans, networks: Any, piece: Any, *more: Any) -> pa.Table:
         asked.append(piece.number)
         if asked == [1, 2, 3]:
             put(to, {"scan00003/Lens_L.nii.gz": b"of a start with another run"})
             raise Killed
         return answer(self, networks, piece, *more)
 
-    monkeypatch.setattr(NewScans, "answer", counted)
+    monkeypatch.setattr(NewPlans, "answer", counted)
     with pytest.raises(Killed):
         run_in_process("headneck_predict", "--run", run, "--images", images, "--to", to)
     assert not (to / "scans.csv").exists()
@@ -457,7 +432,7 @@ def test_the_scans_of_a_trained_run_are_known_again(local_ray: None, run_in_proc
     status, text = run_in_process("headneck_predict", "--run", tmp_path / "out", "--images", images, "--to", to)
     assert status == 0, text
     assert f"! {PHANTOMS}" in text
-    scans = table(to, "scans.csv")
+    scans = csv_table(to, "scans.csv")
     assert len(scans) == 4
     folds = pd.read_parquet(tmp_path / "out" / "folds.parquet").set_index("patient_id")["fold"]
     assert scans["trained_on"].tolist() == [folds[patient] != 0 for patient in scans["patient_id"]]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medray.shards.inventory import Inventory, Refused
 from medray.systems.fewlabel.source import LABELS, SCORED
-from medray.systems.fewlabel.sources import CT, FLAG, NONE, Sources
+from medray.systems.fewlabel.sources import CT, NONE, Sources
 
 
 def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
@@ -29,7 +29,7 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
     why: dict[str, list[str]] = {origin.name: [] for origin in sources.origins}
     counts, labelled = Counter[str](), Counter[str]()
     for case in sources.cases:
-        name = f"{case['source']}/{case['case']}"
+        name = "/".join(filter(None, (case["source"], case["case"])))
         files = files_of_case(case, sources)
         paths = [path for own in files.values() for path in own]
         reason = next(
@@ -55,19 +55,20 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
     table.loc[rest, ["status", "reason"]] = ["unused", "no case needs it"]
     lines = []
     for origin in sources.origins:
+        who = f"source {origin.name}: " if origin.name else ""
         first = f"; the first reason: {why[origin.name][0]}" if why[origin.name] else ""
         if not counts[origin.name]:
-            raise Refused(f"{FLAG}: source {origin.name}: no case can be used{first}", table)
+            raise Refused(f"{sources.flag}: {who}no case can be used{first}", table)
         if origin.organs and not labelled[origin.name]:
             raise Refused(
-                f"{FLAG}: source {origin.name}: no case has a mask; give masks the names of their scans, or leave its organs empty",
+                f"{sources.flag}: {who}no case has a mask; give masks the names of their scans, or leave its organs empty",
                 table,
             )
         if why[origin.name]:
-            lines.append(f"source {origin.name}: {len(why[origin.name]):,} cases are set aside{first}")
+            lines.append(f"{who}{len(why[origin.name]):,} cases are set aside{first}")
         if origin.organs and labelled[origin.name] < counts[origin.name]:
             lines.append(
-                f"source {origin.name}: {counts[origin.name] - labelled[origin.name]:,} of {counts[origin.name]:,} cases have no "
+                f"{who}{counts[origin.name] - labelled[origin.name]:,} of {counts[origin.name]:,} cases have no "
                 "mask: they are predicted, and not learned from"
             )
     notes = [f"source {o.name}: {counts[o.name]:,} cases, {_organs(o.groups)}" for o in sources.origins]

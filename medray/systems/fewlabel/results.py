@@ -18,6 +18,7 @@ from medray.systems.fewlabel.chain import Chain
 from medray.systems.fewlabel.scores import by_organ, chosen, ladder, means, of_answer, organ_table, small_ones
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.systems.fewlabel.sources import Origin
+from medray.tasks.new_scans.answers import training_ml
 
 GROUP_WORDS = {
     "all": "all organs", "own": "labelled by the scan's own source", "other": "not labelled by it", "small": "smaller half",
@@ -151,9 +152,12 @@ def conclude(
         "ladder": ladder(tables, small),
     }  # fmt: skip
     out.write_json("metrics.json", metrics)
+    learned = shards[shards["organs_labelled"] > 0]
+    learned = learned[learned["fold"] != folds[0]] if len(folds) == 1 else learned  # of several each is learned by some
     out.write_json("method.json", {
         "runs": chain.run(chain.final), "kind": chain.final, "folds": sorted(folds), "source": source.identity(),
         "organs": list(organs), "answers": metrics["answers"],
+        "small": small, "training_ml": training_ml(learned, organs),
     })  # fmt: skip
     return metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ WANTED = "wanted: name, images, masks, organs, and where labels are not called l
 NONE = "none"
 """A label that is left out: ``3=none``."""
 CT = "ct"
+LAYOUT = "<case>.nii.gz, <case>/ct.nii.gz, or a folder of DICOM files a case"
 VOLUMES = re.compile(r"(?P<stem>.+?)(?:_0000)?\.(?:nii|nii\.gz|nrrd)$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -59,6 +60,10 @@ class Origin:
         return (*((organ,) for organ in self.organs if organ not in inside), *grouped)
 
 
+UNNAMED = Origin("", ())
+"""Of scans that no source has."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """The table, read: origins, and a row for each case."""
@@ -67,6 +72,8 @@ class Sources:
     cases: tuple[dict[str, Any], ...]
     """Each with source, case, patient, ct (paths), labels and scored (label as it is written → path; "" for a mask of
     numbers)."""
+    flag: str = FLAG
+    """That names them."""
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -125,6 +132,20 @@ def read_sources(uri: str) -> Sources:
     return found
 
 
+def new_scans(folder: Store, listed: Sequence[str], flag: str) -> Sources:
+    """The scans of a folder, of which nobody has labelled an organ. Raises ValueError where there is none.
+
+    Args:
+        listed: the files below the folder, each as ``Store.files`` lists it. flag: that names the folder.
+    """
+    found = _scans((path, path.removeprefix(folder.root).strip("/").split("/")) for path in listed)
+    if not found:
+        raise ValueError(f"{flag} {folder.uri}: no scan among {len(listed):,} files; wanted {LAYOUT}")
+    nothing = {"source": UNNAMED.name, "labels": {}, "scored": {}}
+    cases = [nothing | {"case": case, "patient": case, "ct": paths} for case, paths in sorted(found.items())]
+    return Sources((UNNAMED,), tuple(cases), flag)
+
+
 def _origin(line: Mapping[str, str], at: str) -> Origin:
     name = line["name"]
     if not _NAME.fullmatch(name):
@@ -165,17 +186,9 @@ def _mapping(cell: str, organs: tuple[str, ...], name: str, at: str) -> tuple[tu
 
 
 def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[str], at: str) -> list[dict[str, Any]]:
-    scans: dict[str, list[str]] = {}
-    for path, inside in _below(line["images"], folder, listed, f"{at}: images"):
-        match = VOLUMES.match(inside[-1])
-        if len(inside) == 1 and match:
-            scans.setdefault(match["stem"], []).append(path)
-        elif len(inside) == 2 and (match is None or match["stem"].lower() == CT):  # None: a series of DICOM files
-            scans.setdefault(inside[0], []).append(path)
+    scans = _scans(_below(line["images"], folder, listed, f"{at}: images"))
     if not scans:
-        raise ValueError(
-            f"{at}: images {line['images']}: no scan; wanted <case>.nii.gz, <case>/ct.nii.gz or folders of DICOM"
-        )
+        raise ValueError(f"{at}: images {line['images']}: no scan; wanted {LAYOUT}")
     masks = _labels(line["masks"], folder, listed, f"{at}: masks") if origin.organs else {}
     scored = _labels(line["scored"], folder, listed, f"{at}: scored") if line["scored"] else {}
     undeclared = Counter(
@@ -201,6 +214,18 @@ def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[
             "scored": scored.get(case, {}),
         })  # fmt: skip
     return rows
+
+
+def _scans(below: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Case → the files of its scan."""
+    scans: dict[str, list[str]] = {}
+    for path, inside in below:
+        match = VOLUMES.match(inside[-1])
+        if len(inside) == 1 and match:
+            scans.setdefault(match["stem"], []).append(path)
+        elif len(inside) == 2 and (match is None or match["stem"].lower() == CT):  # None: a series of DICOM files
+            scans.setdefault(inside[0], []).append(path)
+    return scans
 
 
 def _below(cell: str, folder: Store, listed: list[str], at: str) -> list[tuple[str, list[str]]]:

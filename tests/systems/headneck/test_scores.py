@@ -15,9 +15,10 @@ from medray.systems.headneck import recipes
 from medray.systems.headneck.chain import Chain, SmallOrgans
 from medray.systems.headneck.names import small_ones
 from medray.systems.headneck.scores.ladder import by_organ, ladder, means, organ_table, peaks
-from medray.systems.headneck.scores.results import conclude, flat, summary, training_ml
+from medray.systems.headneck.scores.results import conclude, flat, summary
 from medray.systems.headneck.source import PlanningCT
 from medray.systems.headneck.yardstick import HUMAN, OTHERS_MM, tolerance_mm
+from medray.tasks.new_scans.answers import training_ml
 from medray.tasks.packed_masks import packed, unpacked
 
 ORGANS = ("Brainstem", "Lens_L")

@@ -15,8 +15,8 @@ from medray.shards.few_rows import Stored
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 from medray.systems.headneck.cases import Cases, scan_name
-from medray.systems.headneck.contour_files import on_file_grid, write_contours
 from medray.systems.headneck.source import CT
+from medray.tasks.contour_files import on_file_grid, write_contours
 from medray.tasks.packed_masks import unpacked
 
 THREADS = 4

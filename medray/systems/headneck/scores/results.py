@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from medray.metrics import organs as of_organs
@@ -14,6 +13,7 @@ from medray.shards.store import Store
 from medray.systems.headneck.chain import Chain
 from medray.systems.headneck.scores.ladder import NEAR_MM, by_organ, ladder, means, organ_table, peaks
 from medray.systems.headneck.source import PlanningCT
+from medray.tasks.new_scans.answers import training_ml
 
 
 def conclude(
@@ -72,17 +72,6 @@ def conclude(
     }  # fmt: skip
     out.write_json("method.json", method)
     return metrics
-
-
-def training_ml(shards: pd.DataFrame, organs: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Organ → least and most of its volume in scans that are learned from, in mL, and in how many it is drawn."""
-    table = np.array(shards["organs_ml"].tolist(), dtype=float)
-    found = {}
-    for organ, values in zip(organs, table.T, strict=True):
-        known = values[np.isfinite(values)]
-        if len(known):
-            found[organ] = {"least": float(known.min()), "most": float(known.max()), "scans": len(known)}
-    return found
 
 
 def summary(metrics: Mapping[str, Any]) -> list[str]:

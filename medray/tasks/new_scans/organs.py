@@ -1,10 +1,11 @@
-"""The answer of a finished run for planning CTs that are not of its folds: a piece of work is a scan."""
+"""The organs of a finished run's networks in new CTs: a piece of work is a scan."""
 
 from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,23 +15,20 @@ import pyarrow as pa
 
 from medray.imaging.types import Volume
 from medray.imaging.volume import read_volume
-from medray.imaging.volume_grid import reoriented
+from medray.imaging.volume_grid import reoriented, turned_back
 from medray.report.organ_slices import slices_of, with_text
 from medray.shards.files import paths_of, read_files
 from medray.shards.inventory import Inventory
-from medray.shards.store import File, Store, reason
-from medray.systems.headneck.cases import Cases
-from medray.systems.headneck.contour_files import on_file_grid, write_contours
-from medray.systems.headneck.joint_task import JointTask
-from medray.systems.headneck.source import CT, PlanningCT
-from medray.systems.headneck.task import OrganTask
-from medray.tasks.ct_rows import AIR_HU, AXES, MOST_HU, largest_part
+from medray.shards.source import Source
+from medray.shards.store import Store, reason
+from medray.tasks.contour_files import on_grid_of_file, write_contours
+from medray.tasks.ct_rows import AIR_HU, AXES, MOST_HU
 from medray.tasks.derivation import Networks, OutputsOf
+from medray.tasks.organs import OrgansTask
 from medray.tasks.task import Task
 from medray.tasks.volume_rows import probability_of
 
-OF_ORGANS = frozenset(("runs", "kind", "folds", "source", "organs", "small", "training_ml"))
-"""What a method.json of this system says."""
+CT = "ct"
 _LETTER_PX, _LINE_PX = 9, 26
 
 _ORGAN = pa.struct([("organ", pa.string()), ("ml", pa.float64()), ("cut", pa.bool_())])
@@ -63,34 +61,29 @@ def scans_of(inventory: Inventory) -> list[NewScan]:
     return [NewScan(number, row) for number, row in enumerate(rows, start=1)]
 
 
-def check_method(out: Store, name: str, method: Mapping[str, Any]) -> None:
-    """Raise ValueError where method.json is of a job of another kind."""
-    if not method.keys() >= OF_ORGANS:
-        raise ValueError(f"--run {out.uri}: {name} draws no organs; name the --out of a finished headneck_cv.py")
-
-
-def ct_files(files: Sequence[File], cases: Cases) -> list[File]:
-    """Those that a case may take its CT from: all, where DICOM headers tell."""
-    if cases.table is None:
-        return list(files)
-    named = {*cases.table[CT]}
-    return [file for file in files if file.path in named or file.path.rpartition("/")[0] in named]
-
-
 @dataclass(frozen=True)
-class NewScans:
+class NewOrgans(ABC):
     """New scans through the network of every fold: an ``OfFiles``. Probabilities are the mean over the folds."""
 
     method: dict[str, Any]  # method.json
-    source: PlanningCT
+    source: Source
     folder: Store
     pages: int  # so many scans get a picture
     caution: str = ""
 
     @property
+    @abstractmethod
     def runs(self) -> list[tuple[str, int, type[Task]]]:
-        kind = JointTask if self.method["kind"] == "joint" else OrganTask
-        return [(self.method["runs"], fold, kind) for fold in self.method["folds"]]
+        """Name, fold and kind of the finished runs that are asked."""
+
+    @property
+    def small(self) -> list[str]:
+        """Organs of which a picture shows one from near."""
+        return list(self.method["small"])
+
+    def asked(self, task: OrgansTask, fold: int) -> OrgansTask:
+        """The task of a fold's run, as it is to answer."""
+        return task
 
     def read(self, piece: NewScan, each: Callable[..., Any]) -> tuple[dict[str, Any], Volume, list[bytes]] | str:
         """The row of shards, the CT as its files have it, and their bytes; or why there is none."""
@@ -108,7 +101,7 @@ class NewScans:
             return self.refused(piece, read)
         start = time.perf_counter()
         row, like, files = read
-        masks = self._masks(*self._ask(networks, row, outputs_of), row, like)
+        masks = _masks(*self._ask(networks, row, outputs_of), row, like)
         # a start with another run that was killed may have drawn an organ that this one does not find
         to.sub(piece.name).clear()
         for kind in ("_rtstruct.dcm", "_seg.dcm"):
@@ -132,39 +125,22 @@ class NewScans:
     def refused(self, piece: NewScan, why: str) -> pa.Table:
         return pa.Table.from_pylist([_about(piece) | {"reason": why}], schema=SCHEMA)
 
-    def _ask(self, networks: Networks, row: dict[str, Any], outputs_of: OutputsOf) -> tuple[OrganTask, np.ndarray]:
+    def _ask(self, networks: Networks, row: dict[str, Any], outputs_of: OutputsOf) -> tuple[OrgansTask, np.ndarray]:
         """The task of a fold, and the probabilities (organs, D, H, W) float32 on the grid of the row."""
-        total = np.zeros((len(self.source.organs), *row["shape_DHW"]), np.float32)
+        total: Any = 0
         for name, fold, _ in self.runs:
             task, network = networks[name, fold]
-            asked = replace(task.reading(self.source), keep="uint8")  # as for held-out scans
+            asked = replace(self.asked(task.reading(self.source), fold), keep="uint8")  # as for held-out scans
             (out,) = outputs_of(asked, network, [row]).to_dict("records")
-            total += probability_of(out)
-        total /= len(self.runs)
-        return asked, total
-
-    def _masks(
-        self, task: OrganTask, probability: np.ndarray, row: dict[str, Any], like: Volume
-    ) -> dict[str, np.ndarray]:
-        """Organ → (D, H, W) bool with the axes of the file, on its grid."""
-        shape = probability.shape[1:]
-        grid = Volume(np.zeros(shape, np.uint8), np.array(row["affine"], dtype=float).reshape(4, 4))
-        masks = {}
-        for number, organ in enumerate(task.organs, 1):
-            if self.source.spacing_mm is None:
-                nothing = np.zeros(shape, np.uint8)  # organs overlap: one number a voxel says nothing of any
-                masks[organ] = on_file_grid(task.voxels_of(number, probability, nothing), grid, like)
-            else:  # of probabilities outlines come back smooth, of a mask in steps
-                mask = on_file_grid(probability[number - 1], grid, like, task.threshold)
-                masks[organ] = largest_part(mask) if task.largest_part else mask
-        return masks
+            total = total + probability_of(out)
+        return asked, total / np.float32(len(self.runs))
 
     def _picture(self, name: str, masks: Mapping[str, np.ndarray], like: Volume) -> bytes:
         """What was written: slices that show every organ, and a small one from near."""
         upright = reoriented(like, AXES)
         image = (np.clip(upright.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
         found = {organ: reoriented(Volume(mask, like.affine), AXES).voxels for organ, mask in masks.items()}
-        slices = slices_of(image, {}, found, upright.spacing_mm, self.method["small"], name)
+        slices = slices_of(image, {}, found, upright.spacing_mm, self.small, name)
         missing = [organ for organ, mask in masks.items() if not mask.any()]
         tiles = [with_text(one.image, one.lines[0].partition(" of ")[0].partition(",")[0]) for one in slices]
         width = sum(tile.shape[1] for tile in tiles)
@@ -176,6 +152,18 @@ class NewScans:
         lines = [line for text in words for line in textwrap.wrap(text, width // _LETTER_PX)]
         strips = [with_text(np.zeros((_LINE_PX, width, 3), np.uint8), line) for line in lines]
         return cv2.imencode(".png", np.vstack([*strips, np.hstack(tiles)])[..., ::-1])[1].tobytes()
+
+
+def _masks(task: OrgansTask, probability: np.ndarray, row: Mapping[str, Any], like: Volume) -> dict[str, np.ndarray]:
+    """Organ → (D, H, W) bool with the axes of the file, on its grid. Where the run has another grid, probabilities are brought
+    back: outlines come back smooth, of a mask in steps."""
+    grid = Volume(np.zeros(probability.shape[1:], np.uint8), np.array(row["affine"], dtype=float).reshape(4, 4))
+
+    def each() -> Iterator[np.ndarray]:
+        for one in probability:
+            yield on_grid_of_file(one, grid, like)
+
+    return {organ: turned_back(mask, like, AXES) for organ, mask in task.organs_in(each()).items()}
 
 
 def at_edge(mask: np.ndarray) -> bool:

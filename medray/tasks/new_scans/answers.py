@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -29,15 +30,30 @@ CUT = "cut by the edge of the image"
 METAL = "metal"
 
 
-def known_scans(results: Store, shards: Store, folds: Sequence[int]) -> set[str]:
+def training_ml(shards: pd.DataFrame, organs: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Organ → least and most of its volume in scans that are learned from, in mL, and in how many it is drawn.
+
+    Args:
+        shards: their organs_ml; null where an organ is not known, 0 where it is known to be absent.
+    """
+    table = np.array(shards["organs_ml"].tolist(), dtype=float).reshape(len(shards), len(organs))
+    found = {}
+    for organ, values in zip(organs, table.T, strict=True):
+        there = values[values > 0]
+        if len(there):
+            found[organ] = {"least": float(there.min()), "most": float(there.max()), "scans": len(there)}
+    return found
+
+
+def known_scans(results: Store, shards: Store, folds: Sequence[int], never: Sequence[str] = ()) -> set[str]:
     """Hashes of the scans that a network has learned from: of a single one not those that it held out.
 
     Args:
-        results: of the model. shards: of its scans. folds: of its networks.
+        results: of the model. shards: of its scans. folds: of its networks. never: scans that none has learned from.
     """
-    held_out: list[str] = []
+    held_out = list(never)
     if len(folds) == 1 and results.exists("organs.csv"):
-        held_out = pd.read_csv(io.BytesIO(results.read_bytes("organs.csv")), dtype=str)["scan_id"].unique().tolist()
+        held_out += pd.read_csv(io.BytesIO(results.read_bytes("organs.csv")), dtype=str)["scan_id"].unique().tolist()
     return trained_on(shards, id_column="scan_id", held_out=held_out)
 
 
@@ -51,7 +67,7 @@ def write_answers(
     """The tables; lines for a terminal, warnings with "! " before them.
 
     Args:
-        parts: of ``NewScans``. trained: as ``shards.leakage.trained_on``. training_ml: of method.json.
+        parts: of ``NewOrgans``. trained: as ``shards.leakage.trained_on``. training_ml: of method.json.
     Raises:
         ValueError: no scan could be read.
     """

@@ -11,20 +11,25 @@ from medray.imaging.types import Volume
 from medray.imaging.volume_grid import reoriented, resampled, same_grid, turned_back
 from medray.imaging.volume_nifti import nifti_bytes
 from medray.shards.store import Store, reason
-from medray.systems.headneck.codes import segment_class
 from medray.tasks.ct_rows import AXES
+from medray.tasks.organ_codes import segment_class
 
 
-def on_file_grid(found: np.ndarray, grid: Volume, like: Volume, threshold: float = 0.5) -> np.ndarray:
-    """(D, H, W) bool with the axes of the scan's file.
+def on_grid_of_file(found: np.ndarray, grid: Volume, like: Volume) -> np.ndarray:
+    """(D, H, W) on the scan's own grid, with AXES: as it was given where the grids are the same, else float32.
 
     Args:
         found: (D, H, W) from 0 to 1, or bool. grid: its own, with AXES; its voxels are of no account. like: as the file has it.
     """
     upright = reoriented(like, AXES)
-    if not same_grid(grid, upright):
-        found = resampled(Volume(found.astype(np.float32), grid.affine), upright, order=1).voxels
-    return turned_back(np.asarray(found >= threshold) if found.dtype != bool else found, like, AXES)
+    if same_grid(grid, upright):
+        return found
+    return resampled(Volume(found.astype(np.float32), grid.affine), upright, order=1).voxels
+
+
+def on_file_grid(mask: np.ndarray, grid: Volume, like: Volume) -> np.ndarray:
+    """A mask (D, H, W) bool with AXES → bool with the axes of the scan's file, on its grid. ``grid``, ``like``: as above."""
+    return turned_back(on_grid_of_file(mask, grid, like) >= 0.5, like, AXES)
 
 
 def write_contours(

@@ -1,1 +1,0 @@
-"""Contours of new scans by a finished run."""
