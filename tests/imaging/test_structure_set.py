@@ -63,6 +63,7 @@ def test_every_voxel_comes_back(plane: str) -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_real_organs_come_back_drawn_by_both_raters(two_raters_dir: Path) -> None:
     """42 masks, planning CT of 0.98 × 0.98 × 2.5 mm: as contours of four digits, and again as voxels."""
     files = sorted(two_raters_dir.rglob("*.nrrd"))

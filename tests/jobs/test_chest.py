@@ -29,6 +29,7 @@ from medray.systems.chest import answers
 from medray.systems.chest.classes import FINDINGS
 
 Job = Callable[..., tuple[int, str]]
+pytestmark = pytest.mark.slow
 NAME = "small-findings"
 SMALL = ("--recipe", "small", "--epochs", 1, "--threads", 1, "--workers", 0, "--rows-per-shard", 64)
 
@@ -357,7 +358,6 @@ def test_mistakes_of_explain_are_one_line(finished: Finished, films: Path, run_i
 
 
 @pytest.mark.real_data
-@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.on_demand
 def test_a_search_on_the_validation_list_names_the_command_of_the_best(

@@ -4,6 +4,7 @@ same bytes."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -118,6 +119,29 @@ def test_a_prediction_finds_in_held_out_scans_what_the_run_found(finished: Path,
     assert len(scans) == 4
     assert int(scans["trained_on"].sum()) == 4 - own["scan_id"].nunique() > 0  # known by their pixels alone
     held = {scan for scan in scans.loc[~scans["trained_on"], "scan_id"]}
-    told = sorted(round(ml, 3) for (scan, _), ml in organs.items() if scan in held)
-    assert told == sorted(own["ml"].round(3))
+    told = sorted(ml for (scan, _), ml in organs.items() if scan in held)
+    assert told == pytest.approx(sorted(own["ml"]), rel=1e-3, abs=1e-6)  # a voxel of one is a hundredth of a millilitre
     assert "of 12 organs found" in " ".join(said.split())
+
+
+def test_a_search_learns_from_the_pseudo_labels_of_the_run(finished: Path, table: str, tmp_path: Path) -> None:
+    """A copy, since a search leaves its own trials in --out."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    flags = (
+        "--sources", table, "--backbones", "phantom", "--folds", 2, "--train-folds", 0, "--width", 4, "--levels", 3, "--patch-DHW",
+        16, 24, 24, "--epochs", 2, "--steps-per-epoch", 3, "--overlap", 0.0, "--threads", 1, "--trials", 2, "--out", out,
+        "--search", "ramp=1..20", "soft-weight=0.01..1:log", "--key-dir", Path(table).parent / "private",
+    )  # fmt: skip
+    command = [sys.executable, str(ROOT / "jobs" / "fewlabel_tune.py"), *map(str, flags)]
+    said = done(command)
+    assert "uv run jobs/fewlabel_cv.py" in said
+    for words in ("--soft-weight", "--ramp"):
+        assert words in said
+    shutil.rmtree(out / "features")
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200, check=False)
+    assert ended.returncode == 2
+    assert (
+        "no pseudo-labels of fold 0 by phantom; run jobs/fewlabel_cv.py --recipe phantom --until pseudo first"
+        in " ".join((ended.stdout + ended.stderr).split())
+    )

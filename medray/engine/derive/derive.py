@@ -127,6 +127,11 @@ def derive(
     return derived
 
 
+def derived_there(store: Store) -> DerivedShards:
+    """What a finished job has derived by a function; nothing where it has not."""
+    return DerivedShards(store, {BY_FUNCTION: store.names(".parquet")})
+
+
 def _say_refused(derived: DerivedShards, total: int, what: str) -> None:
     """At every start: what was set aside by an earlier one is as much set aside.
 

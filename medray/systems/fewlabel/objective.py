@@ -13,6 +13,7 @@ OBJECTIVES: Mapping[str, Direction] = {"dice": "max"}
 
 
 def score_folds(task: FewLabelTask, outputs: Sequence[Outputs]) -> dict[str, float]:
-    """Mean over organs of each one's mean Dice over the scans that tell of it."""
+    """Mean over organs of each one's mean Dice over the scans that tell of it; of two running means, over both."""
     held_out = pd.concat([predictions for predictions, _ in outputs], ignore_index=True)
-    return {"dice": float(held_out[[f"dice_{organ}" for organ in task.organs]].astype(float).mean().mean())}
+    each = [f"{mean}dice_{organ}" for organ in task.organs for mean in ("", "second_")]
+    return {"dice": float(held_out[[name for name in each if name in held_out]].astype(float).mean().mean())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TypeVar
 
+from medray.systems.fewlabel.methods import CoTrainingTask
 from medray.systems.fewlabel.task import FewLabelTask
 from medray.tasks.recipes import named
 
@@ -36,6 +37,11 @@ def phantom() -> FewLabelTask:
 def exclusion() -> FewLabelTask:
     """Marginal and exclusion loss (Shi et al. 2021)."""
     return replace(marginal(), exclusion_weight=1.0)
+
+
+def cotraining(base: str) -> CoTrainingTask:
+    """Two networks that teach each other, with the fields of a recipe. Raises ValueError for another name."""
+    return method(CoTrainingTask, recipe(base))
 
 
 def method(kind: type[Kind], base: FewLabelTask, **changes: object) -> Kind:

@@ -79,10 +79,10 @@ FEW_LABELS = System(
 SEARCH = SearchSetup(
     job=("jobs/fewlabel_cv.py",),
     job_flags=("--recipe", "--name"),
-    recipe=recipes.recipe,
-    reference=recipes.recipe,
+    recipe=recipes.cotraining,
+    reference=recipes.cotraining,
     backbones=("marginal",),
-    space=("learning-rate=1e-4..1e-2:log", "dice-weight=0.1..2", "focal-weight=0..2", "foreground-share=0.3..1"),
+    space=("ramp=1..20", "mean-decay=0.9,0.99,0.999", "soft-weight=0.01..1:log", "dice-weight=0.1..2:log", "learning-rate=1e-4..1e-2:log"),
     objectives=OBJECTIVES,
     score=score_folds,
     options={"out": "out/fewlabel", "train_folds": (0,), "monitor": "none"},
@@ -91,9 +91,9 @@ SEARCH = SearchSetup(
 PHANTOM_SEARCH = replace(
     SEARCH,
     backbones=("phantom",),
-    space=("learning-rate=1e-3..2e-2:log", "foreground-share=0.3..1", "dice-weight=0.5..2"),
+    space=("ramp=1..20", "mean-decay=0.9,0.99,0.999", "soft-weight=0.01..1:log", "dice-weight=0.5..2:log"),
     options={
-        "out": "out/fewlabel-search", "folds": 2, "train_folds": (0,), "public_ids": True, "monitor": "none",
+        "out": "out/fewlabel-phantom", "folds": 2, "train_folds": (0,), "public_ids": True, "monitor": "none",
     },
     trials=8,
     phantoms=DEMO,

@@ -33,6 +33,7 @@ def test_plans_keep_the_rates(patients: int) -> None:
     assert len({p.slice_id(k) for p in plans for k in range(30)}) == 30 * len(plans)
 
 
+@pytest.mark.slow
 def test_slices_are_positive_at_the_stated_rates_and_in_runs() -> None:
     plans = plan_phantoms(PhantomSpec(patients=60, matrix_px=64, slices=(18, 24), seed=2))
     studies = [draw_study(p) for p in plans]
@@ -113,7 +114,7 @@ def test_a_lens_is_thicker_than_a_crescent_is_for_its_length() -> None:
 
 
 def test_a_duplicate_slice_repeats_pixels_and_label_under_another_id() -> None:
-    plans = [StudyPlan(p, 0, ("subdural",), replace(SPEC, matrix_px=32)) for p in range(60)]
+    plans = [StudyPlan(p, 0, ("subdural",), replace(SPEC, matrix_px=32)) for p in range(20)]
     studies = [s for s in map(draw_study, plans) if s.stack.duplicate_of is not None]
     assert studies
     for study in studies:

@@ -151,6 +151,7 @@ def test_the_width_is_the_conformal_quantile() -> None:
     assert half_width(np.zeros(20)) == 0
 
 
+@pytest.mark.slow
 def test_the_width_holds_95_percent_of_new_films() -> None:
     held = []
     for seed in range(20):

@@ -97,6 +97,7 @@ def test_a_page_of_few_films_claims_nothing(tmp_path: Path) -> None:
     assert all(name in text for name in FEW)
 
 
+@pytest.mark.slow
 def test_children_with_several_films_have_a_curve(tmp_path: Path) -> None:
     ages = drawn(60, a_patient=3)
     ages["calendar_months"] = ages["age_months"] + 5.0

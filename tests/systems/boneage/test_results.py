@@ -39,6 +39,7 @@ def test_all_files_of_a_finished_method(tmp_path: Path) -> None:
     assert ensemble.answer == "corrected"
 
 
+@pytest.mark.slow
 def test_the_same_films_in_another_order_with_other_names_have_the_same_scores(tmp_path: Path) -> None:
     """Identifiers are hashes of a key that differs from --out to --out."""
     ages = drawn(60, models=("A-regression-both", "B-regression-both"), folds=1)

@@ -270,6 +270,7 @@ def test_what_is_undefined_is_said(run: Finished, tmp_path: Path) -> None:
     assert ">nan<" not in html.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:invalid value:RuntimeWarning", "error:Mean of empty:RuntimeWarning")
 def test_of_any_alone_the_page_says_what_is_absent(run: Finished, phantoms: PhantomSet, tmp_path: Path) -> None:
     labels = pd.read_csv(phantoms.folder / "labels.csv")
@@ -296,6 +297,7 @@ def test_of_any_alone_the_page_says_what_is_absent(run: Finished, phantoms: Phan
     assert "nan" not in re.sub(r"<(style|svg)\b.*?</\1>|data:[^\"]*", "", html, flags=re.DOTALL).lower()
 
 
+@pytest.mark.slow
 def test_slices_of_which_some_classes_are_unknown_count_by_the_others(
     run: Finished, phantoms: PhantomSet, tmp_path: Path
 ) -> None:
