@@ -20,7 +20,9 @@ def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(1)[:, 1:]
 
 
-def dice_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, whole_batch: bool = False) -> Tensor:
+def dice_loss(
+    logits: Tensor, truth: Truth, activation: Activation, at: At, whole_batch: bool = False, log: bool = False
+) -> Tensor:
     """1 − (2Σpg + ε)/(Σp² + Σg² + ε), ε = 1e-5, of each sample and class (Milletari et al. 2016); their mean.
 
     A sample without a lesion has a loss of 1 whatever is found, and next to no gradient: cross-entropy or focal loss must
@@ -31,19 +33,27 @@ def dice_loss(logits: Tensor, truth: Truth, activation: Activation, at: At, whol
         whole_batch: sums over the samples of all workers before the fraction is taken, and classes that none of them shows leave
             the mean: their fraction is 1 but for a network that is sure of nothing at all, and so teaches it never to find them.
             Else classes of which nothing is known in a sample leave the mean.
+        log: −log of the fraction, of the classes that a sample shows (Wong et al. 2018): near 1 it is as 1 − it, near 0 its pull
+            does not vanish, so that a class which is found nowhere comes back.
     """
     p = probabilities_of(wide(logits), activation) * truth.known
     places = (2, 3, 4)
     both = (p * truth.members).sum(places)
     squares = (p * p).sum(places) + (truth.members * truth.members).sum(places)
-    there = (truth.known.sum(places) > 0).float().expand_as(both)
+    shown = truth.members * truth.known if log else truth.known
+    there = (shown.sum(places) > 0).float().expand_as(both)
     if whole_batch:
         both, squares = _of_all(both.sum(0), at), _of_all(squares.sum(0), at)
         anywhere = (at.sum_over_workers((truth.members * truth.known).sum((0, 2, 3, 4))) > 0).float()
-        each = 1 - (2 * both + SMOOTH) / (squares + SMOOTH)
+        each = of_fraction((2 * both + SMOOTH) / (squares + SMOOTH), log)
         return (each * anywhere).sum() / anywhere.sum().clamp(min=1)
-    each = 1 - (2 * both + SMOOTH) / (squares + SMOOTH)
+    each = of_fraction((2 * both + SMOOTH) / (squares + SMOOTH), log)
     return at.mean((each * there).sum(), there.sum())
+
+
+def of_fraction(dice: Tensor, log: bool) -> Tensor:
+    """The loss of a Dice."""
+    return -dice.log() if log else 1 - dice
 
 
 def cross_entropy(logits: Tensor, truth: Truth, activation: Activation, at: At, weight: float = 1.0) -> Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import tyro
 
 from medray.metrics.surface import SurfaceDistances
 from medray.tasks.ct_rows import largest_part, windowed
 from medray.tasks.volume import VolumeTask
 from medray.tasks.volume_rows import VolumeRow
+
+Kind = TypeVar("Kind", bound="OrgansTask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,8 @@ class OrgansTask(VolumeTask):
     """Give out the largest connected part of each organ only: an organ is one piece."""
     organs: tuple[str, ...] = ()
     """Names of those to learn."""
+    scans_with: tyro.conf.Suppress[tuple[int, ...]] = ()
+    """Of each organ, in how many of the scans that are learned from it is drawn; a run says it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,11 +52,19 @@ class OrgansTask(VolumeTask):
         """0 to 1 over the window; outside of the body 0, as its lower end."""
         return windowed(super().volume_of(row), self.window_hu)
 
+    def learning_from(self: Kind, index: pd.DataFrame) -> Kind:
+        drawn = np.isfinite(np.array(index["organs_ml"].tolist(), dtype=float).reshape(len(index), len(self.organs)))
+        return replace(self, scans_with=tuple(drawn.sum(0).tolist()))
+
     def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
-        """Each organ of a scan as often as another: small ones would hardly be met otherwise."""
+        """Over all scans each organ as often as another: small ones would hardly be met otherwise, and neither would those that
+        few scans have drawn."""
         if self.foreground_class is not None or not len(volume.classes):
             return self.foreground_class
-        return int(rng.choice(volume.classes))
+        if not self.scans_with:
+            return int(rng.choice(volume.classes))
+        rare = 1 / np.maximum(1, np.array(self.scans_with)[np.asarray(volume.classes) - 1])
+        return int(rng.choice(volume.classes, p=rare / rare.sum()))
 
     def organs_in(self, probabilities: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """Organ → (D, H, W) bool: by its own threshold, or, where a voxel is of one class, the most probable of those above it;

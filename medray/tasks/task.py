@@ -136,6 +136,14 @@ class Task(ABC):
         """Rows in one batch of outputs; 1 for volumes that differ in size."""
         return self.batch_size
 
+    def learning_from(self: SomeTask, index: pd.DataFrame) -> SomeTask:
+        """The task of a run, which knows what its training rows hold, such as how rare a class is among them.
+
+        Args:
+            index: of the training rows.
+        """
+        return self
+
     def times_per_epoch(self, index: pd.DataFrame) -> np.ndarray:
         """(rows,) how often an epoch sees each training row, above 0: at 3 three times, at 0.5 every other epoch does.
         ``tasks.sampling.balanced`` gives equal parts of an epoch to strata, and a fixed number of steps."""

@@ -61,6 +61,8 @@ class VolumeTask(CropFields, Task):
     """Of voxels of a class in the cross-entropy."""
     dice_of_batch: bool = False
     """Dice over all voxels of a batch, not of each crop: crops without foreground then teach something too."""
+    dice_log: bool = False
+    """The logarithm of Dice, whose pull does not vanish where a class is found nowhere; of classes that are shown alone."""
     steps_per_epoch: int | None = None
     """Batches of an epoch; as many as all scans once where not given. Patients have equal parts of it."""
 
@@ -217,7 +219,8 @@ class VolumeTask(CropFields, Task):
 
         parts = {}
         if self.dice_weight:
-            parts["dice"] = self.dice_weight, of.dice_loss(logits, truth, self.activation, at, self.dice_of_batch)
+            dice = of.dice_loss(logits, truth, self.activation, at, self.dice_of_batch, self.dice_log)
+            parts["dice"] = self.dice_weight, dice
         if self.cross_entropy_weight:
             entropy = of.cross_entropy(logits, truth, self.activation, at, self.foreground_weight)
             parts["cross_entropy"] = self.cross_entropy_weight, entropy

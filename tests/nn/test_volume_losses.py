@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from two_workers import of_two_workers
 
 from medray.nn.volume_losses import cross_entropy, dice_loss, focal_loss, probabilities_of
 from medray.nn.volume_truth import Truth
@@ -57,6 +58,23 @@ def test_a_class_that_no_crop_of_the_batch_shows_is_not_unlearned() -> None:
     (gradient,) = torch.autograd.grad(dice_loss(sure_of_nothing, drawn(mask), "sigmoid", AT, True), sure_of_nothing)
     assert gradient[:, 0].abs().max() > 1e-6
     assert gradient[:, 1].abs().max() == 0
+
+
+@pytest.mark.parametrize("whole_batch", [False, True])
+def test_the_logarithm_of_dice_is_as_dice_where_it_is_good_and_pulls_where_nothing_is_found(whole_batch: bool) -> None:
+    mask = torch.zeros(2, 6, 7, 8, dtype=torch.uint8)
+    mask[0, 1:4, 2:5, 2:5] = 1  # the second crop shows nothing, and counts nowhere unless the batch is taken as one
+
+    def of(logit: float, log: bool) -> tuple[float, Tensor]:
+        logits = torch.where(mask == 1, logit, -12.0)[:, None].clone().requires_grad_()
+        loss = dice_loss(logits, drawn(mask, 1), "sigmoid", AT, whole_batch, log)
+        return float(loss.detach()), torch.autograd.grad(loss, logits)[0][0, 0][mask[0] == 1].mean()
+
+    plain, log = of(6.0, False), of(6.0, True)
+    assert log[0] == pytest.approx(-math.log(1 - (1 if whole_batch else 2) * plain[0]), abs=2e-3)
+    lost, found = of(-9.0, False), of(-9.0, True)
+    assert abs(float(lost[1])) < 1e-4
+    assert float(found[1]) == pytest.approx(-1 / 27, rel=0.1)  # of each of its voxels an equal part
 
 
 def test_a_crop_without_lesion_teaches_dice_nothing_unless_the_batch_is_taken_as_one() -> None:
@@ -142,23 +160,11 @@ def test_two_workers_have_the_loss_and_gradient_of_one(activation: str, loss: Ca
     mask[3] = UNKNOWN
     expected = loss(logits, drawn(mask), activation, AT)
     (gradient,) = torch.autograd.grad(expected, logits)
-    parts = (slice(0, 1), slice(1, 4))
-    given: list[list[Tensor]] = []
-    for part in parts:  # what each worker puts into the sums, in order
-        own: list[Tensor] = []
-        with mock.patch.object(At, "sum_over_workers", lambda _, v, own=own: own.append(v.detach()) or v.detach()):
-            loss(logits[part], drawn(mask[part]), activation, At(workers=2))
-        given.append(own)
-    sums = [a + b for a, b in zip(*given, strict=True)]
-    values, gradients = [], []
-    for part in parts:
-        answers = iter(sums)
-        with mock.patch.object(At, "sum_over_workers", lambda _, v, answers=answers: next(answers).clone()):
-            mine = loss(logits[part], drawn(mask[part]), activation, At(workers=2))
-        values.append(float(mine.detach()))
-        gradients.append(torch.autograd.grad(mine, logits)[0])
-    assert sum(values) / 2 == pytest.approx(float(expected.detach()), rel=1e-5)
-    torch.testing.assert_close((gradients[0] + gradients[1]) / 2, gradient, rtol=1e-4, atol=1e-8)
+    value, (of_two,) = of_two_workers(
+        lambda part, at: loss(logits[part], drawn(mask[part]), activation, at), [logits], (slice(0, 1), slice(1, 4))
+    )
+    assert value == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(of_two, gradient, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

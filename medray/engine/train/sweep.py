@@ -113,7 +113,7 @@ class CrossValidation:
             model=model,
             fold=fold,
             store=run_store(self.out, model, fold),
-            task=replace(task, seed=task.seed + fold),
+            task=replace(task.learning_from(index.iloc[train]), seed=task.seed + fold),
             train=replace(rows.take(train[learned]), together=task.examples_per_row, share=share),
             held_out=rows.take(held_out),
             held_out_ids=tuple(index[task.id_column].iloc[held_out].explode()),

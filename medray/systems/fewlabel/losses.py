@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medray.nn.volume_losses import SMOOTH, wide
+from medray.nn.volume_losses import SMOOTH, of_fraction, wide
 from medray.systems.fewlabel.possible import Possible
 from medray.tasks.task import At
 
@@ -40,13 +40,13 @@ def focal(logits: Tensor, possible: Possible, at: At, gamma: float = 2.0) -> Ten
     return at.mean(-(missed**gamma * log * known).sum(), known.sum())
 
 
-def dice(logits: Tensor, possible: Possible, at: At) -> Tensor:
+def dice(logits: Tensor, possible: Possible, at: At, log: bool = False) -> Tensor:
     """Mean of 1 − (2Σpg + ε)/(Σp² + Σg² + ε) over the labelled organs, and groups of them, that a crop shows.
 
     p is the probability of the organ, or of any of the group. An organ that a crop does not show would add a constant 1.
 
     Args:
-        logits: (batch, classes, D, H, W).
+        logits: (batch, classes, D, H, W). log: −log of the fraction, whose pull does not vanish (``volume_losses.dice_loss``).
     """
     p = wide(logits).softmax(1) * possible.known.unsqueeze(1)
     organs = possible.table & ~possible.table[..., :1]  # numbers that may be background are no organ
@@ -55,7 +55,7 @@ def dice(logits: Tensor, possible: Possible, at: At) -> Tensor:
     drawn = ((possible.numbers.unsqueeze(1) == numbers) & organs.any(-1)[..., None, None, None]).to(p.dtype)
     places = (2, 3, 4)
     both, of_drawn = (together * drawn).sum(places), drawn.sum(places)
-    each = 1 - (2 * both + SMOOTH) / ((together * together).sum(places) + of_drawn + SMOOTH)
+    each = of_fraction((2 * both + SMOOTH) / ((together * together).sum(places) + of_drawn + SMOOTH), log)
     there = (of_drawn > 0).to(p.dtype)
     return at.mean((each * there).sum(), there.sum())
 

@@ -113,7 +113,7 @@ class FewLabelTask(OrgansTask):
 
         parts = {}
         if self.dice_weight:
-            parts["dice"] = self.dice_weight, of.dice(logits, possible, at)
+            parts["dice"] = self.dice_weight, of.dice(logits, possible, at, self.dice_log)
         if self.cross_entropy_weight:
             parts["cross_entropy"] = self.cross_entropy_weight, of.cross_entropy(logits, possible, at)
         if self.focal_weight:

@@ -152,7 +152,7 @@ class FocusTask(OrganTask):
         for k in range(len(self.small)):
             own, logits = self.truth_in_region(found, truth, k), found.outlines[:, k : k + 1]
             focal.append(of.focal_loss(logits, own, "sigmoid", at, self.focal_gamma))
-            dice.append(of.dice_loss(logits, own, "sigmoid", at, self.dice_of_batch))
+            dice.append(of.dice_loss(logits, own, "sigmoid", at, self.dice_of_batch, self.dice_log))
         return {"focal": sum(focal) / len(focal), "dice": sum(dice) / len(dice)}  # type: ignore[dict-item]
 
     def truth_in_region(self, found: Found, truth: Truth, k: int) -> Truth:

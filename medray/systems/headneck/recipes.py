@@ -36,7 +36,7 @@ def small() -> OrganTask:
     """Narrow, for two CPU cores and grids of about 4 mm."""
     return replace(
         snet(), widths=(8, 16, 32), grid_mm=(2.5, 3.9, 3.9), dilations_mm=(15.0, 30.0, 45.0, 60.0), patch_DHW=(32, 40, 40),
-        blocks=1, crops=2, foreground_share=0.5, steps_per_epoch=100, epochs=4, learning_rate=5e-3, schedule="one-cycle", dice_weight=1.0,
+        blocks=1, crops=2, foreground_share=0.5, steps_per_epoch=100, epochs=4, learning_rate=5e-3, schedule="one-cycle", dice_weight=1.0, dice_log=True,
         cross_entropy_weight=1.0, focal_weight=0.0, resampled_share=0.0, noise=0.0,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import miniature
@@ -163,6 +163,25 @@ def test_a_part_of_the_rows_keeps_the_folds_that_all_share(shards: Ingest, tmp_p
     nobody = part.where(part.index["fold"] == 1)
     with pytest.raises(ValueError, match="^part: fold 0 has no row that it could read: all were set aside before, or"):
         validation(tmp_path).runs("part", FIRST, nobody)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountingTask(PatchTask):
+    """Knows how many rows it learns from."""
+
+    rows: int = 0
+
+    def learning_from(self, index: pd.DataFrame) -> CountingTask:
+        return replace(self, rows=len(index))
+
+
+def test_a_runs_task_knows_the_rows_that_it_learns_from(shards: Ingest, tmp_path: Path) -> None:
+    task = CountingTask(epochs=1, batch_size=4, crops=4)
+    for run in validation(tmp_path).runs("counting", task, shards):
+        own = run.task
+        assert isinstance(own, CountingTask)
+        assert own.rows == len(run.train) // task.crops < len(shards.index)
+        assert own.seed == run.fold
 
 
 def test_each_fold_may_read_rows_of_its_own(shards: Ingest, tmp_path: Path) -> None:

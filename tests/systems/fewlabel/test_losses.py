@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from two_workers import of_two_workers
 
 from medray.nn import volume_losses
 from medray.nn.volume_truth import Truth
@@ -155,3 +157,32 @@ def test_the_soft_loss_teaches_true_voxels_nothing() -> None:
     gradient = torch.autograd.grad(found, logits)[0].abs().amax(1)
     assert float(gradient[mask != 2].max()) == 0
     assert float(gradient[mask == 2].min()) > 0
+
+
+SOFT = {"soft": lambda logits, own, at: losses.soft(logits, losses.soft_labels(logits.detach() * 2, own), own, at)}
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "dice", "exclusion", "soft"])
+def test_two_workers_have_the_loss_and_gradient_of_one(name: str, log: bool) -> None:
+    """Of parts that show unequal numbers of organs, and of voxels that are known or taught."""
+    loss = SOFT.get(name) or getattr(losses, name)
+    if name == "dice":
+        loss = partial(loss, log=log)
+    logits, mask = random(4)
+    mask[0, :, :, 2:] = UNKNOWN
+    mask[1] = 0
+    mask[2] = mask[2] % 2 + UNTRUE * (mask[2] == 2)
+    mask[3] = UNKNOWN
+    sources = [LABELS_ALL, LABELS_ONE, LABELS_ONE, LABELS_ALL]
+
+    def of(part: slice, at: At) -> Tensor:
+        found: Tensor = loss(logits[part], possible(mask[part], *sources[part]), at)
+        return found
+
+    expected = of(slice(0, 4), AT)
+    (gradient,) = torch.autograd.grad(expected, logits)
+    value, (of_two,) = of_two_workers(of, [logits], (slice(0, 1), slice(1, 4)))
+    assert value == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(of_two, gradient, rtol=1e-4, atol=1e-10)
+    assert gradient.abs().max() > 0

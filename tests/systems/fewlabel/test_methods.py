@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from few_scans import ORGANS, SOURCES, few_row
+from two_workers import of_two_workers
 
 from medray.engine.train.device import to_device
 from medray.engine.train.step import Trainer
@@ -67,6 +68,30 @@ def test_the_conditional_network_answers_for_the_organ_that_it_is_asked() -> Non
     with torch.inference_mode():
         outputs = task.outputs(network, to_device(task.collate([task.example(ROWS[0])]), CPU, task.host))
     assert np.isfinite(outputs["dice_Liver"]).all()
+
+
+def test_two_workers_train_both_networks_as_one_does() -> None:
+    """Of four crops one worker has three; of those of the other nobody is taught anything softly."""
+    task = recipes.method(CoTrainingTask, BASE)
+    torch.manual_seed(0)
+    network, whole = task.network(), batch(task)
+    with torch.no_grad():  # means that say something else than their networks
+        for p in network.means.parameters():
+            p.mul_(1.1)
+    whole["mask"][1:, :6] |= UNTRUE
+    inputs = [p for p in network.parameters() if p.requires_grad]
+    halfway = At(step=10, steps=20)
+
+    def of(part: slice, at: At) -> torch.Tensor:
+        own = {name: values[part] for name, values in whole.items()}
+        return task.losses(network, own, replace(halfway, workers=at.workers))["loss"]
+
+    expected = of(slice(0, 4), At())
+    gradients = torch.autograd.grad(expected, inputs)
+    value, of_two = of_two_workers(of, inputs, (slice(0, 1), slice(1, 4)))
+    assert value == pytest.approx(float(expected.detach()), rel=1e-5)
+    for one, two in zip(gradients, of_two, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-6)
 
 
 def test_means_follow_their_networks_in_closed_form_and_gather_no_gradient() -> None:
