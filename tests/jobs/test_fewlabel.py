@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from ray_processes import kill_driver
+from scipy import ndimage
 
 from medray.systems.fewlabel.phantoms import PhantomSources, PhantomSpec
 
@@ -87,6 +90,58 @@ def test_every_rung_is_scored_and_pseudo_labels_lie_there_to_look_at(finished: P
     text = (finished.parent / "log").read_text()
     assert "source  cases  labelled" in text
     assert "/b0" not in text  # a case's own name
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sources: one of four cases; one on another grid, of other axes, that draws both kidneys as one, overlapping another
+    label, of which two cases are patients of the first; and one of a single case. Labels beside them that are left out."""
+    folder = tmp_path_factory.mktemp("unlike")
+    sources = (("Liver", "Spleen"), ("Kidney_L", "Kidney_R"), ("Kidney_L", "Kidney_R"))
+    drawn = PhantomSources(PhantomSpec(cases=4, sources=sources))
+    for piece in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (2, 1)]:
+        drawn.write(folder, piece)
+    for path in sorted((folder / "B").rglob("*.nii.gz")):
+        image = nibabel.load(path).slicer[::-1, :, ::2]
+        data = np.asarray(image.dataobj)
+        if path.parent.name == "masks":
+            home = path.parent / path.name.removesuffix(".nii.gz")
+            home.mkdir()
+            for name, mask in {
+                "kidney": data > 0,
+                "Liver": ndimage.binary_dilation(data == 1),
+                "tumour": data < 0,
+            }.items():
+                nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), image.affine), home / f"{name}.nii.gz")
+            path.unlink()
+        else:
+            nibabel.save(nibabel.Nifti1Image(data.astype(np.int16), image.affine), path)
+    for name in ("b01", "b02"):  # of the same two patients as the first source's
+        for path in [folder / "B" / "images" / f"{name}.nii.gz", folder / "B" / "masks" / name]:
+            path.rename(path.parent / f"p{path.name[1:]}")
+    for path in [*(folder / "A" / "images").iterdir(), *(folder / "A" / "masks").iterdir()]:
+        path.rename(path.parent / f"p{path.name[1:]}")
+    (folder / "sources.csv").write_text(
+        "name,images,masks,organs,mapping,patient\n"
+        "A,A/images,A/masks,Liver Spleen,1=Liver 2=Spleen,(p\\d+)\n"
+        "B,B/images,B/masks,Kidney_L Kidney_R Liver,kidney=Kidney_L+Kidney_R tumour=none,(.\\d+)\n"
+        "C,C/images,C/masks,Kidney_L Kidney_R,1=Kidney_L 2=Kidney_R,\n"
+    )
+    return folder / "sources.csv"
+
+
+def test_sources_that_differ_in_everything_are_learned_from(unlike: Path, tmp_path: Path) -> None:
+    flags = ("--rungs", "apart", "marginal", "cotraining", "--public-ids", "--spacing-mm", 4, 4, 4)
+    said = " ".join(done(cv(str(unlike), tmp_path, *flags)).split())
+    folds = pd.read_parquet(tmp_path / "out" / "folds.parquet").set_index("patient_id")["fold"]
+    assert {"p01", "p02", "b03", "C/b01"} <= {*folds.index}
+    assert len(folds) == 4 + 1 + 1  # p01 and p02 are in two sources
+    organs = pd.read_csv(tmp_path / "out" / "models" / "phantom" / "organs.csv")
+    held = organs[organs["network"] == "cotraining"]
+    assert {"A/p01", "B/p01"} <= {*held["scan_id"]} or not {"A/p01", "B/p01"} & {*held["scan_id"]}  # never apart
+    reasons = pd.read_parquet(tmp_path / "out" / "inventory.parquet")["reason"].dropna()
+    assert reasons.str.startswith("labels overlap in").sum() == 3 * 3  # of each file of each case of B
+    assert "source C: all its scans are in fold" in said
 
 
 def test_killed_while_networks_teach_each_other_it_ends_with_the_same_bytes(

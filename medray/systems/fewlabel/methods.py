@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 import tyro
 
 from medray.systems.fewlabel.task import FewLabelTask
@@ -25,6 +26,12 @@ class ApartTask(FewLabelTask):
     epoch holds as many as of another's. An organ is found by those whose source draws it by itself."""
 
     uses_all_parameters: ClassVar[bool] = False  # a batch may hold crops of some sources only
+
+    taught: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Sources that a run learns from; of one whose only cases it holds out the network knows nothing, and does not answer."""
+
+    def learning_from(self, index: pd.DataFrame) -> ApartTask:
+        return replace(super().learning_from(index), taught=tuple(sorted(set(index["origin"]))))
 
     @property
     def groups_of(self) -> dict[str, list[tuple[str, ...]]]:
@@ -48,7 +55,7 @@ class ApartTask(FewLabelTask):
         return self.losses_on(self.patch_of(network(batch["voxels"], numbers)), self.possible(batch), at)
 
     def answered(self, network: nn.Module, voxels: Tensor, notes: dict[str, Any]) -> Tensor:
-        """Of each organ the mean of those networks whose source draws it by itself."""
+        """Of each organ the mean of those networks whose source draws it by itself; nothing where that is none which was taught."""
         import torch
 
         def of(n: int) -> Tensor:
@@ -58,9 +65,14 @@ class ApartTask(FewLabelTask):
         each = [of(n) for n in range(len(groups))]
         found = []
         for k, organ in enumerate(self.organs):
-            asked = [n for n, own in enumerate(groups.values()) if (organ,) in own]
-            found.append(torch.stack([each[n][:, k] for n in asked]).mean(0))
+            asked = [n for n, (source, own) in enumerate(groups.items()) if (organ,) in own and self._knows(source)]
+            found.append(
+                torch.stack([each[n][:, k] for n in asked]).mean(0) if asked else torch.zeros_like(each[0][:, k])
+            )
         return torch.stack(found, 1)
+
+    def _knows(self, source: str) -> bool:
+        return not self.taught or source in self.taught
 
 
 @dataclass(frozen=True, kw_only=True)

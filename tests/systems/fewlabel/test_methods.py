@@ -57,6 +57,22 @@ def test_a_network_a_source_learns_from_its_own_crops_alone_and_knows_no_other_o
     assert float(p[0, 1].min()) > 0
 
 
+def test_a_network_whose_source_has_nothing_to_learn_from_answers_nothing() -> None:
+    """Its only case is held out: what it says is noise, and would become a pseudo-label."""
+    index = pd.DataFrame({"origin": ["one", "one"], "organs_ml": [[3.0, None, None]] * 2})
+    task = recipes.method(ApartTask, replace(BASE, keep="uint8")).learning_from(index)
+    assert task.taught == ("one",)
+    network = task.network().eval()
+    with torch.no_grad():
+        for own in network.networks:  # sure of everything
+            list(own.parameters())[-1].add_(9.0)
+    voxels = torch.zeros(1, 1, 12, 12, 12)
+    with torch.inference_mode():
+        found = task.answered(network, voxels, {})
+    assert float(found[:, 0].min()) > 0
+    assert float(found[:, 1:].max()) == 0
+
+
 def test_the_conditional_network_answers_for_the_organ_that_it_is_asked() -> None:
     task = recipes.method(ConditionalTask, BASE)
     asked = batch(task)["asked"].tolist()
