@@ -25,7 +25,7 @@ def small() -> FewLabelTask:
     """Narrow, for two CPU cores and grids of about 4 mm."""
     return replace(
         marginal(), architecture="unet", width=8, levels=4, patch_DHW=(32, 48, 48), foreground_share=0.8, epochs=4,
-        steps_per_epoch=100, learning_rate=5e-3, schedule="one-cycle", resampled_share=0.0, noise=0.0,
+        steps_per_epoch=100, learning_rate=5e-3, schedule="one-cycle", dice_log=True, resampled_share=0.0, noise=0.0,
     )  # fmt: skip
 
 
