@@ -61,7 +61,7 @@ def patient_row(folder: Path, organs: Sequence[str], shown: Sequence[str] | None
 
 def train(task: OrganTask, network: torch.nn.Module, rows: Sequence[Row], steps: int) -> float:
     """Seconds that it took. Every scan once, then again, each time in another order; the engine's optimizer step."""
-    task = task.learning_from(pd.DataFrame({"organs_ml": [row["organs_ml"] for row in rows]}))
+    task = task.learning_from(pd.DataFrame(rows).reindex(columns=["organs_ml", "origin"]))
     trainer = Trainer(task, network, CPU)
     trainer.train()
     orders, begin, reading, waiting = np.random.default_rng(task.seed), time.perf_counter(), 0, list[Any]()
