@@ -35,7 +35,7 @@ class FewLabelCV:
     recipe: Literal["marginal", "small", "phantom"] = "marginal"
     """marginal: a residual U-Net. small: narrow, for grids of about 4 mm. phantom: it, for two CPU cores."""
     name: str = ""
-    """Of the model: its runs begin with it, scores and report lie in models/<name>. The recipe's if not given."""
+    """Of the model: its runs begin with it, results lie in models/<name>. The recipe's if not given."""
     until: Literal["shards", "networks", "pseudo", "taught", "report"] = "report"  # end after this stage
     ladder: tyro.conf.OmitArgPrefixes[Ladder] = field(default_factory=Ladder)
     options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=lambda: Options(out=OUT, monitor="none"))
@@ -44,8 +44,7 @@ class FewLabelCV:
 
 
 ON_PHANTOMS = FewLabelCV(
-    recipe="phantom",
-    options=Options(out=f"{OUT}-phantom", folds=2, train_folds=(0,), public_ids=True, monitor="none"),
+    recipe="phantom", options=Options(out=f"{OUT}-phantom", folds=2, train_folds=(0,), public_ids=True, monitor="none")
 )
 
 
@@ -65,6 +64,7 @@ def main(job: FewLabelCV) -> None:
         work.stage("shards", "Shards and folds")
         scans = work.shards()
         work.say(results.source_lines(scans.index, source))
+        merge = chain.merged(scans.index)  # locked masks that cannot be used end it before anything is trained
 
         work.stage("networks", STAGES["networks"])
         runs = {rung: work.cross_validation(chain.run(rung), task, scans) for rung, task in stages["networks"].items()}
@@ -73,9 +73,8 @@ def main(job: FewLabelCV) -> None:
         work.stage("pseudo", STAGES["pseudo"])
         found, merged = None, dict[int, Shards]()
         if chain.teaches:
-            how = chain.pseudo(), chain.merged(scans.index), chain.run("pseudo-labels")
-            found, merged = work.each_fold_anew(runs["apart"], scans, *how)
-            work.say(results.write_pseudo(work.results, found, scans.index, source))
+            found, merged = work.each_fold_anew(runs["apart"], scans, chain.pseudo(), merge, chain.run("pseudo-labels"))
+            work.say(results.write_pseudo(work.results, found, scans.index, merge))
 
         work.stage("taught", STAGES["taught"])
         for rung, task in stages["taught"].items():
@@ -83,7 +82,7 @@ def main(job: FewLabelCV) -> None:
         work.fit("taught", [runs[rung] for rung in stages["taught"]])
 
         work.stage("report", "Scores and report")
-        answers = results.answers(inner_by_fold(runs.get("cotraining", [])), chain.base.organs, work.folds)
+        answers = results.answers(inner_by_fold(runs.get("cotraining", [])), source, scans.index, work.folds)
         tables = {str(rung): out_of_fold(runs[rung]) for rung in chain.rungs}
         metrics = results.conclude(work.results, chain, source, tables, answers, scans.index, work.folds)
         work.say(results.summary(metrics))

@@ -19,6 +19,8 @@ from medray.shards.store import Store
 from medray.systems.fewlabel.methods import CoTrainingTask
 from medray.systems.fewlabel.system import FEW_LABELS, PHANTOM_SEARCH, SEARCH
 
+JOINED = "-pseudo-labels-joined"
+
 
 def taught(data: Dataset, scans: Ingest, tasks: Mapping[str, CoTrainingTask]) -> Shards:
     """True and pseudo-labels of the fold that is trained."""
@@ -26,7 +28,11 @@ def taught(data: Dataset, scans: Ingest, tasks: Mapping[str, CoTrainingTask]) ->
     (name, *others) = tasks
     if len(folds) > 1 or others:
         raise ValueError("--train-folds, --backbones: pseudo-labels are of one fold of one recipe; name one of each")
-    made = derived_there(features_store(Store(out), f"{name}-pseudo-labels-joined").sub(fold_folder(folds[0])))
+    there = [one for one in features_store(Store(out)).folders() if one.endswith(JOINED)]
+    own = (
+        f"{name}{JOINED}" if f"{name}{JOINED}" in there or len(there) != 1 else there[0]
+    )  # of a --name, where it is alone
+    made = derived_there(features_store(Store(out), own).sub(fold_folder(folds[0])))
     rows = made.shards(["patient_id", "scan_id", *FEW_LABELS.columns], scans.fold_of_patient) if made.files else None
     if rows is None or len(rows.index) < len(scans.index):
         raise ValueError(

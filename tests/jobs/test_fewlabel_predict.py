@@ -179,6 +179,13 @@ def test_networks_of_several_passes_answer_too(
     assert "of 3 organs found" in answered(run_in_process, run, images, tmp_path / "to")
 
 
+def test_a_scout_of_one_column_is_answered_and_drawn(run_in_process: Job, tmp_path: Path) -> None:
+    images = put(tmp_path / "in", {"a.nii": nifti(ct()[:, :, :1] * 0 + 100, SPL), "b.nii": nifti(ct(), SPL)})
+    answered(run_in_process, made_run(tmp_path / "run"), images, tmp_path / "to")
+    assert csv_table(tmp_path / "to", "scans.csv")["scan_id"].tolist() == ["a", "b"]
+    assert (tmp_path / "to" / "scan00001.png").stat().st_size > 0
+
+
 def test_of_a_run_that_resampled_outlines_come_back_to_the_files_grid(run_in_process: Job, tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", source=replace(SOURCE, spacing_mm=(3.0, 1.5, 1.5)))
     images = put(tmp_path / "in", {"a.nii": nifti(ct(), SPL)})

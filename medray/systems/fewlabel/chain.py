@@ -52,8 +52,8 @@ class Ladder:
     least_confidence: float = 0.0
     """An organ's pseudo-labels of a scan count from this mean probability on."""
     locked: str | None = None
-    """Folder or URI with pseudo-labels that a person has looked at, which replace a network's: scan…/<organ>.nii.gz, called as in
-    models/<name>/pseudo."""
+    """Folder or URI with pseudo-labels that a person has looked at, which replace a network's: scan-…/<organ>.nii.gz, called as in
+    models/<name>/pseudo, which it may not be itself."""
 
     def check(self) -> None:
         """Raises ValueError where a field is out of range, or a rung lacks one that it stands on."""
@@ -90,9 +90,9 @@ class Chain:
 
     @property
     def final(self) -> Rung:
-        """The rung that answers: the last one of one pass, or what there is."""
-        several = ("conditional", "apart", "background")
-        return next((rung for rung in reversed(self.rungs) if rung not in several), self.rungs[-1])
+        """The rung that answers: the last one of one pass, or what there is; the wrong lesson only where it is alone."""
+        order = ("background", "apart", "conditional", "marginal", "exclusion", "self", "cotraining")
+        return max(self.rungs, key=order.index)
 
     @property
     def teaches(self) -> bool:
@@ -116,6 +116,11 @@ class Chain:
         """Stage → rung → task, of as many steps and crops each. Raises ValueError where a field does not fit another."""
         base, of = self.base, self.fields
         of.check()
+        if base.unlabelled != "marginal" or base.exclusion_weight:
+            raise ValueError(
+                "--unlabelled, --exclusion-weight: would change every network of the ladder; name background or exclusion in "
+                "--rungs, and --exclusion"
+            )
         every: Mapping[Rung, FewLabelTask] = {
             "apart": method(ApartTask, base),
             "background": replace(base, unlabelled="background"),

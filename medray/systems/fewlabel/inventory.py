@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,9 @@ import pandas as pd
 from medray.shards.inventory import Inventory, Refused
 from medray.systems.fewlabel.source import LABELS, SCORED
 from medray.systems.fewlabel.sources import CT, NONE, Sources
+
+NO_SLICE = re.compile("neither NIfTI, NRRD nor DICOM|DICOM of modality .*, not CT")
+"""Reasons of files that lie among a series' slices, and are none."""
 
 
 def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
@@ -31,6 +35,9 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
     for case in sources.cases:
         name = "/".join(filter(None, (case["source"], case["case"])))
         files = files_of_case(case, sources)
+        slices = [path for path in files[CT] if status[path][0] == "ok" or not NO_SLICE.match(status[path][1])]
+        if slices:  # a plan, a list or a preview among the slices
+            files[CT] = slices
         paths = [path for own in files.values() for path in own]
         reason = next(
             (f"{what}: {status[p][1]}" for what, own in files.items() for p in own if status[p][0] != "ok"), None

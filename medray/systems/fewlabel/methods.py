@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Which = Literal["first", "second"]
+SECOND = "second_"
+"""What the columns of the second mean's outputs begin with."""
+
+
+def of_an_organ(column: str, organs: Sequence[str]) -> bool:
+    """Whether a column of outputs tells of one organ: dice_Liver, hd95_mm_Liver."""
+    return any(column.endswith(f"_{organ}") for organ in organs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,10 @@ class ApartTask(FewLabelTask):
 
     def _knows(self, source: str) -> bool:
         return not self.taught or source in self.taught
+
+    def is_told(self, organ: str) -> bool:
+        """Whether a network that was taught tells it from all else."""
+        return any((organ,) in own and self._knows(source) for source, own in self.groups_of.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +154,6 @@ class CoTrainingTask(FewLabelTask):
         if not 0 <= self.mean_decay < 1:
             raise ValueError(f"--mean-decay {self.mean_decay}: from 0 to below 1")
 
-    def keeps_inner(self, index: Any) -> bool:
-        return True  # which mean answers is chosen on them
-
     def network(self) -> nn.Module:
         from medray.systems.fewlabel.networks import Twins
 
@@ -187,4 +195,4 @@ class CoTrainingTask(FewLabelTask):
         if self.keep != "nothing" or self.answer == "second":
             return found
         other = replace(self, answer="second").outputs(network, batch)
-        return found | {f"second_{name}": other[name] for name in found if name.partition("_")[2] in self.organs}
+        return found | {f"{SECOND}{name}": other[name] for name in found if of_an_organ(name, self.organs)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,18 +94,23 @@ class Possible:
 
 
 def with_pseudo(
-    mask: np.ndarray, sets: Sequence[int], pseudo: np.ndarray, near: np.ndarray, classes: int
+    mask: np.ndarray,
+    sets: Sequence[int],
+    pseudo: np.ndarray,
+    near: np.ndarray,
+    classes: int,
+    unsure: Iterable[int] = (),
 ) -> tuple[np.ndarray, list[int]]:
     """True labels and pseudo-labels in one mask. True labels win: a pseudo-label counts where its class is possible.
 
-    What neither names is background then. A group that a source has drawn as one (both kidneys) becomes the class that a
+    What neither names is background then, or one of ``unsure``. A group that a source has drawn as one (both kidneys) becomes the class that a
     pseudo-label tells, and stays a group where none does.
 
     Args:
         mask: (D, H, W) uint8 of numbers, or UNKNOWN. sets: of each number.
         pseudo: (D, H, W) uint8: 0, or the class that other sources' networks found.
         near: (D, H, W) bool: where two networks may teach each other, if there is no true label; it becomes UNTRUE.
-        classes: with the background.
+        classes: with the background. unsure: classes of which pseudo-labels do not tell where they are not.
     Returns:
         The mask, and the sets of its numbers.
     Raises:
@@ -120,7 +125,7 @@ def with_pseudo(
     own = table[mask]
     untold = (own & (own - 1)) != 0  # more than one class
     told = np.where(untold & (pseudo > 0) & ((own >> pseudo) & 1 > 0), np.int64(1) << pseudo.astype(np.int64), own)
-    told = np.where(untold & (told == own) & (own & 1 > 0), 1, told)
+    told = np.where(untold & (told == own) & (own & 1 > 0), own & set_of([0, *unsure]), told)
     # what 0 stands for stays the first, as it says which organs the source has not labelled
     every = [found[0], *(int(s) for s in np.unique(told) if s != found[0])]
     numbers = np.zeros(mask.shape, np.uint8)

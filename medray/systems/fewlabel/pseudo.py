@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         pa.field("shape_DHW", pa.list_(pa.int32())),
         pa.field("pseudo", pa.large_binary(), metadata=DHW | {"dtype": "uint8", "meaning": "classes, 0 where none"}),
         pa.field("confidence", pa.list_(pa.float32()), metadata={"meaning": "of each organ its mean probability; null where none"}),
+        pa.field("told", pa.list_(pa.int8()), metadata={"meaning": "1 of organs that a network was taught"}),
         pa.field("pseudo_ml", pa.list_(pa.float64()), metadata={"unit": "mL"}),
         pa.field("dice", pa.list_(pa.float64()), metadata={"meaning": "against what can be scored; for the report alone"}),
     ]
@@ -44,19 +45,22 @@ class PseudoLabels:
     id_column: ClassVar[str] = "scan_id"
 
     def identity(self) -> dict[str, Any]:
-        return {"pseudo-labels": 1, "threshold": self.threshold}
+        return {"pseudo-labels": 2, "threshold": self.threshold}
 
     def outputs(self, task: ApartTask, network: Any, batch: dict[str, Any]) -> dict[str, Any]:
         asked = replace(task, keep="uint8", threshold=self.threshold)
         found = asked.outputs(network, batch)
+        told = [int(asked.is_told(organ)) for organ in task.organs]
         columns: dict[str, Any] = {name: found[name] for name in ("scan_id", "patient_id", "shape_DHW")}
-        for name in ("pseudo", "confidence", "pseudo_ml", "dice"):
+        for name in ("pseudo", "confidence", "pseudo_ml", "dice", "told"):
             columns[name] = np.empty(len(found["scan_id"]), dtype=object)
         for i in range(len(found["scan_id"])):
             row = {name: values[i] for name, values in found.items()}
-            mask, probability = mask_of(row), probability_of(row)
-            organs = [asked.voxels_of(number, probability, mask) for number in range(1, len(task.organs) + 1)]
-            pseudo = np.zeros(mask.shape, np.uint8)
+            # what the scan's own source knows that a voxel is not hides nothing that it may be
+            may_be, probability = np.asarray(batch["may_be"][i]), probability_of(row)
+            open_to = (p * ((may_be >> k) & 1) for k, p in enumerate(probability, 1))
+            organs = list(asked.organs_in(open_to).values())
+            pseudo = np.zeros(may_be.shape, np.uint8)
             for number, one in enumerate(organs, 1):
                 pseudo[one] = number
             columns["pseudo"][i] = pseudo.tobytes()
@@ -64,12 +68,20 @@ class PseudoLabels:
                 float(p[one].mean()) if one.any() else None for p, one in zip(probability, organs, strict=True)
             ]
             ml = float(np.prod(batch["spacing_mm"][i])) / 1000
-            columns["dice"][i] = [float(row[f"dice_{organ}"]) for organ in task.organs]
+            drawn = task.drawn_in(batch, i)
+            columns["dice"][i] = [_dice(one, *drawn.of(number)) for number, one in enumerate(organs, 1)]
+            columns["told"][i] = told
             columns["pseudo_ml"][i] = [float(one.sum()) * ml for one in organs]
         return columns
 
     def pack(self, outputs: pd.DataFrame) -> pa.Table:
         return pa.Table.from_pylist(outputs[SCHEMA.names].to_dict("records"), schema=SCHEMA)
+
+
+def _dice(found: np.ndarray, drawn: np.ndarray, known: np.ndarray) -> float:
+    """NaN where it is not known, or nowhere."""
+    total = int(drawn[known].sum()) + int(found[known].sum())
+    return 2 * int((found & drawn & known).sum()) / total if total else float("nan")
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ class Merged:
     """Of them."""
 
     id_column: ClassVar[str] = "scan_id"
-    columns: ClassVar[Sequence[str]] = (*FewLabelCT.shard_schema.names, "pseudo", "confidence")
+    columns: ClassVar[Sequence[str]] = (*FewLabelCT.shard_schema.names, "pseudo", "confidence", "told")
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             *FewLabelCT.shard_schema,
@@ -100,28 +112,36 @@ class Merged:
 
     def identity(self) -> dict[str, Any]:
         return {
-            "merged": 1, "organs": list(self.organs), "region": self.region, "band_mm": self.band_mm,
+            "merged": 2, "organs": list(self.organs), "region": self.region, "band_mm": self.band_mm,
             "least_confidence": self.least_confidence, "locked": list(self.digests),
         }  # fmt: skip
 
     def rows(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The row as it is where nothing is labelled. Raises Unreadable for a locked mask of another grid."""
+        """The row as it is where nothing is labelled. An organ whose pseudo-label is unsure, or that no network was taught, stays
+        possible where nothing else tells. Raises Unreadable for a locked mask of another grid."""
         kept = {name: _plain(row[name]) for name in FewLabelCT.shard_schema.names}
         if row["mask"] is None:
             return [kept | {"confidence": None, "made_by_person": None}]
         shape = tuple(row["shape_DHW"])
         pseudo = np.frombuffer(row["pseudo"], np.uint8).reshape(shape).copy()
-        sure = [one is not None and one >= self.least_confidence for one in row["confidence"]]
-        pseudo[~np.isin(pseudo, [0, *(k for k, good in enumerate(sure, 1) if good)])] = 0
+        unsure = {
+            k
+            for k, (sure, told) in enumerate(zip(row["confidence"], row["told"], strict=True), 1)
+            if not told or (sure is not None and sure < self.least_confidence)
+        }
+        pseudo[np.isin(pseudo, [*unsure])] = 0
         confidence, by_person = list(row["confidence"]), [0] * len(self.organs)
+        locked = np.zeros(shape, bool)
         for organ, path in (self.locked or {}).get(row["scan_id"], {}).items():
             number = self.organs.index(organ) + 1
             drawn = self._locked(path, organ, row)
             pseudo[pseudo == number] = 0
             pseudo[drawn] = number
+            locked |= drawn
+            unsure.discard(number)
             confidence[number - 1], by_person[number - 1] = 1.0, 1
-        near = self._near(pseudo, row["spacing_mm"])
-        mask, sets = with_pseudo(mask_of(row), row["sets"], pseudo, near, len(self.organs) + 1)
+        near = self._near(pseudo, row["spacing_mm"]) & ~locked  # what a person has drawn is as good as a true label
+        mask, sets = with_pseudo(mask_of(row), row["sets"], pseudo, near, len(self.organs) + 1, unsure)
         own = mask_of(row)
         table = np.array(row["sets"], np.int64)
         true = {k: (table[own] == 1 << k) for k in range(1, len(self.organs) + 1)}

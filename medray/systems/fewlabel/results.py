@@ -15,6 +15,7 @@ from medray.shards.folders import fold_folder
 from medray.shards.store import Store
 from medray.systems.fewlabel import pseudo_files
 from medray.systems.fewlabel.chain import Chain
+from medray.systems.fewlabel.pseudo import Merged
 from medray.systems.fewlabel.scores import by_organ, chosen, ladder, means, of_answer, organ_table, small_ones
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.systems.fewlabel.sources import Origin
@@ -37,6 +38,10 @@ def source_table(index: pd.DataFrame, source: FewLabelCT) -> pd.DataFrame:
         index: of the shards.
     """
     rows = []
+    if lost := [origin.name for origin in source.origins if origin.name not in set(index["origin"])]:
+        raise ValueError(
+            f"--sources: source {lost[0]}: every case was set aside when it was read; inventory.parquet in --out says why"
+        )
     for origin in source.origins:
         own = index[index["origin"] == origin.name]
         shapes, spacings, hu = (np.array(own[name].tolist(), float) for name in ("shape_DHW", "spacing_mm", "body_hu"))
@@ -88,18 +93,32 @@ def pseudo_table(made: Stored | None, index: pd.DataFrame, source: FewLabelCT, f
     return pd.DataFrame(rows)
 
 
-def write_pseudo(out: Store, made: Stored, index: pd.DataFrame, source: FewLabelCT) -> list[str]:
-    """pseudo/ in the folder of results: ``pseudo_files.write_pseudo``; a line of what there is."""
-    labelled = {one.name: one.organs for one in source.origins}
-    count = pseudo_files.write_pseudo(out.sub("pseudo"), made, index, source.organs, labelled)
-    return [
+def write_pseudo(out: Store, made: Stored, index: pd.DataFrame, merged: Merged) -> list[str]:
+    """pseudo/ in the folder of results: ``pseudo_files.write_pseudo``; lines of what there is.
+
+    Args:
+        merged: what is learned from them.
+    """
+    count, changed = pseudo_files.write_pseudo(out.sub("pseudo"), made, index, merged.organs, merged.locked)
+    locked = sum(map(len, (merged.locked or {}).values()))
+    lines = [
         f"{count:,} pseudo-labels to look at: {out.uri}/pseudo, with {pseudo_files.TABLE}; --locked takes corrected ones"
+        + (f"; {locked:,} are locked" if locked else "")
     ]
+    if changed:
+        lines.append(
+            f"! {changed:,} masks there have been changed by somebody and are left so; nothing learns from them unless a folder of "
+            "their own holds them, which --locked names"
+        )
+    return lines
 
 
-def answers(inner: Mapping[int, pd.DataFrame], organs: Sequence[str], folds: Sequence[int]) -> dict[int, str]:
+def answers(
+    inner: Mapping[int, pd.DataFrame], source: FewLabelCT, shards: pd.DataFrame, folds: Sequence[int]
+) -> dict[int, str]:
     """Fold → which of the two running means of co-training answers, by the inner scans."""
-    return {fold: chosen(inner.get(fold), organs) for fold in folds}
+    origin_of = dict(zip(shards["scan_id"], shards["origin"], strict=True))
+    return {fold: chosen(inner.get(fold), source.organs, origin_of, labelled_by(source.origins)) for fold in folds}
 
 
 def conclude(
@@ -175,7 +194,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
         ]
         lines.append(f"{f'Dice, {rung}':<20}{'; '.join(shown)}")
     for step in metrics["ladder"]:
-        if step["rung"] == metrics["final"]:
+        if step["rung"] == metrics["final"] and "all" in step["groups"]:
             lines.append(f"{step['rung']} against {step['against']}, Dice: {line(step['groups']['all']['dice'], 3)}")
     return lines
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from medray.metrics import organs as of_organs
 from medray.metrics.intervals import Figure, intervals, mean
+from medray.systems.fewlabel.methods import SECOND
 
 SCORES = ("dice", "hd95_mm")
 """Overlap; larger of both directions' 95th percentiles of the distance between surfaces, in mm."""
@@ -44,29 +45,34 @@ def organ_table(
     return pd.concat(parts, ignore_index=True).rename(columns={"true_ml": "drawn_ml"})
 
 
-def chosen(inner: pd.DataFrame | None, organs: Sequence[str]) -> str:
-    """Which of two running means answers: the one with the better mean Dice over organs on inner scans; of equal ones, and
-    where there are none, the first.
+def chosen(
+    inner: pd.DataFrame | None,
+    organs: Sequence[str],
+    origin_of: Mapping[str, str],
+    labelled: Mapping[str, Sequence[str]],
+) -> str:
+    """Which of two running means answers: the one with the better mean Dice over organs on inner scans, each on those whose own
+    source labels it, as masks for scores alone choose nothing; of equal ones, and where there are none, the first.
 
     Args:
-        inner: outputs of ``CoTrainingTask`` for the inner scans of a fold.
+        inner: outputs of ``CoTrainingTask`` for the inner scans of a fold. origin_of, labelled: as for ``organ_table``.
     """
     if inner is None:
         return "first"
+    origins = inner["scan_id"].map(dict(origin_of))
+    own = {organ: np.array([organ in labelled[origin] for origin in origins]) for organ in organs}
     first, second = (
-        np.nanmean([np.nan, *(inner[f"{prefix}dice_{organ}"].astype(float).mean() for organ in organs)])
-        for prefix in ("", "second_")
+        np.nansum([inner.loc[own[organ], f"{prefix}dice_{organ}"].astype(float).mean() for organ in organs])
+        for prefix in ("", SECOND)
     )
     return "second" if second > first else "first"
 
 
 def of_answer(outputs: pd.DataFrame, answer: str) -> pd.DataFrame:
     """Outputs of ``CoTrainingTask`` with the columns of the mean that answers."""
-    seconds = [name for name in outputs if str(name).startswith("second_")]
+    seconds = [str(name) for name in outputs if str(name).startswith(SECOND)]
     if answer == "second":
-        return outputs.assign(**{str(name).removeprefix("second_"): outputs[name] for name in seconds}).drop(
-            columns=seconds
-        )
+        return outputs.assign(**{name.removeprefix(SECOND): outputs[name] for name in seconds}).drop(columns=seconds)
     return outputs.drop(columns=seconds)
 
 

@@ -121,7 +121,8 @@ class FewLabelCT(Source):
                 if group:
                     found[group] = found[group] | drawn if group in found else drawn
             if not label:  # a mask of numbers speaks of all that its source labels
-                whole = origin.groups if kind == LABELS else tuple(g for _, g in origin.scored_mapping if g)
+                whole = tuple(g for _, g in origin.scored_mapping if g) if kind == SCORED else ()
+                whole = whole or origin.groups
                 found |= {group: np.zeros(mask.shape, bool) for group in whole if group not in found}
         return found if written else None
 

@@ -127,6 +127,11 @@ def read_sources(uri: str) -> Sources:
         raise ValueError(
             f"{where}: mapping to {strange[0]}: an organ that no source labels; name one of {' '.join(found.organs)}"
         )
+    alike = [
+        organ for organ in found.organs for other in found.organs if organ < other and organ.lower() == other.lower()
+    ]
+    if alike:
+        raise ValueError(f"{where}: {alike[0]} is written in two ways; organs of one name are one: write it alike")
     if not found.organs:
         raise ValueError(f"{where}: no source labels an organ; name them in the column organs")
     return found
@@ -195,6 +200,11 @@ def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[
         label for case in scans for label in masks.get(case, {}) if label and origin.organs_of(label) is None
     )
     for label, count in undeclared.most_common(1):
+        if count == 1 < len(scans):  # a name that one case alone has may be its patient's
+            raise ValueError(
+                f"{at}: {origin.name} has a mask by a name that only one case has, and nobody has declared it; call masks by "
+                "their labels, or leave it out in mapping"
+            )
         raise ValueError(
             f"{at}: {origin.name} has masks called {label}, of {count} cases, and nobody has declared it; name its organ in "
             f"mapping, or leave it out with {label}={NONE}"
@@ -206,9 +216,10 @@ def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[
     rows = []
     for case, paths in sorted(scans.items()):
         found = of_patient.search(case)
-        if line["patient"] and found is None:
-            raise ValueError(f"{at}: patient {line['patient']}: does not fit the name of every case of {origin.name}")
-        patient = found[min(1, of_patient.groups)] if found else f"{origin.name}/{case}"
+        named = found[min(1, of_patient.groups)] if found else None
+        if line["patient"] and not named:
+            raise ValueError(f"{at}: patient {line['patient']}: finds none in the name of some case of {origin.name}")
+        patient = named or f"{origin.name}/{case}"
         rows.append({
             "source": origin.name, "case": case, "patient": patient, "ct": paths, "labels": masks.get(case, {}),
             "scored": scored.get(case, {}),
@@ -219,13 +230,18 @@ def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[
 def _scans(below: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
     """Case → the files of its scan."""
     scans: dict[str, list[str]] = {}
+    series: dict[str, list[str]] = {}
     for path, inside in below:
         match = VOLUMES.match(inside[-1])
         if len(inside) == 1 and match:
             scans.setdefault(match["stem"], []).append(path)
-        elif len(inside) == 2 and (match is None or match["stem"].lower() == CT):  # None: a series of DICOM files
+        elif len(inside) == 2 and match and match["stem"].lower() == CT:
             scans.setdefault(inside[0], []).append(path)
-    return scans
+        elif (
+            len(inside) == 2 and match is None and not inside[-1].startswith(".")
+        ):  # slices of DICOM, in files of any name
+            series.setdefault(inside[0], []).append(path)
+    return series | scans
 
 
 def _below(cell: str, folder: Store, listed: list[str], at: str) -> list[tuple[str, list[str]]]:

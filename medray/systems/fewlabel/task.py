@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from medray.systems.fewlabel.possible import Possible, numbers_of
+from medray.systems.fewlabel.possible import Possible, numbers_of, set_of
 from medray.tasks.ct_rows import largest_part
 from medray.tasks.organs import OrgansTask
 from medray.tasks.sampling import balanced
 from medray.tasks.task import At, Example
 from medray.tasks.volume import IDENTIFIERS
-from medray.tasks.volume_rows import COLUMNS
+from medray.tasks.volume_rows import COLUMNS, mask_of
 from medray.tasks.volume_scores import Drawn
 
 if TYPE_CHECKING:
@@ -30,7 +30,15 @@ class FewLabelTask(OrgansTask):
     """One network for all organs, each voxel of one class: marginal loss, with exclusion loss; or the wrong baseline."""
 
     columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "origin", "sets", "scored", "scored_organs", "foreground_class")
-    host: ClassVar[tuple[str, ...]] = (*IDENTIFIERS, "own_mask", "inside", "spacing_mm", "own_drawn", "origin")
+    host: ClassVar[tuple[str, ...]] = (
+        *IDENTIFIERS,
+        "own_mask",
+        "inside",
+        "spacing_mm",
+        "own_drawn",
+        "origin",
+        "may_be",
+    )
 
     activation: tyro.conf.Suppress[Literal["sigmoid", "softmax"]] = "softmax"
     unlabelled: Literal["marginal", "background"] = "marginal"
@@ -61,6 +69,10 @@ class FewLabelTask(OrgansTask):
         )
         return replace(self, organs=tuple(source.organs), drawn_by=drawn_by)
 
+    def keeps_inner(self, index: pd.DataFrame) -> bool:
+        """Co-training chooses between its means on inner scans; the others do without them too, to learn from as many."""
+        return True
+
     def labelled(self, index: pd.DataFrame) -> np.ndarray:
         """Where its source has labelled an organ."""
         return (index["organs_labelled"] > 0).to_numpy()
@@ -83,12 +95,15 @@ class FewLabelTask(OrgansTask):
         return [one | {"sets": sets, "origin": row["origin"]} for one in super().train_examples(row, rngs)]
 
     def example(self, row: Mapping[str, Any]) -> Example:
-        """As others', but that "own_mask" is what scores are taken from, and "own_drawn" (organs,) says of which organs."""
+        """As others', but that "own_mask" is what scores are taken from, and "own_drawn" (organs,) says of which organs; "may_be"
+        (D, H, W) int64 is the set of classes that its source leaves open in each voxel (``possible.set_of``)."""
         drawn = np.zeros(len(self.organs), np.float32)
         if row["scored"] is not None:
             drawn[:] = np.asarray(row["scored_organs"], np.float32)
         found = super().example({**row, "mask": row["scored"]})
-        return found | {"own_drawn": drawn, "origin": row["origin"]}
+        labels = np.zeros(found["own_mask"].shape, np.int64)
+        labels[...] = set_of(range(self.classes)) if row["mask"] is None else np.array(row["sets"])[mask_of(row)]
+        return found | {"own_drawn": drawn, "origin": row["origin"], "may_be": labels}
 
     def drawn_in(self, batch: Mapping[str, Any], i: int) -> Drawn:
         return Drawn(np.asarray(batch["own_mask"][i]), drawn=np.asarray(batch["own_drawn"][i]))

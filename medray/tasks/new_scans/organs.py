@@ -29,6 +29,8 @@ from medray.tasks.task import Task
 from medray.tasks.volume_rows import probability_of
 
 CT = "ct"
+LEAST_PX = 360
+"""A picture's width: of a scout one sees little, and reads why."""
 _LETTER_PX, _LINE_PX = 9, 26
 
 _ORGAN = pa.struct([("organ", pa.string()), ("ml", pa.float64()), ("cut", pa.bool_())])
@@ -143,6 +145,9 @@ class NewOrgans(ABC):
         slices = slices_of(image, {}, found, upright.spacing_mm, self.small, name)
         missing = [organ for organ, mask in masks.items() if not mask.any()]
         tiles = [with_text(one.image, one.lines[0].partition(" of ")[0].partition(",")[0]) for one in slices]
+        tiles.append(
+            np.zeros((*tiles[0].shape[:1], max(0, LEAST_PX - sum(tile.shape[1] for tile in tiles)), 3), np.uint8)
+        )
         width = sum(tile.shape[1] for tile in tiles)
         words = [f"{name}: {len(masks) - len(missing)} of {len(masks)} organs found"]
         words += [f"not found: {', '.join(missing)}"] if missing else []

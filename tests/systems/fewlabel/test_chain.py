@@ -32,8 +32,14 @@ def test_every_rung_has_as_many_steps_crops_and_rates() -> None:
 def test_the_answer_is_the_last_network_of_one_pass() -> None:
     assert Chain("a", BASE, Ladder()).final == "cotraining"
     assert Chain("a", BASE, Ladder(rungs=("conditional", "background", "exclusion", "marginal"))).final == "exclusion"
-    assert Chain("a", BASE, Ladder(rungs=("apart", "background"))).final == "background"
+    assert Chain("a", BASE, Ladder(rungs=("apart", "background"))).final == "apart"  # not the wrong lesson
     assert not Chain("a", BASE, Ladder(rungs=("marginal",))).teaches
+
+
+@pytest.mark.parametrize("changed", [{"unlabelled": "background"}, {"exclusion_weight": 0.5}])
+def test_no_field_changes_what_every_rung_is(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="would change every network of the ladder; name background or exclusion"):
+        Chain("a", replace(BASE, **changed), Ladder()).tasks()
 
 
 @pytest.mark.parametrize(

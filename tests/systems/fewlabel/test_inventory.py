@@ -52,6 +52,23 @@ def test_cases_of_two_sources_with_equal_names_are_two(sources: Sources) -> None
     assert status[["notes.txt", "s.csv"]].tolist() == ["unused", "unused"]
 
 
+@pytest.mark.parametrize(
+    ("why", "kept"),
+    [
+        ("DICOM of modality RTSTRUCT, not CT", True), ("neither NIfTI, NRRD nor DICOM; export it", True),
+        ("cut short after 12 bytes", False),  # a slice that is damaged is no reason to take the rest for a whole
+    ],
+)  # fmt: skip
+def test_what_is_no_slice_costs_its_series_nothing(sources: Sources, tmp_path: Path, why: str, kept: bool) -> None:
+    plan, (first, *others) = tmp_path / "a" / "images" / "plan.nii.gz", sources.cases
+    plan.write_bytes(b"x")
+    both = replace(sources, cases=(first | {"ct": [*first["ct"], str(plan)]}, *others))
+    found = assemble(scanned(both, images_plan=why), both)
+    assert ("a/c1" in found.rows["scan_id"].tolist()) == kept
+    if kept:
+        assert found.rows.set_index("scan_id").loc["a/c1", "files"]["ct"] == first["ct"]
+
+
 def test_a_damaged_file_costs_its_case_and_no_neighbour(sources: Sources) -> None:
     found = assemble(scanned(sources, a_masks_c1="cut short"), sources)
     assert found.rows["scan_id"].tolist() == ["a/c2", "b/c1", "b/c2"]

@@ -171,16 +171,31 @@ def test_the_means_are_in_the_state_and_a_step_moves_them() -> None:
 
 
 def test_the_better_mean_on_inner_scans_answers() -> None:
-    organs = ("Liver", "Spleen")
+    organs, origins = ("Liver", "Spleen"), {"a": "both", "b": "liver"}
+    labelled = {"both": ("Liver", "Spleen"), "liver": ("Liver",)}
     inner = pd.DataFrame({
-        "dice_Liver": [0.9, 0.7], "dice_Spleen": [0.5, np.nan], "second_dice_Liver": [0.8, 0.8], "second_dice_Spleen": [0.7, np.nan],
+        "scan_id": ["a", "b"], "dice_Liver": [0.9, 0.7], "dice_Spleen": [0.5, 0.9],
+        "second_dice_Liver": [0.8, 0.8], "second_dice_Spleen": [0.7, 0.0],  # of the other source's scan for scores alone
     })  # fmt: skip
-    assert chosen(inner, organs) == "second"
-    assert chosen(inner.assign(second_dice_Spleen=0.4), organs) == "first"
-    assert chosen(None, organs) == "first"
+    assert chosen(inner, organs, origins, labelled) == "second"
+    assert chosen(inner.assign(second_dice_Spleen=0.4), organs, origins, labelled) == "first"
+    assert chosen(None, organs, origins, labelled) == "first"
     assert of_answer(inner, "second")["dice_Spleen"].iloc[0] == 0.7
-    assert [*of_answer(inner, "first")] == ["dice_Liver", "dice_Spleen"]
-    assert of_answer(inner, "first")["dice_Spleen"].iloc[0] == 0.5
+    assert [*of_answer(inner, "first")] == ["scan_id", "dice_Liver", "dice_Spleen"]
+
+
+def test_all_scores_are_of_the_mean_that_answers() -> None:
+    task = recipes.method(CoTrainingTask, BASE)
+    torch.manual_seed(0)
+    network = task.network().eval()
+    with torch.inference_mode():
+        made = to_device(task.collate([task.example(ROWS[0])]), CPU, task.host)
+        outputs, other = (replace(task, answer=answer).outputs(network, made) for answer in ("first", "second"))
+    answered = of_answer(pd.DataFrame({name: list(values) for name, values in outputs.items()}), "second")
+    told = [name for name in other if name.endswith("_Pancreas")]
+    assert {"dice_Pancreas", "hd95_mm_Pancreas", "ml_Pancreas"} <= {*told}
+    for name in told:
+        np.testing.assert_equal(answered[name].iloc[0], other[name][0])
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,23 @@ from medray.systems.fewlabel import recipes
 from medray.systems.fewlabel.methods import ApartTask
 from medray.systems.fewlabel.possible import UNTRUE, set_of
 from medray.systems.fewlabel.pseudo import Merged, PseudoLabels
-from medray.systems.fewlabel.pseudo_files import numbers_of_scans, with_locked, write_pseudo
+from medray.systems.fewlabel.pseudo_files import names_of_scans, with_locked, write_pseudo
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.tasks.volume_rows import mask_of
 
+SCAN = names_of_scans(pd.DataFrame({"scan_id": ["scan0"]}))["scan0"]
 CLASSES = {organ: number for number, organ in enumerate(ORGANS, 1)}
+
+
+def index_of(*rows: dict[str, Any]) -> pd.DataFrame:
+    """Of the shards, with a scan beside them."""
+    names = ("scan_id", "shape_DHW", "affine", "origin", "organs_labelled")
+    found = [{name: row[name] for name in names} | {"organs_ml": ml_of(row), "fold": 1} for row in rows]
+    return pd.DataFrame([*found, found[0] | {"scan_id": "other"}])
+
+
+def ml_of(row: dict[str, Any]) -> list[float | None]:
+    return [1.0 if organ in SOURCES[row["origin"]] else None for organ in ORGANS]
 
 
 def joined(number: int = 0, **more: Any) -> dict[str, Any]:
@@ -34,7 +46,12 @@ def joined(number: int = 0, **more: Any) -> dict[str, Any]:
     row = few_row(number)
     found = np.roll(mask_of(row, "scored"), 1, axis=2)
     names = FewLabelCT.shard_schema.names
-    return dict.fromkeys(names) | row | {"pseudo": found.tobytes(), "confidence": [0.9, 0.8, 0.6]} | more
+    return (
+        dict.fromkeys(names)
+        | row
+        | {"pseudo": found.tobytes(), "confidence": [0.9, 0.8, 0.6], "told": [1, 1, 1]}
+        | more
+    )
 
 
 def bits(row: dict[str, Any]) -> np.ndarray:
@@ -80,8 +97,8 @@ def test_an_unsure_organ_is_left_out_and_a_scan_without_labels_stays_as_it_is() 
 
 def test_what_a_person_has_locked_replaces_a_networks_and_not_a_true_label(tmp_path: Path) -> None:
     row = joined()
-    index = pd.DataFrame({"scan_id": ["other", row["scan_id"]]})
-    scan = numbers_of_scans(index)[row["scan_id"]]
+    index = index_of(row)
+    scan = names_of_scans(index)[row["scan_id"]]
     drawn = np.zeros(row["shape_DHW"], np.uint8)
     drawn[2:6, 2:6, 2:22] = 1
     (tmp_path / scan).mkdir()
@@ -95,23 +112,35 @@ def test_what_a_person_has_locked_replaces_a_networks_and_not_a_true_label(tmp_p
     assert (one["made_by_person"], one["confidence"][1]) == ([0, 1, 0], 1.0)
     (tmp_path / scan / "Spleen.nii.gz").write_bytes(nifti(drawn[1:], np.eye(4)))
     with pytest.raises(Unreadable, match="^locked pseudo-label: Spleen: another grid than the CT"):
-        with_locked(plain, str(tmp_path), index).rows(row)
+        locked.rows(row)  # changed while the job runs
+    with pytest.raises(ValueError, match=f"--locked .*: {scan}/Spleen.nii.gz: Spleen: another grid than the CT"):
+        with_locked(plain, str(tmp_path), index)  # before anything is trained
     assert with_locked(plain, None, index) is plain
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("scan00009/Spleen.nii.gz", "scan00009/Spleen.nii.gz: no scan of this run"),
-        ("scan00001/Milz.nii.gz", "no organ of this run; there are Liver, Spleen, Pancreas"),
-        ("notes.txt", "no mask in it; wanted scan00001/<organ>.nii.gz"),
+        ("scan-9/Spleen.nii.gz", "scan-9/Spleen.nii.gz: no scan of this run"),
+        (f"{SCAN}/Milz.nii.gz", "no organ of this run; there are Liver, Spleen, Pancreas"),
+        (f"{SCAN}/Liver.nii.gz", "Liver.nii.gz: the scan's own source labels it, and true labels win; leave it out"),
+        (f"{SCAN}/Spleen.nii.gz", "Spleen.nii.gz: "),
+        ("notes.txt", "no mask in it; wanted scan-…/<organ>.nii.gz"),
+        (
+            "pseudo-labels.csv",
+            "networks write there, and not all in it has been looked at; copy what has been corrected",
+        ),
+        (
+            "../pseudo-labels.csv",
+            "networks write there, and not all in it has been looked at; copy what has been corrected",
+        ),
     ],
 )
 def test_a_folder_of_locked_masks_that_fits_nothing(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match=f"--locked .*{why}"):
-        with_locked(Merged(ORGANS), str(tmp_path), pd.DataFrame({"scan_id": ["a"]}))
+        with_locked(Merged(ORGANS), str(tmp_path), index_of(few_row(0)))
 
 
 def test_a_network_a_source_finds_what_its_source_draws_and_is_as_sure_as_it_says() -> None:
@@ -137,19 +166,80 @@ def test_a_network_a_source_finds_what_its_source_draws_and_is_as_sure_as_it_say
         assert dice == pytest.approx(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
-def test_they_are_written_for_organs_that_the_scans_source_has_not_labelled(tmp_path: Path) -> None:
-    rows = [few_row(0)]
-    made = mask_of(rows[0], "scored")
-    kept = {"scan_id": ["scan0"], "shape_DHW": [rows[0]["shape_DHW"]], "pseudo": [made.tobytes()],
+def written(folder: Path, row: dict[str, Any], pseudo: np.ndarray, **more: Any) -> tuple[int, int]:
+    kept = {"scan_id": [row["scan_id"]], "shape_DHW": [row["shape_DHW"]], "pseudo": [pseudo.tobytes()],
             "confidence": [[0.9, 0.8, None]], "pseudo_ml": [[1.0, 2.0, 0.0]]}  # fmt: skip
     store = SimpleNamespace(read_table=lambda name, columns: pa.table(kept))
-    index = pd.DataFrame({
-        "scan_id": ["scan0"], "fold": [1], "origin": ["one"], "organs_labelled": [1], "affine": [rows[0]["affine"]],
-    })  # fmt: skip
     stored: Any = SimpleNamespace(store=store, files=["fold0/part-1.parquet", "fold1/part-1.parquet"])
-    assert write_pseudo(Store(tmp_path), stored, index, ORGANS, SOURCES) == 2
-    written = pd.read_csv(tmp_path / "pseudo-labels.csv")
-    assert written["organ"].tolist() == ["Pancreas", "Spleen"]  # not the liver, which its source has labelled
-    assert written["fold"].tolist() == [0, 0]  # fold 1 holds it out
-    image = nibabel.load(tmp_path / "fold0" / "scan00001" / "Spleen.nii.gz")
-    assert np.array_equal(np.asarray(image.dataobj) > 0, made == 2)
+    return write_pseudo(Store(folder), stored, index_of(row), ORGANS, **more)
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nibabel.load(path).dataobj) > 0
+
+
+def test_they_are_written_for_organs_that_nobody_has_labelled_in_the_scan(tmp_path: Path) -> None:
+    row = few_row(0)
+    made = mask_of(row, "scored")
+    assert written(tmp_path, row, made, locked={"scan0": {"Spleen": "somewhere"}}) == (2, 0)
+    table = pd.read_csv(tmp_path / "pseudo-labels.csv")
+    assert table["organ"].tolist() == ["Pancreas", "Spleen"]  # not the liver, which its source has labelled
+    assert table["fold"].tolist() == [0, 0]  # fold 1 holds it out
+    assert table["locked"].tolist() == [0, 1]
+    assert np.array_equal(voxels(tmp_path / "fold0" / SCAN / "Spleen.nii.gz"), made == 2)
+
+
+def test_names_stay_when_scans_come_and_go() -> None:
+    few, more = (names_of_scans(pd.DataFrame({"scan_id": ids})) for ids in (["b", "c"], ["a", "b", "c"]))
+    assert all(more[scan] == name for scan, name in few.items())
+    assert len({*more.values()}) == 3
+
+
+def test_a_mask_that_somebody_has_changed_stays_and_those_of_an_earlier_start_go(tmp_path: Path) -> None:
+    row = few_row(0)
+    made = mask_of(row, "scored")
+    written(tmp_path, row, made)
+    home = tmp_path / "fold0" / SCAN
+    mine = nifti((np.roll(made, 1) == 2).astype(np.uint8), np.array(row["affine"]).reshape(4, 4))
+    (home / "Spleen.nii.gz").write_bytes(mine)
+    assert written(tmp_path, row, np.where(made == 2, 2, 0).astype(np.uint8)) == (1, 1)
+    assert (home / "Spleen.nii.gz").read_bytes() == mine
+    assert not (home / "Pancreas.nii.gz").exists()
+    assert written(tmp_path, row, made) == (2, 1)  # and again
+    assert (home / "Spleen.nii.gz").read_bytes() == mine
+
+
+def test_an_organ_of_which_nobody_is_sure_stays_possible() -> None:
+    """Its voxels are not background: that would be the wrong lesson."""
+    row = joined()
+    pseudo = np.frombuffer(row["pseudo"], np.uint8).reshape(row["shape_DHW"])
+    untold = np.array(row["sets"])[mask_of(row)] == set_of([0, 2, 3])
+    nowhere = untold & ~np.isin(pseudo, [2])
+    for told in (Merged(ORGANS, least_confidence=0.7).rows(row), Merged(ORGANS).rows(row | {"told": [1, 1, 0]})):
+        assert (bits(told[0])[nowhere] == set_of([0, 3])).all()
+        assert (bits(told[0])[untold & (pseudo == 2)] == set_of([2])).all()
+
+
+def test_what_a_source_knows_hides_no_organ_that_may_be_there() -> None:
+    """The network takes all for liver, and nearly as much for spleen; the source knows that there is no liver but its own."""
+    task = recipes.method(ApartTask, recipes.small(), organs=ORGANS, largest_part=False, drawn_by=("two:Spleen",))
+    row = few_row(0)
+    shape = tuple(row["shape_DHW"])
+    batch: Any = task.collate([task.example(row)])
+
+    class Sure(ApartTask):
+        def answered(self, network: Any, voxels: torch.Tensor, notes: dict[str, Any]) -> torch.Tensor:
+            some = torch.ones(1, 1, *voxels.shape[2:])
+            return torch.cat([0.7 * some, 0.65 * some, 0 * some], 1)
+
+    sure = recipes.method(Sure, task, drawn_by=task.drawn_by)
+    out = PseudoLabels().outputs(sure, None, to_device(batch, torch.device("cpu"), task.host))
+    found = np.frombuffer(out["pseudo"][0], np.uint8).reshape(shape)
+    liver, body = (
+        mask_of(row, "scored") == 1,
+        np.unpackbits(np.frombuffer(row["brain"], np.uint8))[: int(np.prod(shape))],
+    )
+    inside = body.reshape(shape) > 0
+    assert (found[liver] == 1).all()
+    assert (found[inside & ~liver] == 2).all()
+    assert out["told"][0] == [0, 1, 0]

@@ -84,6 +84,13 @@ def test_masks_for_scores_are_no_labels() -> None:
     assert np.array_equal(bits(both), np.where(NUMBERS == 1, set_of([1]), set_of([0, 2, 3])))
 
 
+def test_an_organ_that_is_absent_is_scored_as_such_however_masks_for_scores_are_mapped() -> None:
+    """In no voxel of a mask of numbers: whatever is found of it is wrong."""
+    absent = np.where(NUMBERS == 2, 0, NUMBERS)
+    row, _ = encoded("sides", labels_=nifti(NUMBERS, LPS_UP), scored_=nifti(absent, LPS_UP))
+    assert row["scored_organs"] == [0, 1, 1]
+
+
 def test_labels_that_overlap_go_to_the_first_of_the_sources_organs() -> None:
     wide = NUMBERS.copy()
     wide[2:5, 4:8, 6:14] = 2

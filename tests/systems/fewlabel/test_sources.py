@@ -55,6 +55,21 @@ def test_three_ways_of_files_and_of_labels(folder: Path) -> None:
     assert Origin("x", ("Liver",)).organs_of("1") == ("Liver",)  # one organ, and nothing else is said
 
 
+def test_what_else_lies_in_a_cases_folder_is_no_part_of_its_ct(folder: Path) -> None:
+    touched(folder, "kits/case_1/.DS_Store", "kits/case_1/info.txt", "plan/p1/.DS_Store")
+    found = read_sources(table(folder, KITS, SIDES, "plan,plan,plan_masks,Liver,,,,"))
+    cases = {case["case"]: case["ct"] for case in found.cases}
+    assert cases["case_1"] == [f"{folder}/kits/case_1/ct.nii.gz"]
+    assert cases["p1"] == [f"{folder}/plan/p1/0001.dcm", f"{folder}/plan/p1/0002.dcm"]
+
+
+def test_a_name_that_one_case_alone_has_may_be_its_patients_and_is_not_said(folder: Path) -> None:
+    touched(folder, "lits/labels/v-1/Meyerhans_seg.nii.gz")
+    with pytest.raises(ValueError, match="has a mask by a name that only one case has") as error:
+        read_sources(table(folder, LITS))
+    assert "Meyerhans" not in str(error.value)
+
+
 def test_patients_are_a_sources_own_unless_a_pattern_finds_them(folder: Path) -> None:
     own = read_sources(table(folder, LITS, KITS, SIDES))
     assert {case["patient"] for case in own.cases} == {f"{c['source']}/{c['case']}" for c in own.cases}
@@ -85,8 +100,10 @@ def test_the_phantoms_table_says_what_their_origins_are(tmp_path: Path) -> None:
         (["kits,kits,kits,Kidney_L,kidney=Kidney_L,,,"], "kits has masks called tumour, of 1 cases, and nobody has declared it"),
         (["lits,lits/images,,,,lits/labels,1=Liver,"], "mapping to Liver: an organ that no source labels"),
         (["lits,lits/images,,,,,,"], "no source labels an organ"),
-        ([LITS + "case"], "patient case: does not fit the name of every case of lits"),
+        ([LITS + "case"], "patient case: finds none in the name of some case of lits"),
         ([LITS + "(v"], "no regular expression"),
+        ([LITS + "(x)?"], "patient (x)?: finds none in the name of some case of lits"),
+        ([LITS, "low,lits/images,lits/labels,liver,1=liver,,,"], "Liver is written in two ways"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_used(folder: Path, lines: list[str], why: str) -> None:

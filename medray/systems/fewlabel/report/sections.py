@@ -98,14 +98,15 @@ def _by_organ(metrics: dict[str, Any]) -> Section:
     organs = sorted(metrics["by_organ"][metrics["final"]].items(), key=lambda item: item[1]["drawn_ml"] or 0.0)
     organs = [(name, one) for name, one in organs if one["scans"]]
     tables = []
-    for group, title in (
-        ("own", "Dice in scans whose own source labels the organ"),
-        ("other", "Dice in scans of the other sources"),
+    for group, score, title in (
+        ("own", "dice", "Dice in scans whose own source labels the organ"),
+        ("other", "dice", "Dice in scans of the other sources"),
+        ("all", "hd95_mm", "HD95 in mm, all scans"),
     ):
         rows = [
             {"organ": name, "mL": round(one["drawn_ml"], 1)}
             | {
-                rung: Cell(*texts(found[group]["dice"], 3))
+                rung: Cell(*texts(found[group][score], 3 if score == "dice" else 1))
                 if group in (found := metrics["by_organ"][rung][name]["scores"])
                 else None
                 for rung in rungs
@@ -118,7 +119,8 @@ def _by_organ(metrics: dict[str, Any]) -> Section:
     axis = axes[0, 0]
     for k, rung in enumerate(rungs):
         places = np.arange(len(organs)) + (k - (len(rungs) - 1) / 2) * 0.7 / len(rungs)
-        values = [metrics["by_organ"][rung][name]["scores"]["all"]["dice"]["value"] for name, _ in organs]
+        every = [metrics["by_organ"][rung][name]["scores"].get("all") for name, _ in organs]
+        values = [np.nan if one is None else one["dice"]["value"] for one in every]
         axis.plot(values, places, "o", markersize=5, color=PALETTE[k % len(PALETTE)], label=rung)
     axis.set_yticks(range(len(organs)), [name for name, _ in organs])
     axis.set_ylim(len(organs) - 0.4, -0.6)
@@ -133,7 +135,7 @@ def _ladder(metrics: dict[str, Any]) -> Section:
     rows = [
         {"network": rung, "is": RUNG_WORDS[rung]}
         | {f"Dice, {GROUP_WORDS[g]}": Cell(*texts(of[g]["dice"], 3)) for g in groups if g in of}
-        | {"HD95, mm": Cell(*texts(of["all"]["hd95_mm"], 1))}
+        | {f"HD95, mm, {GROUP_WORDS[g]}": Cell(*texts(of[g]["hd95_mm"], 1)) for g in ("all", "small") if g in of}
         for rung, of in metrics["means"].items()
     ]
     blocks: list[Block] = [Table(pd.DataFrame(rows))]
@@ -176,5 +178,6 @@ def _cost(cost: pd.DataFrame) -> Section:
 
 def lead(metrics: Mapping[str, Any]) -> str:
     counts = metrics["counts"]
-    dice = line(metrics["means"][metrics["final"]]["all"]["dice"], 3)
+    every = metrics["means"][metrics["final"]].get("all")
+    dice = "not known" if every is None else line(every["dice"], 3)
     return f"Dice {dice}, {counts['organs']} organs, {counts['scored_scans']} scans of {counts['patients']} patients"
