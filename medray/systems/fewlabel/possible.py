@@ -30,6 +30,19 @@ def set_of(classes: Sequence[int]) -> int:
     return int(sum(1 << c for c in set(classes)))
 
 
+def sets_of(mask: np.ndarray, sets: Sequence[int], classes: int) -> np.ndarray:
+    """(D, H, W) int64: of each voxel the classes that it may be of, UNTRUE or not.
+
+    Args:
+        mask: (D, H, W) uint8 of numbers, UNTRUE added to some of them, or UNKNOWN. sets: of each number.
+        classes: with the background.
+    """
+    table = np.zeros(256, np.int64)
+    table[: len(sets)] = table[UNTRUE : UNTRUE + len(sets)] = sets
+    table[UNKNOWN] = set_of(range(classes))
+    return table[mask]
+
+
 @dataclass(frozen=True, eq=False)
 class Possible:
     """The classes that each voxel of a batch may be of; 0 is the background."""
@@ -119,10 +132,7 @@ def with_pseudo(
     if pseudo.shape != mask.shape:
         raise ValueError(f"pseudo-labels of {pseudo.shape} voxels for a scan of {mask.shape}")
     found = list(map(int, sets))
-    table = np.zeros(256, np.int64)
-    table[: len(found)] = found
-    table[UNKNOWN] = set_of(range(classes))
-    own = table[mask]
+    own = sets_of(mask, found, classes)
     untold = (own & (own - 1)) != 0  # more than one class
     told = np.where(untold & (pseudo > 0) & ((own >> pseudo) & 1 > 0), np.int64(1) << pseudo.astype(np.int64), own)
     told = np.where(untold & (told == own) & (own & 1 > 0), own & set_of([0, *unsure]), told)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from medray.systems.fewlabel.possible import Possible, numbers_of, set_of
+from medray.systems.fewlabel.possible import Possible, numbers_of, set_of, sets_of
 from medray.tasks.ct_rows import largest_part
 from medray.tasks.organs import OrgansTask
 from medray.tasks.sampling import balanced
@@ -101,9 +101,11 @@ class FewLabelTask(OrgansTask):
         if row["scored"] is not None:
             drawn[:] = np.asarray(row["scored_organs"], np.float32)
         found = super().example({**row, "mask": row["scored"]})
-        labels = np.zeros(found["own_mask"].shape, np.int64)
-        labels[...] = set_of(range(self.classes)) if row["mask"] is None else np.array(row["sets"])[mask_of(row)]
-        return found | {"own_drawn": drawn, "origin": row["origin"], "may_be": labels}
+        if row["mask"] is None:
+            may_be = np.full(found["own_mask"].shape, set_of(range(self.classes)), np.int64)
+        else:
+            may_be = sets_of(mask_of(row), row["sets"], self.classes)
+        return found | {"own_drawn": drawn, "origin": row["origin"], "may_be": may_be}
 
     def drawn_in(self, batch: Mapping[str, Any], i: int) -> Drawn:
         return Drawn(np.asarray(batch["own_mask"][i]), drawn=np.asarray(batch["own_drawn"][i]))
