@@ -222,6 +222,7 @@ def instances() -> list[dict[str, Any]]:
     return [instance for reservation in found for instance in reservation["Instances"]]
 
 
+@pytest.mark.slow
 def test_ray_up_rehearsed(aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ssh, original = Ssh(), commands.get_or_create_head_node
     monkeypatch.setattr(commands, "get_or_create_head_node", lambda *a, **k: original(*a, **k | {"_runner": ssh}))

@@ -27,6 +27,7 @@ def lines(text: str) -> dict[str, str]:
     return {line[6:].split()[0]: line for line in checks}
 
 
+@pytest.mark.slow
 def test_a_laptop_is_well(local_ray: None, tmp_path: Path, run_in_process: RunJob) -> None:
     status, text = run_in_process("doctor", "--out", tmp_path / "out", *COMMON)
     assert status == 0, text

@@ -40,6 +40,9 @@ Names = dict[int, list[str]]
 Stamp = dict[str, tuple[int, int]]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, prepared: Ingest, tiny_task: SliceTask) -> list[Run]:
     folder = tmp_path_factory.mktemp("embedded")
@@ -177,7 +180,6 @@ def test_the_index_says_which_network_embedded_a_stack_and_in_which_fold_its_pat
     assert np.array_equal(of_stacks[list(CLASSES)], by_series.loc[of_stacks["stack_id"]], equal_nan=True)
 
 
-@pytest.mark.slow
 def test_a_shard_of_which_no_slice_could_be_decoded_is_no_obstacle(
     runs: list[Run], features: tuple[Store, Names], prepared: Ingest, tmp_path: Path
 ) -> None:
@@ -207,7 +209,6 @@ def test_a_restart_embeds_nothing_again(runs: list[Run], copied: tuple[Store, Na
     assert files_of(store) == before
 
 
-@pytest.mark.slow
 def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
     runs: list[Run], copied: tuple[Store, Names], prepared: Ingest
 ) -> None:
@@ -222,7 +223,6 @@ def test_a_deleted_file_is_made_again_with_the_same_bits_and_the_others_stay(
     assert [name for name in after if after[name] != before[name]] == [lost]
 
 
-@pytest.mark.slow
 def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Names], prepared: Ingest) -> None:
     store, names = copied
     found = derive(replace(VIEWS, views=("plain",)), prepared.rows, store, runs).names
@@ -230,7 +230,6 @@ def test_other_views_replace_every_file(runs: list[Run], copied: tuple[Store, Na
     assert list(files_of(store)) == all_names(found)
 
 
-@pytest.mark.slow
 def test_other_weights_replace_the_files_of_their_network_alone(
     runs: list[Run], copied: tuple[Store, Names], prepared: Ingest, tmp_path: Path
 ) -> None:
@@ -246,7 +245,6 @@ def test_other_weights_replace_the_files_of_their_network_alone(
     assert read_slices(store, found)[1][PROBABILITIES[0]].min() > 0.5  # the bias tells
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "message"), [("head.bias", "a prediction that is NaN"), ("body", "a feature beyond fp16 or NaN")]
 )

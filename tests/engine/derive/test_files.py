@@ -59,6 +59,7 @@ def answers(parts: Sequence[pa.Table]) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for part in parts for row in part.to_pylist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("here", [True, False])
 def test_a_piece_that_is_refused_costs_nobody_else(here: bool, local_ray: None, tmp_path: Path) -> None:
     new = asked(tmp_path, "a", "refused", "ccc")

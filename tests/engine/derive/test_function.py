@@ -187,6 +187,7 @@ def test_a_restart_makes_what_is_missing_and_other_settings_or_films_replace_the
     assert some.index(["film_id"])[1]["film_id"].tolist() == ["f01", "f01", "f10", "f10", "f11"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_started_again(tmp_path: Path) -> None:
     films = rows_of(write_films(tmp_path / "films", [[1, 2], [2, 1]]))
     found = derive(Crops(fails=str(tmp_path / "died")), films, Store(tmp_path / "crops"))

@@ -55,6 +55,7 @@ def test_a_restarted_job_continues_its_runs(tmp_path: Path) -> None:
     assert runs["fold0"].info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_costs_ten_seconds_at_most(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +208,7 @@ def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Pa
     assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_logged_is_said_and_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

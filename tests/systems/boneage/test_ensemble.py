@@ -38,6 +38,7 @@ def test_where_a_model_has_not_read_a_film_the_others_weights_are_scaled_up() ->
     assert np.isnan(present_mean(np.zeros((0, 2)), np.zeros(0))).all()
 
 
+@pytest.mark.slow
 def test_on_the_films_that_fitted_it_no_member_is_better() -> None:
     for seed in range(8):
         table = drawn(90, seed=seed, noise=20)
@@ -113,6 +114,7 @@ def test_parts_are_the_folds_or_parts_of_the_patients_of_one() -> None:
     assert parts_of(renamed).tolist() == parts.tolist()
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_order_of_films() -> None:
     table = drawn(60, folds=1)
     mixed = table.sample(frac=1, random_state=1)

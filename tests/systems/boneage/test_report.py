@@ -127,6 +127,7 @@ def test_films_that_were_refused_in_folds_that_only_teach_are_told_apart(tmp_pat
     assert "1 more film of folds that were not held out" in text
 
 
+@pytest.mark.slow
 def test_a_page_of_phantoms_says_so_and_one_of_many_films_has_no_caution(tmp_path: Path) -> None:
     text = written(tmp_path, drawn(200, models=("A-regression-both", "B-regression-both")), phantom=True)
     assert PHANTOM_WARNING in text
@@ -152,6 +153,7 @@ def test_one_model_of_one_sex(tmp_path: Path) -> None:
     assert "15 held-out films of 15 patients" in text
 
 
+@pytest.mark.slow
 def test_an_error_by_epoch_is_drawn_where_epochs_were_scored(tmp_path: Path) -> None:
     entries = [
         {

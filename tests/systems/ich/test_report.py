@@ -165,6 +165,7 @@ def test_private_identifiers_never_appear(made: tuple[str, dict[str, bytes]], ru
     assert run.folder.root not in html
 
 
+@pytest.mark.slow
 def test_scores_stand_beside_the_published_ones(made: tuple[str, dict[str, bytes]], run: Finished) -> None:
     metrics = run.out.read_json("metrics.json")
     html, _ = made
@@ -336,6 +337,7 @@ def test_files_set_aside_are_counted(run: Finished, made: tuple[str, dict[str, b
     assert "Every file was used." in render("", "", sections)
 
 
+@pytest.mark.slow
 def test_images_keep_their_proportions(run: Finished, tmp_path: Path) -> None:
     """A slice cut to 48 of its 96 rows fills half the height, and all of the width, of its square picture."""
     oof = run.oof
@@ -393,6 +395,7 @@ def test_drawn_curves_are_thin_and_true() -> None:
         assert abs(np.trapezoid(y, x) - true) < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_mask_on_the_real_series(head_ct_dir: Path, tmp_path: Path) -> None:
     dicom = head_ct_dir / "rsna2019_series"
