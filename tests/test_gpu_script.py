@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parent / "benchmarks" / "gpu.py"
+pytestmark = pytest.mark.slow
 ABSENT = """
 import sys
 class Absent:
@@ -34,7 +35,6 @@ def run(folder: Path, *flags: str, path: Path | None = None, timeout: float = 60
     return done.returncode, json.loads(out.read_text()) if out.exists() else {}, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     status, found, text = run(tmp_path, "--dry")
     assert status == 0, text
@@ -45,7 +45,6 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert found["feed"]["stream and step"]["test_resnet@32"]["share"] > 0
 
 
-@pytest.mark.slow
 def test_without_ray_what_needs_it_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ABSENT)
     status, found, text = run(tmp_path, "--dry", "--steps", "correctness", "feed", path=tmp_path)

@@ -46,6 +46,8 @@ class Options:
     rungs: tuple[Rung, ...] = RUNGS
     steps: int = 400
     """Of each rung."""
+    log: bool = recipes.phantom().dice_log
+    """The logarithm of Dice, as the recipe has it; --no-log is Dice itself."""
     threads: int = 2
 
 
@@ -96,7 +98,7 @@ def main(options: Options) -> None:
         cost(options.threads)
         return
     torch.set_num_threads(options.threads)
-    chain = Chain("drawn", replace(recipes.phantom(), epochs=1), Ladder(rungs=options.rungs))
+    chain = Chain("drawn", replace(recipes.phantom(), epochs=1, dice_log=options.log), Ladder(rungs=options.rungs))
     say(run(chain, lambda seed: scans(options, seed), options.steps, options.seeds), len(options.seeds))
 
 

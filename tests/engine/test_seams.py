@@ -47,6 +47,7 @@ TASKS = {"patches": PatchTask(**SETTINGS), "adversary": AdversaryTask(**SETTINGS
 
 
 register_pickle_by_value(miniature)  # Ray's workers do not import tests
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
