@@ -53,7 +53,7 @@ class OrgansTask(VolumeTask):
         return windowed(super().volume_of(row), self.window_hu)
 
     def learning_from(self: Kind, index: pd.DataFrame) -> Kind:
-        drawn = np.isfinite(np.array(index["organs_ml"].tolist(), dtype=float).reshape(len(index), len(self.organs)))
+        drawn = np.array(index["organs_ml"].tolist(), dtype=float).reshape(len(index), len(self.organs)) > 0
         return replace(self, scans_with=tuple(drawn.sum(0).tolist()))
 
     def class_around(self, volume: VolumeRow, rng: np.random.Generator) -> int | None:
