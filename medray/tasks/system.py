@@ -81,6 +81,8 @@ class System:
     """Labels → what is odd about them, a line each, said before anything is spent."""
     fold_notes: Callable[[pd.DataFrame], Sequence[str]] = _nothing
     """Index with "fold" → what a fold has none of, a line each."""
+    rows_per_shard: int = 1024
+    """At most, where the user does not say. A shard is what one core writes, and one network derives from, at a time."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ COLUMNS = (
     "scan_id", "patient_id", "visit", "shape_DHW", "spacing_mm", "voxels", "box_DHW", "brain", "mask", "foreground",
 )  # fmt: skip
 
+SCANS_PER_SHARD = 4
+"""So that a few dozen scans are read, and drawn, by more than one core."""
+
 
 @dataclass(frozen=True, eq=False)
 class VolumeRow:

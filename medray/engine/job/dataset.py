@@ -42,6 +42,10 @@ class Dataset:
     files: list[File] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.options.rows_per_shard is None:
+            self.options = replace(self.options, rows_per_shard=self.system.rows_per_shard)
+        elif self.options.rows_per_shard < 1:
+            raise ValueError(f"--rows-per-shard {self.options.rows_per_shard}: at least 1")
         self.phantom = self.files_uri is None
         if self.system.files_of is not None and self.labels_uri is not None:
             self.files_uri, self.phantom = self.system.files_of(self.labels_uri), False
@@ -158,6 +162,7 @@ class Dataset:
     def prepare(self) -> Ingest:
         """Shards and folds; what is there is kept."""
         options = self.options
+        assert options.rows_per_shard is not None, "the system has said"
         options.warn_of_key()
         prepared = prepare(
             self.source, (self._first, *self.others), self.system.columns,

@@ -67,8 +67,9 @@ class Options:
     Ampere and later."""
     checkpoint_minutes: float = 10.0
     """A checkpoint within an epoch after this long; one is always written at its end."""
-    rows_per_shard: int = 1024
-    """Slices, films or scans in one Parquet file, at most; large ones make smaller files."""
+    rows_per_shard: int | None = None
+    """Slices, films or scans in one Parquet file, at most (large ones make smaller files); where not given, 1,024 slices or
+    films, 4 scans."""
     split_seed: int = 0
     """Of the folds and of the order of rows in the shards."""
     public_ids: bool = False

@@ -17,6 +17,7 @@ from medray.systems.fewlabel.phantoms import DEMO
 from medray.systems.fewlabel.source import MOST_ORGANS, FewLabelCT
 from medray.systems.fewlabel.sources import FLAG, Sources, read_sources
 from medray.tasks.system import SearchSetup, System
+from medray.tasks.volume_rows import SCANS_PER_SHARD
 
 
 def strata(index: pd.DataFrame) -> np.ndarray:
@@ -68,6 +69,7 @@ FEW_LABELS = System(
     strata=strata,
     flags=(FLAG,),
     files_of=files_of,
+    rows_per_shard=SCANS_PER_SHARD,
     about_flags=(
         "Table of sources (CSV: name, images, masks, organs, mapping), by path or URI. Where not given, phantoms are written and "
         "used.",

@@ -90,8 +90,8 @@ class SmallOrgans:
 
 
 PHANTOM = SmallOrgans(
-    sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, peaks_epochs=6, outlines_epochs=6,
-    shapes_epochs=5, joint_epochs=1, joint_rate=2e-4, together=0.5, code=128,
+    sigma_mm=(3.0, 5.0, 5.0), region_mm=(18.0, 40.0, 40.0), gate=0.5, peaks_epochs=5, outlines_epochs=4,
+    shapes_epochs=3, joint_epochs=1, peaks_rate=1e-2, joint_rate=2e-4, together=0.5, code=128,
 )  # fmt: skip
 """For the drawn heads."""
 

@@ -22,6 +22,7 @@ from medray.systems.headneck.phantoms import DEMO, NAMES
 from medray.systems.headneck.source import CT, MOST_ORGANS, STRUCTURES, PlanningCT
 from medray.systems.headneck.task import OrganTask
 from medray.tasks.system import SearchSetup, System
+from medray.tasks.volume_rows import SCANS_PER_SHARD
 
 MOST_OFF = 1.5
 """Times that the scans' spacing may differ from the grid that lengths in mm are counted on."""
@@ -126,6 +127,7 @@ HEAD_AND_NECK = System(
     strata=strata,
     flags=(FLAG,),
     files_of=files_of,
+    rows_per_shard=SCANS_PER_SHARD,
     about_flags=(
         "Table (CSV: patient, scan, ct, structures, organs), or a folder of patients (NIfTI, or DICOM with structure sets), by "
         "path or URI. Where not given, phantoms are written and used.",

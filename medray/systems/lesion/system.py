@@ -19,6 +19,7 @@ from medray.systems.lesion.phantoms import DEMO
 from medray.systems.lesion.source import BrainMR
 from medray.systems.lesion.task import LesionTask
 from medray.tasks.system import SearchSetup, System
+from medray.tasks.volume_rows import SCANS_PER_SHARD
 
 LOADS_ML = (0.0, 2.0, 5.0, 10.0, 20.0)
 """Between bands of lesion load, over which folds are balanced."""
@@ -69,6 +70,7 @@ BRAIN_MR = System(
     strata=strata,
     flags=(FLAG,),
     files_of=files_of,
+    rows_per_shard=SCANS_PER_SHARD,
     about_flags=(
         "Table (CSV or TSV: patient, visit, a column for each channel, mask) by path or URI, or a folder in the BIDS layout. "
         "Where not given, phantoms are written and used.",

@@ -14,7 +14,9 @@ from medray.shards.store import Store
 from medray.systems.chest.system import FILMS
 from medray.systems.ich.classes import CLASSES
 from medray.systems.ich.system import HEAD_CT
+from medray.systems.lesion.system import BRAIN_MR
 from medray.tasks.system import System
+from medray.tasks.volume_rows import SCANS_PER_SHARD
 
 
 def warnings_of(system: System, folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -68,3 +70,22 @@ def test_another_source_beside_the_first_is_another_configuration(tmp_path: Path
     both.claim()
     with pytest.raises(ValueError, match=r"holds a run with sources = .*others"):
         dataset().claim()
+
+
+def test_a_shard_holds_what_suits_the_system_where_the_user_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_text("")
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,1\n")
+    few_rows = replace(FILMS, rows_per_shard=4)
+
+    def rows(system: System, **more: Any) -> int | None:
+        options = Options(out=str(tmp_path / "out"), public_ids=True, **more)
+        return Dataset(
+            system, system.source, options, str(tmp_path), str(tmp_path / "labels.csv")
+        ).options.rows_per_shard
+
+    assert rows(few_rows) == 4
+    assert rows(few_rows, rows_per_shard=7) == 7
+    assert rows(FILMS) == 1024
+    assert BRAIN_MR.rows_per_shard == SCANS_PER_SHARD  # of volumes: every core has some
+    with pytest.raises(ValueError, match="--rows-per-shard 0: at least 1"):
+        rows(FILMS, rows_per_shard=0)
