@@ -19,6 +19,9 @@ AXES = "SPL"
 """Of the voxels: slices towards the head, rows towards the back, columns towards the left, as planning systems show them."""
 AIR_HU, MOST_HU = -1000, 1500
 METAL_HU = 2500
+FAT_HU, LEAST_SHARE = -20, 1e-3
+"""Everybody has fat, and air about him: a scan with fewer voxels below this was windowed, scaled or never rescaled."""
+NOT_HU = "hardly Hounsfield units: it holds neither fat nor air"
 DHW = {"axes": "D, H, W: towards head, back and left"}
 PLACES = 2_000
 """Voxels of an organ that are kept, to cut crops around."""
@@ -100,6 +103,8 @@ def columns_of(scan: Volume, given: Volume) -> tuple[dict[str, Any], list[str]]:
     metal = float((scan.voxels > METAL_HU).sum()) * scan.voxel_mm3 / 1000
     if metal > 0.05:
         notes.append(f"metal: {metal:.1f} mL above {METAL_HU} HU")
+    if (scan.voxels < FAT_HU).mean() < LEAST_SHARE:
+        notes.append(NOT_HU)
     body = body_of(scan)
     voxels = (np.clip(scan.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
     return {

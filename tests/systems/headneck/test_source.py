@@ -17,7 +17,7 @@ from medray.imaging.types import Unreadable
 from medray.imaging.volume import read_volume
 from medray.shards.files import Files
 from medray.systems.headneck.source import CT, STRUCTURES, PlanningCT, source_of
-from medray.tasks.ct_rows import AXES
+from medray.tasks.ct_rows import AXES, NOT_HU
 from medray.tasks.volume_rows import VolumeRow, mask_of
 
 ORGANS = ("Brainstem", "Parotid_L", "Parotid_R")
@@ -203,6 +203,12 @@ def test_metal_is_noted() -> None:
     bright = CT_HU.copy()
     bright[4:6, 10:14, 8:10] = 3071
     assert from_masks(ct=nifti(bright, LPS_UP))[1] == "metal: 0.1 mL above 2500 HU"
+
+
+@pytest.mark.parametrize("stored", [CT_HU + 1024, CT_HU.clip(0, 80), (CT_HU - CT_HU.min()) / np.ptp(CT_HU)])
+def test_intensities_that_are_hardly_hounsfield_units_are_noted(stored: np.ndarray) -> None:
+    assert NOT_HU in (from_masks(ct=nifti(stored, LPS_UP))[1] or "")
+    assert NOT_HU not in (from_masks(ct=nifti(CT_HU, LPS_UP))[1] or "")
 
 
 def test_resampled_to_a_spacing_the_organs_keep_their_volumes_and_places() -> None:

@@ -171,7 +171,8 @@ def _pseudo(pseudo: pd.DataFrame) -> Section:
 def _cost(cost: pd.DataFrame) -> Section:
     text = (
         "A network a source and the conditional network need more passes the more sources or organs there are; the others answer for all "
-        "organs in one. Seconds are those of one pass of one window on this machine's CPU, the least of three, times the passes."
+        "organs in one. Seconds are those of one pass of one window on this machine's CPU, the least of three, times the passes. "
+        "Memory is that of all weights and of what is alive of a pass's layers at once."
     )
     return Section("What an answer costs", text, table=cost)
 
