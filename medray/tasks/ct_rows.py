@@ -43,7 +43,7 @@ FIELDS = (
     pa.field("brain", pa.binary(), metadata=DHW | {"dtype": "bits", "meaning": "the body"}),
     pa.field("foreground", pa.list_(pa.int32()), metadata={"meaning": "flat places of some voxels of organs"}),
     pa.field("foreground_class", pa.list_(pa.int8()), metadata={"meaning": "of each place its organ, from 1"}),
-    pa.field("pixels_hash", pa.string()),
+    pa.field("pixels_hash", pa.string(), metadata={"meaning": "of whole HU with AXES: of a scan in another format too"}),
 )  # fmt: skip
 """Of the schema; masks are each system's own."""
 
@@ -110,7 +110,7 @@ def columns_of(scan: Volume, given: Volume) -> tuple[dict[str, Any], list[str]]:
     return {
         "shape_DHW": list(body.shape), "spacing_mm": list(scan.spacing_mm), "affine": scan.affine.ravel().tolist(),
         "orientation": axis_codes(given), **in_box(voxels[None] * body, body), "brain": np.packbits(body).tobytes(),
-        "pixels_hash": pixels_hash(given.voxels),
+        "pixels_hash": pixels_hash(np.rint(reoriented(given, AXES).voxels).clip(-32768, 32767).astype(np.int16)),
     }, notes  # fmt: skip
 
 

@@ -205,6 +205,19 @@ def test_metal_is_noted() -> None:
     assert from_masks(ct=nifti(bright, LPS_UP))[1] == "metal: 0.1 mL above 2500 HU"
 
 
+def test_the_same_scan_of_another_type_and_with_other_axes_is_known_again() -> None:
+    def known_as(voxels: np.ndarray, affine: np.ndarray = LPS_UP) -> str:
+        return str(encoded(**{CT: nifti(voxels, affine)})[0]["pixels_hash"])
+
+    own = known_as(CT_HU)
+    assert known_as(CT_HU.astype(np.float32)) == own
+    turned = LPS_UP @ np.array([[0, -1, 0, SHAPE[0] - 1], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float64)
+    assert known_as(CT_HU[::-1].transpose(1, 0, 2), turned) == own
+    other = CT_HU.copy()
+    other[5, 5, 5] += 1
+    assert known_as(other) != own
+
+
 @pytest.mark.parametrize("stored", [CT_HU + 1024, CT_HU.clip(0, 80), (CT_HU - CT_HU.min()) / np.ptp(CT_HU)])
 def test_intensities_that_are_hardly_hounsfield_units_are_noted(stored: np.ndarray) -> None:
     assert NOT_HU in (from_masks(ct=nifti(stored, LPS_UP))[1] or "")
