@@ -51,7 +51,6 @@ class HeadNeckCV:
 
 ON_PHANTOMS = HeadNeckCV(
     recipe="phantom",
-    chain=PHANTOM,
     options=Options(out="out/headneck-phantom", folds=2, train_folds=(0,), public_ids=True, monitor="none"),
 )
 
@@ -100,8 +99,9 @@ def main(job: HeadNeckCV) -> None:
 def start() -> None:
     def each(job: HeadNeckCV) -> None:
         default = ON_PHANTOMS if job.images is None else HeadNeckCV()
-        base = recipes.recipe(flags_over(HeadNeckCV, default).recipe)
-        main(flags_over(HeadNeckCV, replace(default, task=base)))
+        recipe = flags_over(HeadNeckCV, default).recipe
+        chain = PHANTOM if recipe == "phantom" else SmallOrgans()
+        main(flags_over(HeadNeckCV, replace(default, task=recipes.recipe(recipe), chain=chain)))
 
     run_job(HeadNeckCV, each, HeadNeckCV())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +21,8 @@ _SOLID = 0.6
 _WINDOW_HU = (-160.0, 240.0)
 Masks = Mapping[str, np.ndarray]
 """Organ → (D, H, W) bool."""
+Pair = tuple[str, np.ndarray, np.ndarray]
+"""An organ, what was drawn of it, what was found; (D, H, W) bool."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Slice:
 def slices_of(
     image: np.ndarray, drawn: Masks, found: Masks, spacing_mm: Sequence[float], small: Sequence[str], title: str
 ) -> list[Slice]:
-    """Slices that together show every organ, the one with most that is wrong, and a small organ from near.
+    """A few slices with as many organs as they can show, the one with most that is wrong; from near a small organ, and those that
+    no slice meets.
 
     Args:
         image: (D, H, W) as the shards have it.
@@ -49,27 +52,39 @@ def slices_of(
     wrong = sum((a ^ b).sum((1, 2)) for _, a, b in pairs) if drawn else np.zeros(shape[0])
     if np.any(wrong) and all(abs(int(np.argmax(wrong)) - place) > 1 for place in places):
         places[int(np.argmax(wrong))] = "most voxels that are wrong"
+    numbers = {organ: str(number) for number, (organ, _, _) in enumerate(pairs, 1)}  # alike in every slice of a scan
     out = []
     for place, why in (places or {shape[0] // 2: "the middle"}).items():
         box = _body(image[place])
         there = [(organ, a[place][box], b[place][box]) for organ, a, b in pairs if (a | b)[place][box].any()]
-        picture = draw(grey[place][box], there, spacing_mm)
-        told = ", ".join(f"{number} {organ}" for number, (organ, _, _) in enumerate(there, 1))
+        picture = draw(grey[place][box], [(numbers[organ], a, b) for organ, a, b in there], spacing_mm)
+        told = ", ".join(f"{numbers[organ]} {organ}" for organ, _, _ in there)
         out.append(Slice(picture, title, (f"slice {place + 1} of {shape[0]} from the feet: {why}", told)))
-    near = [(organ, a, b) for organ, a, b in pairs if organ in small]
-    if near:
-        organ, a, b = max(near, key=lambda one: _worth_a_look(*one[1:]))
+    for (organ, a, b), why in _from_near(pairs, places, small, bool(drawn)):
         place = int(np.argmax((a | b).sum((1, 2))))
-        rows, columns = _about(np.argwhere((a | b)[place]).mean(0), shape[1:], spacing_mm)
-        box = rows, columns
-        there = [
-            (name, one[place][box], other[place][box]) for name, one, other in pairs if (one | other)[place][box].any()
-        ]
-        told = ", ".join(f"{number} {name}" for number, (name, _, _) in enumerate(there, 1))
-        why = "its worst small organ" if drawn else "its smallest organ"
-        picture = draw(grey[place][box], there, spacing_mm)
-        out.append(Slice(picture, title, (f"slice {place + 1}, about {ZOOM_MM:g} mm around {organ}, {why}", told)))
+        near = _about(np.argwhere((a | b)[place]).mean(0), shape[1:], spacing_mm)
+        picture = draw(
+            grey[place][near], [("", a[place][near], b[place][near])], spacing_mm
+        )  # neighbours would cover it
+        out.append(Slice(picture, title, (f"slice {place + 1}, about {ZOOM_MM:g} mm around {organ} alone, {why}",)))
     return out
+
+
+def _from_near(
+    pairs: Sequence[Pair], places: Collection[int], small: Sequence[str], known: bool
+) -> list[tuple[Pair, str]]:
+    """What is worth a look from near, and why: the worst small organ, and those that no slice of ``places`` meets.
+
+    Args:
+        known: whether somebody has drawn.
+    """
+    near = [pair for pair in pairs if pair[0] in small]
+    found = []
+    if near:
+        worst = max(near, key=lambda one: _worth_a_look(*one[1:]))
+        found.append((worst, "its worst small organ" if known else "its smallest organ"))
+    unmet = [pair for pair in pairs if not any((pair[1] | pair[2])[place].any() for place in places)]
+    return found + [(pair, "in no slice before") for pair in unmet if not found or pair[0] != found[0][0][0]][:MOST]
 
 
 def levels(areas: Sequence[np.ndarray]) -> list[int]:
@@ -123,21 +138,21 @@ def greys(image: np.ndarray) -> np.ndarray:
 def draw(
     grey: np.ndarray, organs: Sequence[tuple[str, np.ndarray, np.ndarray]], spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """A slice (rows, columns) with outlines and a number, from 1, at each organ; two that touch keep a line between them.
+    """A slice (rows, columns) with outlines of each organ, and a short text in it; two that touch keep a line between them.
 
     Args:
-        organs: name, what was drawn, what was found.
+        organs: text, what was drawn, what was found.
     """
     width = max(1, round(_TALL_PX * grey.shape[1] * spacing_mm[2] / (grey.shape[0] * spacing_mm[1])))
     lines = [(one[1], DRAWN) for one in organs if one[1].any()] + [(one[2], FOUND) for one in organs if one[2].any()]
     picture = outlined(grey, lines, (_TALL_PX, width))
-    for number, (_, drawn, found) in enumerate(organs, 1):
+    for text, drawn, found in organs:
         mask, colour = (found, FOUND) if found.any() else (drawn, DRAWN)
         inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(int(inside.argmax()), mask.shape)
         at = (int((column + 0.5) * width / mask.shape[1]) - 5, int((row + 0.5) * _TALL_PX / mask.shape[0]) + 5)
         for thick, shade in ((3, (0, 0, 0)), (1, colour)):
-            cv2.putText(picture, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, shade, thick, cv2.LINE_AA)
+            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, shade, thick, cv2.LINE_AA)
     return picture
 
 

@@ -54,8 +54,14 @@ class Dataset:
             raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train{neither}")
         self.options.pseudonyms()  # an error for a key or a folder that cannot be had, before anything is claimed
         if self.files_uri is not None:
-            self.files = Store(self.files_uri).files(Store(self.options.out))
+            self.files = self._listed()
         self._labels = None if self.labels_uri is None else self._read_labels(self.labels_uri)
+
+    def _listed(self) -> list[File]:
+        """All files but the labels' own, which may lie among the images that it names."""
+        labels = Store(self.labels_uri).root if self.labels_uri is not None else ""
+        files = self.folder.files(Store(self.options.out))
+        return [file for file in files if file.path != labels]
 
     def _read_labels(self, uri: str) -> Any:
         """The system's labels; says what is odd about them."""
@@ -109,7 +115,7 @@ class Dataset:
             if self.system.files_of is not None:
                 self.files_uri = self.system.files_of(self.labels_uri)
             self._labels = self._read_labels(self.labels_uri)
-            self.files = self.folder.files(Store(self.options.out))
+            self.files = self._listed()
 
     def use_lists(self) -> dict[str, int]:
         """Where the labels come with lists ("split" says whose, and is a column of their table): one run that holds out

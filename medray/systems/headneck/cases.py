@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ DOUBT = "doubt"
 """Why a case cannot be used, as far as names tell."""
 NO_MASKS = "organs: no mask lies there; name the folder of its masks, from the table's own folder on"
 FLAG = "--images"
+_COLUMNS = (PATIENT, SCAN, CT, STRUCTURES, ORGANS)
 VOLUMES = re.compile(r"(?P<stem>.+?)\.(?:nii|nii\.gz|nrrd)$", re.IGNORECASE)
 
 
@@ -70,6 +72,8 @@ def _from_table(uri: str) -> pd.DataFrame:
         )
     for name in (SCAN, STRUCTURES, ORGANS):
         if name not in cells:
+            if meant := difflib.get_close_matches(name, [own for own in cells.columns if own not in _COLUMNS], 1):
+                raise ValueError(f"{FLAG} {shown}: column {meant[0]}; call it {name}, or take it out")
             cells[name] = ""
     for name in (PATIENT, CT):
         empty = cells.index[cells[name] == ""]

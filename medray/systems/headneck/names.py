@@ -68,12 +68,16 @@ def organ_of(name: str, own: Mapping[str, str] | None = None) -> str | None:
 
 
 def own_names(pairs: Sequence[str]) -> dict[str, str]:
-    """ "Ohrspeichel re=Parotid_R" → as it is written → organ. Raises ValueError for other text."""
+    """ "Ohrspeichel re=Parotid_R" → as it is written → organ. Raises ValueError for other text, and for an organ that the table knows
+    by another name: it would be learned beside its own self."""
     found = {}
     for pair in pairs:
         written, _, organ = pair.rpartition("=")
         if not written.strip() or not organ.strip():
             raise ValueError(f"--names {pair}: write the name and its organ, such as 'Ohrspeichel re=Parotid_R'")
+        known = organ_of(organ.strip())
+        if known not in (None, organ.strip()):
+            raise ValueError(f"--names {pair}: the organ's name is {known}; write '{written.strip()}={known}'")
         found[written.strip()] = organ.strip()
     return found
 

@@ -14,7 +14,7 @@ from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
 from medray.shards.names import check_name
 from medray.shards.source import Source
 from medray.systems.headneck import recipes
-from medray.systems.headneck.cases import FLAG, ORGANS, Cases, read_cases
+from medray.systems.headneck.cases import DOUBT, FLAG, NO_MASKS, ORGANS, Cases, read_cases
 from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.names import organ_of
 from medray.systems.headneck.objective import OBJECTIVES, score_folds
@@ -79,8 +79,13 @@ def _of_masks(cases: Cases, own: dict[str, str]) -> tuple[str, ...]:
         )
     found = Counter(organ for named in cases.table[ORGANS] for name in named if (organ := organ_of(name, own)))
     if not found:
+        named = sorted({name for own_masks in cases.table[ORGANS] for name in own_masks})
+        if not named:
+            why = NO_MASKS if (cases.table[DOUBT] == NO_MASKS).any() else "organs: empty in every line"
+            raise ValueError(f"{FLAG}: no case has a mask, and training needs some; {why}")
         raise ValueError(
-            f"{FLAG}: no case has a mask of an organ that the table knows, and training needs some; --names gives names"
+            f"{FLAG}: no case has a mask of an organ that TG-263 knows by its name ({', '.join(named[:5])}), and training needs some; "
+            f"--names '{named[0]}=Parotid_L' says what it is"
         )
     return tuple(sorted(found))
 

@@ -138,7 +138,7 @@ class NewOrgans(ABC):
         return asked, total / np.float32(len(self.runs))
 
     def _picture(self, name: str, masks: Mapping[str, np.ndarray], like: Volume) -> bytes:
-        """What was written: slices that show every organ, and a small one from near."""
+        """What was written: as ``slices_of`` shows it."""
         upright = reoriented(like, AXES)
         image = (np.clip(upright.voxels, AIR_HU, MOST_HU).astype(np.float32) - AIR_HU) / 1000
         found = {organ: reoriented(Volume(mask, like.affine), AXES).voxels for organ, mask in masks.items()}

@@ -71,3 +71,9 @@ def test_every_name_fits_a_planning_system_and_is_its_own_spelling() -> None:
 def test_a_pair_that_is_none(pair: str) -> None:
     with pytest.raises(ValueError, match=f"--names {pair}: write the name and its organ"):
         own_names([pair])
+
+
+def test_an_organ_that_is_learned_beside_its_own_self_is_refused() -> None:
+    with pytest.raises(ValueError, match="the organ's name is Parotid_L; write 'ohrspeichel li=Parotid_L'"):
+        own_names(["ohrspeichel li=ParotidLeft"])
+    assert own_names(["Stamm=Larynx2"]) == {"Stamm": "Larynx2"}  # no name of the table's, and the user's own

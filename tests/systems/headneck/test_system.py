@@ -124,3 +124,24 @@ def test_lengths_follow_the_sources_grid_or_it_is_said_that_they_do_not() -> Non
 def test_every_patient_of_the_other_folds_is_learned_from() -> None:
     index = pd.DataFrame({"patient_id": list("abcdef"), "organs_drawn": 1})
     assert not TASK.keeps_inner(index)
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ("patient,ct,organs\np1,p1/ct.nii.gz,p1/organ\n", "no case has a mask, .*no mask lies there; name the folder"),
+        ("patient,ct,organs\np1,p1/ct.nii.gz,\n", "no case has a mask, .*organs: empty in every line"),
+        ("patient,ct,organ\np1,p1/ct.nii.gz,p1/organs\n", "t.csv: column organ; call it organs, or take it out"),
+        (
+            "patient,ct,organs\np3,p1/ct.nii.gz,p3/organs\n",
+            r"of an organ that TG-263 knows by its name \(Stamm, xyz\), .*--names 'Stamm=Parotid_L' says",
+        ),
+    ],
+)
+def test_a_table_without_an_organ_says_what_is_wrong_with_it(folder: str, table: str, why: str) -> None:
+    (Path(folder) / "t.csv").write_text(table)
+    for name in ("Stamm", "xyz"):
+        (Path(folder) / "p3" / "organs").mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "p3" / "organs" / f"{name}.nii.gz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=why):
+        source_for(SOURCE, TASK, f"{folder}/t.csv")

@@ -85,7 +85,7 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
 
 def _gallery(slices: Sequence[Slice]) -> Section:
     text = (
-        "Blue is what is known, orange what was found; where both lie on each other, orange is on top. A number tells the organ. From "
+        "Blue is what is known, orange what was found; where both lie on each other, orange is on top, be they of two organs. A number tells the organ. From "
         "the worst scan to the best, seen from the feet: the patient's right is on the left."
     )
     return Section(

@@ -35,7 +35,7 @@ WORDS = {"dice": "Dice", "surface_dice": "surface Dice", "hd95_mm": "HD95, mm"}
 DIGITS = {"dice": 3, "surface_dice": 3, "hd95_mm": 1}
 RUNG_WORDS = {
     "unet": "plain 3D U-Net", "weighted": "the same, organs weighed against the rest", "four": "S-Net with four down-samplings",
-    "snet": "S-Net", "no-ct": "+ small organs' networks, without the CT itself", "outlines": "+ small organs' networks (SOL, SOS)",
+    "snet": "S-Net", "no-ct": "+ small organs' networks, without the CT itself", "outlines": "+ small organs' networks",
     "large": "+ networks for every organ", "joint": "+ shape: all four trained together",
 }  # fmt: skip
 GROUP_WORDS = {"all": "all organs", "small": "small organs", "large": "the others"}
@@ -52,7 +52,7 @@ def report_sections(
     """
     return [
         _scores(metrics, about),
-        _gallery(slices),
+        _gallery(slices, len(scans)),
         _by_organ(metrics, about.phantom),
         _ladder(metrics),
         *([_peaks(metrics)] if metrics["peaks"] else []),
@@ -92,10 +92,12 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
     return Section("Scores", more=(*top, Figures(tuple(shown)), text, Table(pd.DataFrame(rows))))
 
 
-def _gallery(slices: Sequence[Slice]) -> Section:
+def _gallery(slices: Sequence[Slice], scans: int) -> Section:
+    shown = len({one.title for one in slices})
     text = (
-        "Blue is what was drawn, orange what was found; where both lie on each other, orange is on top. A number tells the organ. From "
-        "the worst scan to the best, seen from the feet: the patient's right is on the left."
+        "Blue is what was drawn, orange what was found; where both lie on each other, orange is on top, be they of two organs. A number "
+        f"tells the organ. {shown} of {scans:,} scans, evenly from the worst to the best, seen from the feet: the patient's right is on "
+        "the left. What was found of an organ that nobody has drawn is not shown."
     )
     tiles = tuple(Tile(one.image, one.title, one.lines) for one in slices)
     return Section("Scans to look at", text, more=(Gallery(tiles, tile_px=300),))
@@ -122,16 +124,16 @@ def _by_organ(metrics: dict[str, Any], phantom: bool) -> Section:
     for place, (_, one) in enumerate(known):
         dice = one["dice"]
         if dice["low"] is not None:
-            axis.plot([dice["low"], dice["high"]], [place, place], color=PALETTE[1], linewidth=2)
-        axis.plot([dice["value"]], [place], "o", color=PALETTE[1], label="found against drawn" if not place else None)
+            axis.plot([dice["low"], dice["high"]], [place, place], color=PALETTE[0], linewidth=2)
+        axis.plot([dice["value"]], [place], "o", color=PALETTE[0], label="found against drawn" if not place else None)
         if one["human"] and not phantom:
-            axis.plot([one["human"]["dice"]], [place], "|", color=PALETTE[0], markersize=13, markeredgewidth=2)
+            axis.plot([one["human"]["dice"]], [place], "|", color=PALETTE[1], markersize=13, markeredgewidth=2)
     if any(one["human"] for _, one in known) and not phantom:
         axis.plot(
             [],
             [],
             "|",
-            color=PALETTE[0],
+            color=PALETTE[1],
             markersize=11,
             markeredgewidth=2,
             label="human against human, 1 other patient",
@@ -151,7 +153,7 @@ def _by_organ(metrics: dict[str, Any], phantom: bool) -> Section:
     )
     text += (
         "The tolerance of an organ is what 95% of the surfaces of two raters of one CT lie within, of both sides the mean; 2 mm "
-        "where they have not drawn it."
+        "where they have not drawn it. On a coarser grid a surface Dice at such a tolerance asks for the very same voxels."
     )
     return Section("By organ", text, figure, pd.DataFrame(rows))
 
@@ -174,6 +176,7 @@ def _ladder(metrics: dict[str, Any]) -> Section:
         ]
         blocks.append(Table(pd.DataFrame(steps), "Differences on the same scans, with intervals over patients."))
     text = "Every network was trained on the same scans and scored on the same held-out ones."
+    text += " Each was trained once, with one seed: intervals tell how scans differ, not how trainings do."
     if len(rows) < len(RUNG_WORDS):
         text += " --rungs trains the others of the ladder too."
     return Section("The ladder", text, more=tuple(blocks))
@@ -191,8 +194,8 @@ def _peaks(metrics: dict[str, Any]) -> Section:
         for name, one in metrics["peaks"].items()
     ]
     text = (
-        "An organ's own network is asked where its heatmap has a confident peak; elsewhere S-Net's answer stays. An organ that "
-        "leaves the image in every scan has no middle, and never a peak."
+        "An organ's own network is asked where its heatmap has a confident peak; elsewhere S-Net's answer stays. An organ that is cut "
+        "by the image's edge has no middle that could be compared."
     )
     return Section("Where small organs are", text, table=pd.DataFrame(rows))
 
@@ -221,7 +224,12 @@ def _volumes(organs: pd.DataFrame) -> Section:
     text += f", of which {lost:,} were not found (at the bottom)" if lost else ""
     if known["patient_id"].nunique() >= LEAST_PATIENTS and len(off):
         text += f"; half of {'the others' if lost else 'them'} lie within a factor of {np.exp(np.abs(off).median()):.2f} of what was drawn"
-    return Section("Volumes", f"{text}.", figure)
+    below = int((off < 0).sum())
+    text += f". {below:,} of {len(off):,} that were found are smaller than drawn, {int((off > 0).sum()):,} larger"
+    own = known.assign(ratio=known["ml"] / known["drawn_ml"]).groupby("organ")["ratio"]
+    table = pd.DataFrame({"scans": own.size(), "found / drawn, median": own.median().round(2)}).reset_index()
+    caption = "An organ that is found too small, or too large, in most scans is so by training, not by chance."
+    return Section("Volumes", f"{text}.", figure, more=(Table(table.sort_values("found / drawn, median"), caption),))
 
 
 def _by_scan(scans: pd.DataFrame) -> Section:
