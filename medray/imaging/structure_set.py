@@ -41,7 +41,7 @@ class Structure:
 
         Returns:
             (D, H, W) bool; and why contours have no part in it → how many: ``left_out``, those that lie on no slice
-            (``Slices.slice_of``), and "outside the image" for those with no point in it. "cut by the edge of the image"
+            (``Slices.slice_of``), those that are there twice, and "outside the image" for those with no point in it. "cut by the edge of the image"
             counts those of which a part is in the mask.
         """
         depth, (rows, columns) = len(slices.origins_mm), slices.shape_HW
@@ -53,6 +53,9 @@ class Structure:
                 why[reason] += 1
                 continue
             placed = slices.on_slice(points, number)
+            if any(np.array_equal(placed, other) for other in on.get(number, ())):
+                why["the same contour again"] += 1  # an odd number of them surrounds nothing
+                continue
             low, high = placed.min(axis=0), placed.max(axis=0)
             if (high <= -0.5).any() or low[0] >= rows - 0.5 or low[1] >= columns - 0.5:
                 why["outside the image"] += 1

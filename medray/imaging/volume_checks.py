@@ -52,7 +52,7 @@ def finite(volume: Volume) -> Volume:
         count = int(volume.voxels.size - np.count_nonzero(np.isfinite(volume.voxels)))
         if count:
             raise Unreadable(
-                f"{count:,} of {volume.voxels.size:,} voxels are NaN or infinite; set them to 0, the value outside the brain"
+                f"{count:,} of {volume.voxels.size:,} voxels are NaN or infinite; give them the value of what is outside (0 in an MR, -1000 HU in a CT)"
             )
     return volume
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -47,8 +48,6 @@ def dicom_seg(
     Raises:
         ValueError: another grid, a value that is no class, or files that lack what the standard wants of a SEG.
     """
-    from highdicom.seg import Segmentation, SegmentationTypeValues
-
     if mask.shape[:3] != like.voxels.shape or len(like.order) != len(mask):
         raise ValueError(f"a mask of shape {mask.shape} for a DICOM series of shape {like.voxels.shape}")
     values, most = np.unique(mask), len(classes) if mask.ndim == 3 else 1
@@ -68,8 +67,19 @@ def dicom_seg(
     content = hashlib.sha256(
         b"".join([*(str(s.SOPInstanceUID).encode() for s in sources), numbers.tobytes()])
     ).hexdigest()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote the patient's name
+        seg = _segmentation(sources, numbers, classes, content)
+    return _bytes(seg, sources[0], content)
+
+
+def _segmentation(
+    sources: Sequence[Dataset], numbers: np.ndarray, classes: Sequence[SegmentClass], content: str
+) -> Dataset:
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+
     try:
-        seg = Segmentation(
+        return Segmentation(
             source_images=sources,
             pixel_array=numbers,
             segmentation_type=SegmentationTypeValues.BINARY,
@@ -84,10 +94,13 @@ def dicom_seg(
             device_serial_number="none",
             content_description="Found by a program, not seen by a physician",
         )
-    except (AttributeError, ValueError, TypeError, KeyError) as error:
+    except (AttributeError, KeyError) as error:  # these name an element that is not there
         why = " ".join(str(error).split())
         raise ValueError(f"no DICOM SEG of these files ({why}); take the mask in NIfTI") from None
-    return _bytes(seg, sources[0], content)
+    except (ValueError, TypeError):  # and these quote a value, such as a date of birth
+        raise ValueError(
+            "no DICOM SEG of these files (an element of theirs holds what the standard does not allow); take the mask in NIfTI"
+        ) from None
 
 
 def _described(number: int, one: SegmentClass) -> SegmentDescription:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,9 @@ AIR_HU, MOST_HU = -1000, 1500
 METAL_HU = 2500
 FAT_HU, LEAST_SHARE = -20, 1e-3
 """Everybody has fat, and air about him: a scan with fewer voxels below this was windowed, scaled or never rescaled."""
+NO_SLICE = re.compile("neither NIfTI, NRRD nor DICOM|DICOM of modality .*, not CT")
+"""Reasons of files that lie among a series' slices, and are none."""
+LOST_ON_GRID = "no voxel of the grid it was resampled to; taken as unknown"
 NOT_HU = "hardly Hounsfield units: it holds neither fat nor air"
 DHW = {"axes": "D, H, W: towards head, back and left"}
 PLACES = 2_000
@@ -46,6 +50,11 @@ FIELDS = (
     pa.field("pixels_hash", pa.string(), metadata={"meaning": "of whole HU with AXES: of a scan in another format too"}),
 )  # fmt: skip
 """Of the schema; masks are each system's own."""
+
+
+def lost_on_grid(masks: Mapping[str, np.ndarray], before: Collection[str]) -> list[str]:
+    """Of those that had voxels ``before`` a scan was resampled, the ones that have none now: unknown there, and not absent."""
+    return [name for name in before if not masks[name].any()]
 
 
 def check_spacing(spacing_mm: Sequence[float] | None) -> None:
@@ -79,7 +88,8 @@ def on_common_axes(
     Args:
         masks: (D, H, W) bool each, on the scan's own grid. spacing_mm: of slices, rows and columns.
     """
-    scan = reoriented(given, AXES)
+    # unsigned and narrow types overflow where air is taken off
+    scan = reoriented(replace(given, voxels=given.voxels.astype(np.float32)), AXES)
     turned = {name: reoriented(Volume(mask, given.affine), AXES).voxels for name, mask in masks.items()}
     if spacing_mm is None:
         return scan, turned
@@ -100,7 +110,7 @@ def columns_of(scan: Volume, given: Volume) -> tuple[dict[str, Any], list[str]]:
         scan: as ``on_common_axes`` gives it. given: as its files have it.
     """
     notes = []
-    metal = float((scan.voxels > METAL_HU).sum()) * scan.voxel_mm3 / 1000
+    metal = float((given.voxels > METAL_HU).sum()) * given.voxel_mm3 / 1000
     if metal > 0.05:
         notes.append(f"metal: {metal:.1f} mL above {METAL_HU} HU")
     if (scan.voxels < FAT_HU).mean() < LEAST_SHARE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -84,14 +85,14 @@ class VolumeTask(CropFields, Task):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: from 0 to below 1")
         weights = self.dice_weight, self.cross_entropy_weight, self.focal_weight
-        if min(weights) < 0 or not any(weights):
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
             raise ValueError(
                 f"--dice-weight {weights[0]}, --cross-entropy-weight {weights[1]}, --focal-weight {weights[2]}: 0 or more, "
                 "and one of them above 0"
             )
         if not 0 < self.threshold < 1:
             raise ValueError(f"--threshold {self.threshold}: between 0 and 1")
-        if not self.foreground_weight > 0 or self.focal_gamma < 0:
+        if not 0 < self.foreground_weight < math.inf or not 0 <= self.focal_gamma < math.inf:
             raise ValueError(
                 f"--foreground-weight {self.foreground_weight}, --focal-gamma {self.focal_gamma}: above 0, and 0 or more"
             )

@@ -96,7 +96,7 @@ def _holes(*values: float) -> bytes:
         (gzip.compress(nifti(VOXELS), mtime=0)[:-30], "gzip file that is cut short"),
         (gzip.compress(nifti(VOXELS), mtime=0)[:-8] + bytes(8), "gzip file that is damaged"),
         (gzip.compress(nifti(VOXELS)[:-1], mtime=0), "cut short: 592 bytes expected, 591 found"),
-        (_holes(np.nan, np.inf, -np.inf), "^3 of 120 voxels are NaN or infinite; set them to 0"),
+        (_holes(np.nan, np.inf, -np.inf), "^3 of 120 voxels are NaN or infinite; give them the value"),
         (_changed(srow_x=[1, 1, 0, 0], srow_y=[1, 1, 0, 0]), "singular affine"),
         (_changed(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4), "spacing of 0 × 0 × 0 mm"),
         (_changed(srow_x=[np.nan] * 4), "NaN or infinite numbers"),

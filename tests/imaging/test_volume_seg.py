@@ -8,6 +8,8 @@ import highdicom as hd
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import EnhancedMRImageStorage
 from volume_files import as_bytes, enhanced, mr_series
 
@@ -121,3 +123,20 @@ def test_what_does_not_fit_says_why() -> None:
     with pytest.raises(ValueError, match="no DICOM SEG of these files .*; take the mask in NIfTI") as error:
         dicom_seg(MASK > 0, volume, bare)
     assert "\n" not in str(error.value)
+
+
+def test_nothing_that_is_said_holds_a_patients_name_or_birth_date(recwarn: pytest.WarningsRecorder) -> None:
+    """highdicom warns of a name of one part, and pydicom quotes a date that is none."""
+    files, volume = series()
+    named = [dcmread(io.BytesIO(one)) for one in files]
+    for one in named:
+        one.PatientName = "SECRETNAME"
+    assert dicom_seg(MASK > 0, volume, [as_bytes(one) for one in named])
+    assert not [one for one in recwarn if "SECRETNAME" in str(one.message)]
+    for one in named:
+        one._dict[0x00100030] = RawDataElement(
+            Tag(0x00100030), "DA", 10, b"03.05.1950", 0, one.is_implicit_VR or False, True
+        )
+    with pytest.raises(ValueError, match="no DICOM SEG of these files") as error:
+        dicom_seg(MASK > 0, volume, [as_bytes(one) for one in named])
+    assert "1950" not in str(error.value)

@@ -304,7 +304,7 @@ def test_a_damaged_file_costs_no_neighbour(run: Path, run_in_process: Job, tmp_p
     said = answered(run_in_process, run, images, to)
     assert csv_table(to, "scans.csv")["scan_id"].tolist() == ["c"]
     aside = csv_table(to, "set_aside.csv").set_index("path")["reason"]
-    assert "cut short" in aside[f"a/{WHO}"]
+    assert "cut short" in aside[f"a_{WHO}"]  # patient, and scan
     assert aside["b"].startswith("ct: 1 of 10,752 voxels are NaN or infinite")
     assert "neither NIfTI" in aside[f"{images}/d/ct.nii"]
     assert "2 scans could not be read" in said

@@ -192,6 +192,11 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
         say(f"    quarantined: {count:,} × {reason}")
     if len(reasons) > REASONS_SHOWN:
         say(f"    quarantined: {reasons.iloc[REASONS_SHOWN:].sum():,} for {len(reasons) - REASONS_SHOWN} other reasons")
+    mended = (
+        table.loc[table["status"] == "repaired", "reason"].str.replace(r"\d[\d.,]*", "…", regex=True).value_counts()
+    )
+    for reason, count in mended.head(REASONS_SHOWN).items():
+        say(f"    repaired: {count:,} × {reason}")
     say(f"  each file and its reason: {out.uri}/inventory.parquet")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +11,7 @@ import pandas as pd
 from medray.shards.inventory import Inventory, Refused
 from medray.systems.fewlabel.source import LABELS, SCORED
 from medray.systems.fewlabel.sources import CT, NONE, Sources
-
-NO_SLICE = re.compile("neither NIfTI, NRRD nor DICOM|DICOM of modality .*, not CT")
-"""Reasons of files that lie among a series' slices, and are none."""
+from medray.tasks.ct_rows import NO_SLICE
 
 
 def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:

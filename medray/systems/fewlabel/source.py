@@ -16,7 +16,17 @@ from medray.shards.files import Files
 from medray.shards.source import Encoded, Source
 from medray.systems.fewlabel.possible import set_of
 from medray.systems.fewlabel.sources import CT, NONE, Origin
-from medray.tasks.ct_rows import DHW, FIELDS, check_spacing, columns_of, on_common_axes, on_grid_of, places_of
+from medray.tasks.ct_rows import (
+    DHW,
+    FIELDS,
+    LOST_ON_GRID,
+    check_spacing,
+    columns_of,
+    lost_on_grid,
+    on_common_axes,
+    on_grid_of,
+    places_of,
+)
 
 LABELS, SCORED = "labels", "scored"
 """What the names of the files of masks begin with; the label as it is written follows."""
@@ -39,7 +49,7 @@ class FewLabelCT(Source):
         check_spacing(self.spacing_mm)
 
     id_column: ClassVar[str] = "scan_id"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     rows_per_group: ClassVar[int] = 1
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -87,8 +97,13 @@ class FewLabelCT(Source):
         parts = {kind: _apart(own, self._order(kind, origin), notes) for kind, own in found.items() if own is not None}
         flat = {(kind, group): mask for kind, own in parts.items() for group, mask in own.items()}
         scan, turned = on_common_axes(given, {str(i): mask for i, mask in enumerate(flat.values())}, self.spacing_mm)
-        for (kind, group), mask in zip(flat, turned.values(), strict=True):
+        before = [str(i) for i, mask in enumerate(flat.values()) if mask.any()]
+        lost = lost_on_grid(turned, before)
+        for number, ((kind, group), mask) in enumerate(zip(flat, turned.values(), strict=True)):
             parts[kind][group] = mask
+            if str(number) in lost:
+                del parts[kind][group]
+                notes.append(f"{'+'.join(group)}: {LOST_ON_GRID}")
         columns, odd = columns_of(scan, given)
         columns |= self._label_columns(parts.get(LABELS), scan)
         columns |= self._scored_columns(parts.get(SCORED, parts.get(LABELS)), scan.voxels.shape)

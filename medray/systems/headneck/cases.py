@@ -50,8 +50,8 @@ def read_cases(uri: str) -> Cases:
     """By path or URI: a table ``patient,scan,ct,structures,organs``, or a folder.
 
     In a table ct is a file or a folder of DICOM files, structures an RT structure set, organs a folder with a mask (NIfTI,
-    NRRD) an organ, all from the table's own folder on. A folder holds ``<patient>/ct.nii.gz`` and ``<patient>/organs/``
-    with a mask an organ, or DICOM files in any order, of which the headers tell series and structure sets.
+    NRRD) an organ, all from the table's own folder on. A folder holds ``<patient>/ct.nii.gz`` (or
+    ``<patient>/<scan>/ct.nii.gz``) and ``organs/`` beside it with a mask an organ, or DICOM files in any order, of which the headers tell series and structure sets.
 
     Raises:
         ValueError: no table, a column that is missing, a case that is listed twice, or a folder without files.
@@ -89,7 +89,7 @@ def _from_table(uri: str) -> pd.DataFrame:
     alike = cells.index[names.duplicated()]
     if len(alike):
         raise ValueError(
-            f"{FLAG} {shown}: line {alike[0]}: its patient and scan make the name of another line's ({names[alike[0]]}); rename one"
+            f"{FLAG} {shown}: line {alike[0]}: its patient and scan make the same name as another line's; rename one"
         )
     folder = Store(files_of(uri))
     listed = [file.path for file in files_below(folder, FLAG)]
@@ -107,8 +107,11 @@ def _masks(below: str | None, listed: list[str]) -> dict[str, str]:
     if below is None:
         return {}
     own = [path for path in listed if path.rpartition("/")[0] == below]
-    found = ((VOLUMES.match(posixpath.basename(path)), path) for path in own)
-    return {match["stem"]: path for match, path in found if match}
+    found: dict[str, str] = {}
+    for match, path in ((VOLUMES.match(posixpath.basename(path)), path) for path in own):
+        if match:  # of Brain.nii beside Brain.nii.gz both stay, as two masks of one organ
+            found[match["stem"] + " " * (match["stem"] in found)] = path
+    return found
 
 
 def _from_layout(folder: Store) -> pd.DataFrame | None:
@@ -122,7 +125,15 @@ def _from_layout(folder: Store) -> pd.DataFrame | None:
         name = home.removeprefix(folder.root).strip("/") or posixpath.basename(folder.root)
         masks = _masks(f"{home}/{ORGANS}", listed)
         doubt = "several files are called ct; leave one" if home in rows else None
-        rows[home] = {PATIENT: name, SCAN: "", CT: path, STRUCTURES: None, ORGANS: masks, DOUBT: doubt}
+        patient, _, scan = name.partition("/")  # <patient>/<date>/ct.nii.gz: a fold has all dates of a patient
+        rows[home] = {
+            PATIENT: patient,
+            SCAN: scan.replace("/", "_"),
+            CT: path,
+            STRUCTURES: None,
+            ORGANS: masks,
+            DOUBT: doubt,
+        }
     return pd.DataFrame([*rows.values()], dtype=object) if rows else None
 
 

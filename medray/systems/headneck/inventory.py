@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from medray.shards.inventory import Inventory, Refused
 from medray.systems.headneck.cases import DOUBT, FLAG, ORGANS, PATIENT, SCAN, Cases, scan_name
 from medray.systems.headneck.names import organ_of
 from medray.systems.headneck.source import BETWEEN, CT, STRUCTURES
+from medray.tasks.ct_rows import NO_SLICE
 
 NAMES_SHOWN = 12
 WANTED = "name a table, or a folder of patients (<patient>/ct.nii.gz, or DICOM files)"
@@ -34,6 +35,7 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
     for path in table["path"]:
         below.setdefault(path.rpartition("/")[0], []).append(path)
     drawn_in = dict(zip(table["path"], table["drawn"], strict=True))
+    sets = {*table.loc[table["kind"] == STRUCTURES, "path"]}
     rows: list[dict[str, Any]] = []
     lost: dict[str, str] = {}
     scan_of: dict[str, str | None] = {}
@@ -48,7 +50,7 @@ def assemble(scan: pd.DataFrame, cases: Cases) -> Inventory:
                 unknown[name] += 1
             else:
                 by_organ.setdefault(organ, []).append(name)
-        files, reason = _files(case, cases, by_organ, status, below)
+        files, reason = _files(case, cases, by_organ, status, below, sets)
         paths = [path for own in files.values() for path in own]
         if reason:
             why_lost.append(reason)
@@ -125,12 +127,19 @@ def _files(
     by_organ: Mapping[str, list[str]],
     status: Mapping[str, tuple[str, str]],
     below: Mapping[str, list[str]],
+    sets: Collection[str],
 ) -> tuple[dict[str, list[str]], str | None]:
-    """Name → paths of a case, and why it cannot be used. The reasons hold no path: a path may name a patient."""
+    """Name → paths of a case, and why it cannot be used; ``sets`` are the structure sets' paths. The reasons hold no path: a path may name a patient."""
     files: dict[str, list[str]] = {}
     reason = case.get(DOUBT)
     ct = case[CT]
     files[CT] = ct if isinstance(ct, list) else [ct] if ct in status else list(below.get(ct, []))
+    if (
+        not isinstance(ct, list) and ct not in status
+    ):  # a folder as it was exported, with its plan, structure set or list
+        files[CT] = [
+            p for p in files[CT] if p not in sets and not (status[p][0] != "ok" and NO_SLICE.match(status[p][1]))
+        ]
     if not files[CT]:
         reason = reason or "ct: its file is not there, or not below the table's folder"
     if case[STRUCTURES]:

@@ -19,13 +19,25 @@ from medray.imaging.volume import read_volume, read_volume_header
 from medray.shards.files import Files
 from medray.shards.source import Encoded, Source
 from medray.systems.headneck.names import organ_of, own_names
-from medray.tasks.ct_rows import DHW, FIELDS, check_spacing, columns_of, on_common_axes, on_grid_of, places_of
+from medray.tasks.ct_rows import (
+    DHW,
+    FIELDS,
+    LOST_ON_GRID,
+    check_spacing,
+    columns_of,
+    lost_on_grid,
+    on_common_axes,
+    on_grid_of,
+    places_of,
+)
 from medray.tasks.volume_rows import UNKNOWN
 
 CT, STRUCTURES = "ct", "structures"
 BETWEEN = "\\"
 """Several series that a structure set was drawn on."""
 MOST_ORGANS = 62
+MOST_LOST = 0.25
+"""Part of an organ's contours, or of its slices, that may be missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +54,7 @@ class PlanningCT(Source):
         check_spacing(self.spacing_mm)
 
     id_column: ClassVar[str] = "scan_id"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     rows_per_group: ClassVar[int] = 1
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -95,6 +107,9 @@ class PlanningCT(Source):
         given = read_volume(files.several(CT), CT)
         masks, notes = self._masks(files, given)
         scan, masks = on_common_axes(given, masks, self.spacing_mm)
+        for organ in lost_on_grid(masks, [*masks]):
+            notes.append(f"{organ}: {LOST_ON_GRID}")
+            del masks[organ]
         columns, odd = columns_of(scan, given)
         columns |= self._columns(masks, scan.voxels.shape, scan.voxel_mm3)
         notes += odd
@@ -106,7 +121,12 @@ class PlanningCT(Source):
         notes: list[str] = []
         if STRUCTURES in files:
             found = read_structure_set(files[STRUCTURES])
-            frame = read_volume_header(io.BytesIO(files.several(CT)[0])).frame_of_reference_id
+            header = read_volume_header(io.BytesIO(files.several(CT)[0]))
+            frame = header.frame_of_reference_id
+            if header.series_id and found.series_ids and header.series_id not in found.series_ids:
+                raise Unreadable("the structure set was drawn on another series than this CT; give its own")
+            if header.patient_id and found.patient_id and header.patient_id != found.patient_id:
+                raise Unreadable("the structure set names another patient than the CT; give its own")
             if frame and found.frame_of_reference_ids and frame not in found.frame_of_reference_ids:
                 raise Unreadable("the structure set is of another frame of reference than the CT; give its own")
             masks, notes = self._drawn(found, scan)
@@ -129,7 +149,11 @@ class PlanningCT(Source):
         slices, masks, notes = Slices.of(scan), {}, []
         for structure in found.structures:
             organ = organ_of(structure.name, self.own_names)
-            if organ not in self.organs or not structure.contours_mm:
+            if organ not in self.organs:
+                continue
+            if not structure.contours_mm:
+                if structure.left_out:
+                    notes.append(f"{organ}: {_said(structure.left_out)}; taken as not drawn")
                 continue
             mask, why = structure.mask(slices)
             if organ in masks:
@@ -142,6 +166,9 @@ class PlanningCT(Source):
                 )
             if why:
                 notes.append(f"{organ}: {_said(why)}")
+            if why_not := _in_part(mask, lost, len(structure.contours_mm)):
+                notes.append(f"{organ}: {why_not}; taken as not drawn")
+                continue
             masks[organ] = mask
         return masks, notes
 
@@ -166,6 +193,17 @@ class PlanningCT(Source):
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _in_part(mask: np.ndarray, lost: int, contours: int) -> str | None:
+    """Why a structure is not the whole organ: it would teach that the rest of it is none."""
+    if lost > MOST_LOST * contours:
+        return f"{lost} of {contours} contours are lost"
+    slices = np.flatnonzero(mask.any((1, 2)))
+    if not len(slices):
+        return None  # said elsewhere
+    gaps = int(np.ptp(slices)) + 1 - len(slices)
+    return f"{gaps} slices between its contours have none" if gaps > MOST_LOST * len(slices) else None
 
 
 def _said(why: Mapping[str, int]) -> str:

@@ -119,6 +119,14 @@ def test_on_a_common_spacing_volumes_stay() -> None:
     assert row["organs_ml"][0] == pytest.approx(48 * 9 / 1000)
 
 
+def test_an_organ_that_the_grid_cannot_hold_is_unknown_and_not_absent() -> None:
+    tiny = np.zeros_like(NUMBERS)
+    tiny[3, 3, 3] = 1
+    row, note = encoded("liver", replace(SOURCE, spacing_mm=(9.0, 9.0, 9.0)), labels_=nifti(tiny, LPS_UP))
+    assert row["organs_ml"][0] is None
+    assert "Liver: no voxel of the grid it was resampled to; taken as unknown" in (note or "")
+
+
 @pytest.mark.parametrize(
     ("origin", "files", "why"),
     [

@@ -130,7 +130,7 @@ def test_a_table(tmp_path: Path) -> None:
         ("patient,ct\np,a\np,b\n", "line 3 is a scan that another line names already"),
         (
             "patient,scan,ct\na,b_c,x\na_b,c,y\n",
-            "line 3: its patient and scan make the name of another line's .a_b_c.; rename one",
+            "line 3: its patient and scan make the same name as another line's; rename one",
         ),
     ],
 )
@@ -234,3 +234,36 @@ def test_nothing_at_all(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="none of 2 cases can be used; the first reason: ct: it is damaged"):
         assemble(table, replace(read_cases(str(tmp_path)), organs=ORGANS))
     assert np.array_equal(table["status"], ["quarantined"] * len(table))
+
+
+def test_two_dates_of_a_patient_are_one_patients(tmp_path: Path) -> None:
+    """Else a fold could learn from one and be scored on the other."""
+    for home in ("pt_1/2020", "pt_1/2021/plan", "pt_2"):
+        touched(tmp_path, f"{home}/ct.nii.gz", f"{home}/organs/Brainstem.nii.gz")
+    rows = found_in(tmp_path, organs=("Brainstem",)).rows
+    assert rows["patient_id"].tolist() == ["pt_1", "pt_1", "pt_2"]
+    assert rows["scan_id"].tolist() == ["pt_1_2020", "pt_1_2021_plan", "pt_2"]
+
+
+def test_a_mask_in_two_formats_is_nobodys_guess(tmp_path: Path) -> None:
+    openkbp(tmp_path)
+    touched(tmp_path, "pt_1/organs/Brainstem.nrrd")
+    found = found_in(tmp_path)
+    assert found.rows["scan_id"].tolist() == ["pt_2"]
+    assert "Brainstem: 2 masks or structures of it" in found.warnings[0]
+
+
+def test_what_lies_among_an_exported_series_costs_no_case(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("patient,ct,organs\np,T1,organs\n")
+    touched(tmp_path, "organs/Brainstem.nii.gz", "T1/1", "T1/2", "T1/RS", "T1/RD", "T1/Thumbs.db")
+    why = {"RD": "DICOM of modality RTDOSE, not CT", "Thumbs.db": "neither NIfTI, NRRD nor DICOM; export the volume"}
+    kinds = {"1": "dicom", "2": "dicom", "RS": "structures"}
+    rows = [
+        row(str(path), kinds.get(path.name, "nifti"))
+        | ({"status": "quarantined", "reason": why[path.name]} if path.name in why else {})
+        for path in sorted(tmp_path.rglob("*"))
+        if path.is_file() and path.suffix != ".csv"
+    ]
+    cases = replace(read_cases(str(tmp_path / "t.csv")), organs=("Brainstem",))
+    found = assemble(pd.DataFrame(rows, columns=COLUMNS), cases)
+    assert found.rows["files"][0]["ct"] == [f"{tmp_path}/T1/1", f"{tmp_path}/T1/2"]

@@ -77,3 +77,9 @@ def test_an_organ_that_is_learned_beside_its_own_self_is_refused() -> None:
     with pytest.raises(ValueError, match="the organ's name is Parotid_L; write 'ohrspeichel li=Parotid_L'"):
         own_names(["ohrspeichel li=ParotidLeft"])
     assert own_names(["Stamm=Larynx2"]) == {"Stamm": "Larynx2"}  # no name of the table's, and the user's own
+
+
+def test_a_structure_that_serves_optimization_is_no_organ() -> None:
+    assert organ_of("_Parotid_L") is None
+    assert organ_of("zParotid_L") is None
+    assert organ_of("Parotid_L") == "Parotid_L"

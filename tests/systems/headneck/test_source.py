@@ -158,6 +158,77 @@ def test_a_structure_set_of_another_frame_of_reference_is_refused_though_its_con
     assert row["drawn"] == [1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("SeriesInstanceUID", "1.2.826.0.1.3680043.8.498.78", "was drawn on another series than this CT"),
+        ("PatientID", "somebody else", "names another patient than the CT"),
+    ],
+)
+def test_a_structure_set_of_another_reconstruction_or_patient_is_refused_though_they_share_a_frame(
+    name: str, value: str, why: str
+) -> None:
+    files, drawn = structures(Brainstem=MASKS["Brainstem"])
+    other = [dcmread(io.BytesIO(one)) for one in files]
+    for one in other:
+        if not one.get("PatientID"):
+            one.PatientID = "p"
+        setattr(one, name, value)
+    own = dcmread(io.BytesIO(drawn))
+    own.PatientID = "p"
+    with pytest.raises(Unreadable, match=f"^the structure set {why}; give its own$"):
+        encoded(**{CT: [as_bytes(one) for one in other], STRUCTURES: as_bytes(own)})
+
+
+def test_a_contour_that_is_there_twice_is_one_contour() -> None:
+    files, drawn = structures(Brainstem=MASKS["Brainstem"])
+    doubled = dcmread(io.BytesIO(drawn))
+    (own,) = doubled.ROIContourSequence
+    own.ContourSequence.append(copy.deepcopy(own.ContourSequence[1]))
+    row, note = encoded(**{CT: files, STRUCTURES: as_bytes(doubled)})
+    assert np.array_equal(members(row, 0), MASKS["Brainstem"] > 0)
+    assert note == "Brainstem: 1 contours: the same contour again"
+
+
+def test_an_organ_that_is_drawn_in_part_is_unknown() -> None:
+    files, drawn = structures(Brainstem=MASKS["Brainstem"])
+    gaps, lines, lost = (dcmread(io.BytesIO(drawn)) for _ in range(3))
+    del gaps.ROIContourSequence[0].ContourSequence[1]
+    row, note = encoded(**{CT: files, STRUCTURES: as_bytes(gaps)})
+    assert (row["drawn"], note) == ([0, 0, 0], "Brainstem: 1 slices between its contours have none; taken as not drawn")
+    for contour in lines.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = "OPEN_PLANAR"
+    row, note = encoded(**{CT: files, STRUCTURES: as_bytes(lines)})
+    assert row["drawn"] == [0, 0, 0]
+    assert note == "Brainstem: 4 contours: a point or a line, no closed contour; taken as not drawn"
+    for contour in list(lost.ROIContourSequence[0].ContourSequence)[:2]:
+        contour.ContourData = [x + 1.4 * (i % 3 == 2) for i, x in enumerate(map(float, contour.ContourData))]
+    row, note = encoded(**{CT: files, STRUCTURES: as_bytes(lost)})
+    assert row["drawn"] == [0, 0, 0]
+    assert "2 of 4 contours are lost; taken as not drawn" in (note or "")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.float64])
+@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 1.0)])
+def test_every_type_of_voxels_is_read_and_metal_stays_metal(kind: Any, spacing: Any) -> None:
+    most = min(float(np.finfo(np.float32).max), 32767 if np.dtype(kind).kind == "f" else np.iinfo(kind).max)
+    stored = np.zeros(SHAPE, kind)
+    stored[2:6, 4:14, 4:12] = min(most, 32767)
+    row, note = encoded(replace(SOURCE, spacing_mm=spacing), **{CT: nifti(stored, LPS_UP)})
+    brightest = VolumeRow.of(row, (0,)).whole().max()
+    assert brightest == pytest.approx(min(most, 1500) / 1000 + 1)
+    assert ("metal" in (note or "")) == (most > 2500)
+
+
+def test_an_organ_that_the_grid_cannot_hold_is_unknown_and_not_absent() -> None:
+    tiny = np.zeros(SHAPE, np.uint8)
+    tiny[4, 9, 9] = 1
+    row, note = from_masks(replace(SOURCE, spacing_mm=(7.0, 7.0, 7.0)), Parotid_R=nifti(tiny, LPS_UP))
+    assert row["organs_ml"][2] is None
+    assert row["drawn"][2] == 0
+    assert "Parotid_R: no voxel of the grid it was resampled to; taken as unknown" in (note or "")
+
+
 def test_stray_points_cost_no_organ_its_contours() -> None:
     """As many scraps as contours: a lens on two slices, and two clicks beside it."""
     files, drawn = structures(Brainstem=MASKS["Brainstem"])

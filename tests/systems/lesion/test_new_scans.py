@@ -119,7 +119,10 @@ def test_changes_between_visits_and_a_visit_that_cannot_be_read_between_them(tmp
     )  # fmt: skip
     one, lost, two = answer(tmp_path, tmp_path / "to", piece)
     assert [one["visit"], lost["visit"], two["visit"]] == ["1", "2", "3"]
-    assert lost["reason"] == "flair: 1 of 5,760 voxels are NaN or infinite; set them to 0, the value outside the brain"
+    assert (
+        lost["reason"]
+        == "flair: 1 of 5,760 voxels are NaN or infinite; give them the value of what is outside (0 in an MR, -1000 HU in a CT)"
+    )
     assert not (tmp_path / "to" / "scan00002_mask.nii.gz").exists()
     assert one["before"] is None
     assert two["before"] == "1"

@@ -104,7 +104,7 @@ def test_a_channel_that_is_missing_is_refused_or_0_and_said() -> None:
 def test_nan_and_infinite_voxels_are_counted(value: float) -> None:
     bad = brain(1)
     bad[3, 4, 5:7] = value
-    refused(TWO, "flair: 2 of 5,760 voxels are NaN or infinite; set them to 0", flair=las(bad), t1=T1)
+    refused(TWO, "flair: 2 of 5,760 voxels are NaN or infinite; give them the value", flair=las(bad), t1=T1)
 
 
 def test_files_that_are_no_volume_say_so() -> None:
