@@ -256,3 +256,10 @@ def test_channels_are_picked_by_name_whatever_else_the_shards_hold() -> None:
 def test_fields_out_of_range_are_named(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         task_of(**fields)
+
+
+@pytest.mark.parametrize("name", ["dice_weight", "cross_entropy_weight", "focal_weight", "focal_gamma"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_weights_of_the_loss_are_numbers(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} {value}"):
+        task_of(**{name: value})
