@@ -22,7 +22,7 @@ from medray.engine.job.options import run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
 from medray.engine.train.checkpoint import finished_job, finished_task, model_of
-from medray.shards.case_table import files_of
+from medray.shards.case_table import files_of, is_table
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
@@ -30,7 +30,7 @@ from medray.systems.headneck.cases import read_cases
 from medray.systems.headneck.inventory import assemble
 from medray.systems.headneck.new_scans import NewPlans, check_method, ct_files
 from medray.systems.headneck.source import source_of
-from medray.tasks.new_scans.answers import PHANTOMS, known_scans, write_answers
+from medray.tasks.new_scans.answers import PHANTOMS, check_apart, known_scans, write_answers
 from medray.tasks.new_scans.organs import scans_of
 
 
@@ -64,6 +64,8 @@ def main(job: HeadNeckPredict) -> None:
     if caution:
         warn(caution)
     cases = read_cases(job.images).undrawn()
+    if not is_table(job.images):
+        check_apart(to, folder)
     files = folder.files(to)
     asked = ct_files(files, cases)
     listed = [(file.path, file.size_bytes) for file in asked]

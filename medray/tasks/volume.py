@@ -221,7 +221,7 @@ class VolumeTask(CropFields, Task):
         parts = {}
         if self.dice_weight:
             dice = of.dice_loss(logits, truth, self.activation, at, self.dice_of_batch, self.dice_log)
-            parts["dice"] = self.dice_weight, dice
+            parts["dice_loss"] = self.dice_weight, dice
         if self.cross_entropy_weight:
             entropy = of.cross_entropy(logits, truth, self.activation, at, self.foreground_weight)
             parts["cross_entropy"] = self.cross_entropy_weight, entropy

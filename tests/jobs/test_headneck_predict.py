@@ -375,6 +375,7 @@ def test_killed_between_two_scans_it_goes_on_and_leaves_the_same(
             "--images: no CT among 1 files; name a table, or a folder of patients (<patient>/ct.nii",
         ),
         (("--images", "run"), "--images: no CT among "),
+        (("--to", "in/a"), "--to in/a: lies among --images, where found contours would pass for drawn ones"),
         (("--pages", -1), "--pages -1: must be 0 or more"),
     ],
 )

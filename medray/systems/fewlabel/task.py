@@ -130,7 +130,7 @@ class FewLabelTask(OrgansTask):
 
         parts = {}
         if self.dice_weight:
-            parts["dice"] = self.dice_weight, of.dice(logits, possible, at, self.dice_log)
+            parts["dice_loss"] = self.dice_weight, of.dice(logits, possible, at, self.dice_log)
         if self.cross_entropy_weight:
             parts["cross_entropy"] = self.cross_entropy_weight, of.cross_entropy(logits, possible, at)
         if self.focal_weight:

@@ -124,7 +124,7 @@ class FocusTask(OrganTask):
         if self.stage == "sol":
             return {"loss": self.loss_of_heatmaps(found.heatmaps, truth, batch["drawn"], at)}
         parts = self.losses_of_outlines(found, truth, at)
-        return {"loss": parts["focal"] + parts["dice"], **parts}
+        return {"loss": parts["focal"] + parts["dice_loss"], **parts}
 
     def loss_of_heatmaps(self, heatmaps: Tensor, truth: Truth, drawn: Tensor, at: At) -> Tensor:
         """Squared error; at a middle, and where a peak is claimed, AT_MIDDLE times as dear as where nothing is. With equal weights
@@ -153,7 +153,7 @@ class FocusTask(OrganTask):
             own, logits = self.truth_in_region(found, truth, k), found.outlines[:, k : k + 1]
             focal.append(of.focal_loss(logits, own, "sigmoid", at, self.focal_gamma))
             dice.append(of.dice_loss(logits, own, "sigmoid", at, self.dice_of_batch, self.dice_log))
-        return {"focal": sum(focal) / len(focal), "dice": sum(dice) / len(dice)}  # type: ignore[dict-item]
+        return {"focal": sum(focal) / len(focal), "dice_loss": sum(dice) / len(dice)}  # type: ignore[dict-item]
 
     def truth_in_region(self, found: Found, truth: Truth, k: int) -> Truth:
         """What is drawn of the ``k``-th small organ about its peak; not known in samples that do not count."""

@@ -153,7 +153,7 @@ class JointTask(FocusTask):
         parts = self.losses_of_outlines(found, truth, at)
         heat = self.loss_of_heatmaps(found.heatmaps, truth, batch["drawn"], at)
         snet = self.losses_of(found.logits, truth, at)["loss"]
-        total = snet + heat + parts["focal"] + parts["dice"] + self.together * apart
+        total = snet + heat + parts["focal"] + parts["dice_loss"] + self.together * apart
         return {"loss": total, "snet": snet, "heatmaps": heat, **parts, "shapes": apart}
 
     def _of_coder(self, shapes: Shapes, there: Tensor, apart: Tensor, at: At) -> dict[str, Tensor]:

@@ -57,6 +57,14 @@ def known_scans(results: Store, shards: Store, folds: Sequence[int], never: Sequ
     return trained_on(shards, id_column="scan_id", held_out=held_out)
 
 
+def check_apart(to: Store, images: Store) -> None:
+    """Raises ValueError where results would lie among the scans: the next training there would read them as drawn by somebody."""
+    if f"{to.root}/".startswith(f"{images.root}/"):
+        raise ValueError(
+            f"--to {to.uri}: lies among --images, where found contours would pass for drawn ones; choose another place"
+        )
+
+
 def write_answers(
     to: Store,
     parts: Sequence[pa.Table],
