@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _EDGE = 0.51  # of a pixel: where the outermost pixel ends, and the rounding of a file's numbers
+TWICE = "the same contour again"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -54,7 +55,7 @@ class Structure:
                 continue
             placed = slices.on_slice(points, number)
             if any(np.array_equal(placed, other) for other in on.get(number, ())):
-                why["the same contour again"] += 1  # an odd number of them surrounds nothing
+                why[TWICE] += 1  # an odd number of them surrounds nothing
                 continue
             low, high = placed.min(axis=0), placed.max(axis=0)
             if (high <= -0.5).any() or low[0] >= rows - 0.5 or low[1] >= columns - 0.5:

@@ -63,9 +63,8 @@ def slices_of(
     for (organ, a, b), why in _from_near(pairs, places, small, bool(drawn)):
         place = int(np.argmax((a | b).sum((1, 2))))
         near = _about(np.argwhere((a | b)[place]).mean(0), shape[1:], spacing_mm)
-        picture = draw(
-            grey[place][near], [("", a[place][near], b[place][near])], spacing_mm
-        )  # neighbours would cover it
+        alone = [("", a[place][near], b[place][near])]  # neighbours' lines would cover its own
+        picture = draw(grey[place][near], alone, spacing_mm)
         out.append(Slice(picture, title, (f"slice {place + 1}, about {ZOOM_MM:g} mm around {organ} alone, {why}",)))
     return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,11 +52,6 @@ FIELDS = (
 """Of the schema; masks are each system's own."""
 
 
-def lost_on_grid(masks: Mapping[str, np.ndarray], before: Collection[str]) -> list[str]:
-    """Of those that had voxels ``before`` a scan was resampled, the ones that have none now: unknown there, and not absent."""
-    return [name for name in before if not masks[name].any()]
-
-
 def check_spacing(spacing_mm: Sequence[float] | None) -> None:
     """Raises ValueError for a grid that no scan can be resampled to."""
     if spacing_mm is not None and not all(0.1 <= side <= 50 for side in spacing_mm):
@@ -83,7 +78,8 @@ def on_grid_of(scan: Volume, mask: Volume, what: str) -> np.ndarray:
 def on_common_axes(
     given: Volume, masks: Mapping[str, np.ndarray], spacing_mm: Sequence[float] | None
 ) -> tuple[Volume, dict[str, np.ndarray]]:
-    """A scan in HU and its masks with AXES, resampled where a spacing is given.
+    """A scan in HU and its masks with AXES, resampled where a spacing is given. A mask that has voxels, and none on the new grid,
+    is left out: what it is of is unknown there, and not absent.
 
     Args:
         masks: (D, H, W) bool each, on the scan's own grid. spacing_mm: of slices, rows and columns.
@@ -94,10 +90,12 @@ def on_common_axes(
     if spacing_mm is None:
         return scan, turned
     like = _on_spacing(scan, spacing_mm)
+    there = {name for name, mask in turned.items() if mask.any()}
     turned = {
         name: resampled(Volume(mask.view(np.uint8), scan.affine), like, order=0).voxels > 0
         for name, mask in turned.items()
     }
+    turned = {name: mask for name, mask in turned.items() if mask.any() or name not in there}
     # what the scan does not reach is air, and 0 is not
     hu = resampled(Volume(scan.voxels - AIR_HU, scan.affine), like, order=1).voxels + AIR_HU
     return Volume(hu, like.affine), turned

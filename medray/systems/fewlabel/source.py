@@ -22,7 +22,6 @@ from medray.tasks.ct_rows import (
     LOST_ON_GRID,
     check_spacing,
     columns_of,
-    lost_on_grid,
     on_common_axes,
     on_grid_of,
     places_of,
@@ -97,11 +96,10 @@ class FewLabelCT(Source):
         parts = {kind: _apart(own, self._order(kind, origin), notes) for kind, own in found.items() if own is not None}
         flat = {(kind, group): mask for kind, own in parts.items() for group, mask in own.items()}
         scan, turned = on_common_axes(given, {str(i): mask for i, mask in enumerate(flat.values())}, self.spacing_mm)
-        before = [str(i) for i, mask in enumerate(flat.values()) if mask.any()]
-        lost = lost_on_grid(turned, before)
-        for number, ((kind, group), mask) in enumerate(zip(flat, turned.values(), strict=True)):
-            parts[kind][group] = mask
-            if str(number) in lost:
+        for i, (kind, group) in enumerate(flat):
+            if str(i) in turned:
+                parts[kind][group] = turned[str(i)]
+            else:
                 del parts[kind][group]
                 notes.append(f"{'+'.join(group)}: {LOST_ON_GRID}")
         columns, odd = columns_of(scan, given)

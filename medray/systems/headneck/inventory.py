@@ -134,9 +134,8 @@ def _files(
     reason = case.get(DOUBT)
     ct = case[CT]
     files[CT] = ct if isinstance(ct, list) else [ct] if ct in status else list(below.get(ct, []))
-    if (
-        not isinstance(ct, list) and ct not in status
-    ):  # a folder as it was exported, with its plan, structure set or list
+    if not isinstance(ct, list) and ct not in status:
+        # a folder as it was exported, with its plan, structure set or list
         files[CT] = [
             p for p in files[CT] if p not in sets and not (status[p][0] != "ok" and NO_SLICE.match(status[p][1]))
         ]

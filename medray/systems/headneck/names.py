@@ -57,7 +57,7 @@ def organ_of(name: str, own: Mapping[str, str] | None = None) -> str | None:
     for written, organ in (own or {}).items():
         if written.strip().lower() == name.strip().lower():
             return organ
-    if re.search(r"[^A-Za-z_.,() -]", name) or name.strip().startswith("_"):  # _Parotid_L serves optimization (TG-263)
+    if re.search(r"[^A-Za-z_.,() -]|^\s*_", name):  # _Parotid_L serves optimization (TG-263)
         return None
     words = _words(name)
     sides = {_SIDES[word] for word in words if word in _SIDES}

@@ -13,7 +13,7 @@ import tyro
 
 from medray.imaging.contours import Slices
 from medray.imaging.elements import begins_like_dicom
-from medray.imaging.structure_set import StructureSet, is_structure_set, read_structure_set
+from medray.imaging.structure_set import TWICE, StructureSet, is_structure_set, read_structure_set
 from medray.imaging.types import Unreadable, Volume
 from medray.imaging.volume import read_volume, read_volume_header
 from medray.shards.files import Files
@@ -25,7 +25,6 @@ from medray.tasks.ct_rows import (
     LOST_ON_GRID,
     check_spacing,
     columns_of,
-    lost_on_grid,
     on_common_axes,
     on_grid_of,
     places_of,
@@ -106,10 +105,9 @@ class PlanningCT(Source):
     def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         given = read_volume(files.several(CT), CT)
         masks, notes = self._masks(files, given)
+        drawn = [*masks]
         scan, masks = on_common_axes(given, masks, self.spacing_mm)
-        for organ in lost_on_grid(masks, [*masks]):
-            notes.append(f"{organ}: {LOST_ON_GRID}")
-            del masks[organ]
+        notes += [f"{organ}: {LOST_ON_GRID}" for organ in drawn if organ not in masks]
         columns, odd = columns_of(scan, given)
         columns |= self._columns(masks, scan.voxels.shape, scan.voxel_mm3)
         notes += odd
@@ -159,7 +157,7 @@ class PlanningCT(Source):
             if organ in masks:
                 raise Unreadable(f"{organ}: two structures of it; leave one, or name them in --names")
             no_contours = sum(structure.left_out.values())  # points and lines, of which there may be any number
-            lost = sum(count for reason, count in why.items() if not reason.startswith("cut")) - no_contours
+            lost = sum(count for reason, count in why.items() if not reason.startswith(("cut", TWICE))) - no_contours
             if structure.contours_mm and lost >= len(structure.contours_mm):
                 raise Unreadable(
                     f"{organ}: none of its contours lies on this CT ({_said(why)}); give its own structure set"

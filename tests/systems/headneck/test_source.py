@@ -184,10 +184,11 @@ def test_a_contour_that_is_there_twice_is_one_contour() -> None:
     files, drawn = structures(Brainstem=MASKS["Brainstem"])
     doubled = dcmread(io.BytesIO(drawn))
     (own,) = doubled.ROIContourSequence
-    own.ContourSequence.append(copy.deepcopy(own.ContourSequence[1]))
-    row, note = encoded(**{CT: files, STRUCTURES: as_bytes(doubled)})
-    assert np.array_equal(members(row, 0), MASKS["Brainstem"] > 0)
-    assert note == "Brainstem: 1 contours: the same contour again"
+    for some in ([1], [0, 2, 3]):  # one of them, then all
+        own.ContourSequence.extend(copy.deepcopy(own.ContourSequence[i]) for i in some)
+        row, note = encoded(**{CT: files, STRUCTURES: as_bytes(doubled)})
+        assert np.array_equal(members(row, 0), MASKS["Brainstem"] > 0)
+        assert note == f"Brainstem: {len(own.ContourSequence) - 4} contours: the same contour again"
 
 
 def test_an_organ_that_is_drawn_in_part_is_unknown() -> None:
