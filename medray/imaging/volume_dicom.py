@@ -23,6 +23,7 @@ from medray.imaging.volume_checks import finite, native, sound_affine, three_axe
 
 MODALITIES = ("MR", "CT", "PT")
 _SAME_STEP = 0.05  # relative: positions are written with few digits
+_SAME_PLACE = 0.5  # of a step, that a slice may lie from where even steps have it
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -116,6 +117,13 @@ def _step(headers: list[Header], stack: Stack) -> np.ndarray:
         raise Unreadable(
             f"a gap between slices {odd[0] + 1} and {odd[0] + 2} of {len(headers)}: {steps[odd[0]]:.2f} mm, where others "
             f"are {usual:.2f} mm apart ({len(odd)} such); give all slices of the series"
+        )
+    # steps that grow, each a little: the volume's even slices would show organs elsewhere than they are
+    off = np.abs(np.array(stack.position_mm) - np.linspace(stack.position_mm[0], stack.position_mm[-1], len(headers)))
+    if off.max() > _SAME_PLACE * usual:
+        raise Unreadable(
+            f"uneven slices: steps of {steps.min():.2f} to {steps.max():.2f} mm, so that slice {off.argmax() + 1} of "
+            f"{len(headers)} lies {off.max():.2f} mm from where even steps have it; resample the series before"
         )
     first, last = (np.array(headers[stack.members[end]].position_xyz_mm) for end in (0, -1))
     return (last - first) / (len(headers) - 1)

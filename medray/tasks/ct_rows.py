@@ -30,6 +30,7 @@ DHW = {"axes": "D, H, W: towards head, back and left"}
 PLACES = 2_000
 """Voxels of an organ that are kept, to cut crops around."""
 _BODY_HU, _BODY_MARGIN_MM, _SEED = -400, 5.0, 20160
+_SLICES_AT_ONCE = 16
 
 FIELDS = (
     pa.field("scan_id", pa.string(), nullable=False, metadata={"identifier": "scan"}),
@@ -154,8 +155,21 @@ def body_of(scan: Volume) -> np.ndarray:
         return np.ones(scan.voxels.shape, dtype=bool)
     body = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
     body = np.stack([ndimage.binary_fill_holes(one) for one in body])
-    near = ndimage.distance_transform_edt(~body, sampling=scan.spacing_mm)
-    return np.asarray(near <= _BODY_MARGIN_MM)
+    return _within(body, _BODY_MARGIN_MM, scan.spacing_mm)
+
+
+def _within(mask: np.ndarray, mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """(D, H, W) bool: voxels at most so far from the mask. A few slices at a time: distances take 20 bytes a voxel, which of a whole
+    planning CT is a gigabyte."""
+    reach = int(mm / spacing_mm[0]) + 1
+    out = np.zeros_like(mask)
+    for first in range(0, len(mask), _SLICES_AT_ONCE):
+        low, stop = max(0, first - reach), first + _SLICES_AT_ONCE
+        part = mask[low : stop + reach]
+        if part.any():  # of nothing there is no distance
+            near = ndimage.distance_transform_edt(~part, sampling=spacing_mm) <= mm
+            out[first:stop] = near[first - low : stop - low]
+    return out
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -61,10 +61,14 @@ class OrgansTask(VolumeTask):
         few scans have drawn."""
         if self.foreground_class is not None or not len(volume.classes):
             return self.foreground_class
+        return self.one_of(volume.classes.tolist(), rng)
+
+    def one_of(self, classes: Sequence[int], rng: np.random.Generator) -> int:
+        """Of those that a scan has; the oftener, the fewer scans have it."""
         if not self.scans_with:
-            return int(rng.choice(volume.classes))
-        rare = 1 / np.maximum(1, np.array(self.scans_with)[np.asarray(volume.classes) - 1])
-        return int(rng.choice(volume.classes, p=rare / rare.sum()))
+            return int(rng.choice(classes))
+        rare = 1 / np.maximum(1, np.array(self.scans_with)[np.asarray(classes) - 1])
+        return int(rng.choice(classes, p=rare / rare.sum()))
 
     def organs_in(self, probabilities: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """Organ → (D, H, W) bool: by its own threshold, or, where a voxel is of one class, the most probable of those above it;

@@ -93,6 +93,18 @@ def test_what_is_no_volume_says_why(change: Callable[[list[Dataset]], list[Datas
     assert "\n" not in str(error.value)
 
 
+def test_steps_that_grow_little_by_little_are_no_even_slices() -> None:
+    """Each is within the tolerance of the usual one; in the middle slices lie 2 mm from where even steps have them."""
+    series = mr_series(np.zeros((81, 6, 7), np.int16))
+    steps = np.linspace(2.9, 3.1, 80)
+    for dataset, z in zip(series, [0, *np.cumsum(steps)], strict=True):
+        dataset.ImagePositionPatient = [0, 0, float(z)]
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    assert read_volume([as_bytes(dataset) for dataset in series[:20]]).voxels.shape[0] == 20
+    with pytest.raises(Unreadable, match=r"uneven slices: steps of 2.90 to 3.10 mm, so that slice 41 of 81 lies .* mm"):
+        read_volume([as_bytes(dataset) for dataset in series])
+
+
 def test_an_enhanced_file_holds_all_slices() -> None:
     data = as_bytes(enhanced(VOXELS, SHUFFLED))
     volume = read_volume(data)

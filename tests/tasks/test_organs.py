@@ -11,6 +11,8 @@ import pytest
 
 from medray.systems.fewlabel import recipes as fewlabel
 from medray.systems.headneck import recipes as headneck
+from medray.systems.headneck.focus_task import FocusTask
+from medray.systems.headneck.recipes import stage
 from medray.tasks.organs import OrgansTask
 
 ORGANS = ("Brainstem", "Parotid_L", "Lens_L")
@@ -35,6 +37,13 @@ def test_organs_that_few_scans_have_drawn_are_met_as_often(task: OrgansTask) -> 
     np.testing.assert_allclose(counts * own.scans_with, np.full(3, 20000 / 7), rtol=0.1)
     nobody = task.learning_from(INDEX.assign(organs_ml=[[None] * 3] * 4))
     assert nobody.class_around(Volume(), rng) in (1, 2, 3)  # type: ignore[arg-type]
+
+
+def test_small_organs_that_few_scans_have_drawn_are_met_as_often() -> None:
+    task = replace(stage(FocusTask, headneck.small(), ("Parotid_L", "Lens_L")), organs=ORGANS).learning_from(INDEX)
+    rng = np.random.default_rng(0)
+    counts = np.bincount([task.class_around(Volume(), rng) or 0 for _ in range(5000)], minlength=4)  # type: ignore[arg-type]
+    np.testing.assert_allclose(counts / 5000, np.array([0, 0, 1, 2]) / 3, atol=0.02)
 
 
 def probabilities() -> list[np.ndarray]:

@@ -12,7 +12,10 @@ import numpy as np
 import optuna
 import pandas as pd
 import pyarrow as pa
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from medray.engine.tuning.space import Dimension, differences, flags
 from medray.engine.tuning.trial import Sweep
@@ -21,6 +24,10 @@ from medray.tasks.system import Direction
 from medray.tasks.task import Task
 
 Trial = dict[str, Any]
+FEW_TRIALS = 20
+_FEW = " So few trials tell little: another search may order the fields otherwise."
+_BOTH_MODES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.3, 0.8, 64)))
+"""Neither end is lost on white or on black."""
 
 
 def write_search(
@@ -125,8 +132,9 @@ def search_sections(
                 optuna.visualization.matplotlib.plot_param_importances, study, names[0], evaluator=evaluator
             )
             text = (
-                caption + ": the part of the objective's variance that a field explains (fANOVA, Hutter et al. 2014)."
-            )
+                f"{caption} (n = {len(study.trials)}): the part of the objective's variance that a field explains (fANOVA, Hutter "
+                "et al. 2014)."
+            ) + _FEW * (len(study.trials) < FEW_TRIALS)
             sections.append(page.Section("Importances", more=(page.Picture(drawn, text),)))
         except (RuntimeError, ValueError):  # all trials alike
             sections.append(page.Section("Importances", "All trials scored alike: no field can be told to matter."))
@@ -191,9 +199,34 @@ def _optuna(draw: Any, study: optuna.Study, name: str, **options: Any) -> Figure
         plt.switch_backend("agg")
         axes = draw(study, target=_value, target_name=name.replace("_", " "), **options)
         figure = axes.get_figure()
-        figure.set_size_inches(9, 3.8)
         plt.close(figure)
+    figure.set_size_inches(9, 3.8)
+    figure.set_layout_engine("tight")  # names of fields are long
+    _suit_page(figure)
     return figure
+
+
+def _suit_page(figure: Figure) -> None:
+    """Optuna's colours are for white paper; the page's own follow the reader's light or dark mode."""
+    for axis in figure.axes:
+        axis.set_facecolor("none")
+        for side in ("left", "center"):
+            axis.set_title("", loc=side)  # the section has one
+        if legend := axis.get_legend():
+            legend.remove()
+        axis.grid(False)
+        axis.tick_params(which="both", colors=page.FAINT)
+        for spine in axis.spines.values():
+            spine.set_color(page.FAINT)
+        for lines in axis.collections:
+            if lines.get_array() is not None:
+                lines.set_cmap(_BOTH_MODES)
+        for bar in axis.patches:
+            bar.set_facecolor(page.PALETTE[1])
+    for text in figure.findobj(Text):
+        text.set_color(page.INK)  # type: ignore[attr-defined]
+    for line in figure.findobj(Line2D):
+        line.set_color(page.FAINT)  # type: ignore[attr-defined]
 
 
 def _value(trial: optuna.trial.FrozenTrial) -> float:

@@ -103,7 +103,7 @@ class FocusTask(OrganTask):
         wanted = [number for number in volume.classes.tolist() if number - 1 in self.places]
         if self.foreground_class is not None or not wanted:
             return self.foreground_class
-        return int(rng.choice(wanted))
+        return self.one_of(wanted, rng)
 
     def network(self) -> nn.Module:
         from medray.systems.headneck.focus import FocusNet

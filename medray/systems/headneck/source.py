@@ -175,15 +175,11 @@ class PlanningCT(Source):
         if not any(drawn):
             names = ("mask", "sets", "foreground", "foreground_class")
             return dict.fromkeys(names) | {"drawn": drawn, "organs_ml": [None] * len(drawn), "organs_drawn": 0}
-        bits = np.zeros(shape, np.int64)
-        for k, organ in enumerate(self.organs):
-            if organ in masks:
-                bits |= masks[organ].astype(np.int64) << k
-        sets, numbers = np.unique(np.append(0, bits.ravel()), return_inverse=True)  # 0, of no organ, has the number 0
+        sets, mask = _numbered_sets({k: masks[o] for k, o in enumerate(self.organs) if o in masks}, shape)
         if len(sets) >= UNKNOWN:
             raise Unreadable(f"organs that overlap in {len(sets)} ways; at most {UNKNOWN - 1}: draw them apart")
         return {
-            "mask": numbers[1:].astype(np.uint8).tobytes(), "sets": sets, "drawn": drawn,
+            "mask": mask.tobytes(), "sets": sets, "drawn": drawn,
             **places_of({k + 1: masks[organ] for k, organ in enumerate(self.organs) if organ in masks}),
             "organs_ml": [float(masks[o].sum()) * voxel_mm3 / 1000 if o in masks else None for o in self.organs],
             "organs_drawn": sum(drawn),
@@ -191,6 +187,21 @@ class PlanningCT(Source):
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _numbered_sets(masks: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) int64 sets of organs, bit by bit, rising from 0, of none; (D, H, W) uint8: of each voxel the number of its set.
+
+    Of the voxels that are of an organ alone: 64 bits of every voxel of a planning CT would be gigabytes.
+    """
+    places = np.flatnonzero(np.logical_or.reduce([*masks.values()]))
+    bits = np.zeros(len(places), np.int64)
+    for k, mask in masks.items():
+        bits |= mask.reshape(-1)[places].astype(np.int64) << k
+    sets, numbers = np.unique(np.append(0, bits), return_inverse=True)
+    out = np.zeros(shape, np.uint8)
+    out.reshape(-1)[places] = numbers[1:]
+    return sets, out
 
 
 def _in_part(mask: np.ndarray, lost: int, contours: int) -> str | None:
