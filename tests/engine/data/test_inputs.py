@@ -41,6 +41,7 @@ def prepared(folder: Path, inputs: list[Input]) -> Ingest:
     return ingested(folder, Volumes(), inputs, ["lesion", "grade"], with_lesion)
 
 
+@pytest.mark.slow
 def test_two_sources_of_like_paths_make_one_index(tmp_path: Path, local_ray: None) -> None:
     write_volumes(tmp_path / "south" / "bucket", 6)
     write_volumes(tmp_path / "north" / "bucket", 5, size=18)

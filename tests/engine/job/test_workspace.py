@@ -100,6 +100,7 @@ def work(options: Options, tmp_path: Path) -> Iterator[Workspace]:
         yield begun
 
 
+@pytest.mark.slow
 def test_each_row_goes_through_the_network_that_has_not_seen_its_patient(
     work: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -216,6 +216,7 @@ def test_a_child_is_no_lookup_and_keeps_its_build() -> None:
     assert outline(one).shape != outline(other).shape or np.abs(outline(one) - outline(other)).max() > 1
 
 
+@pytest.mark.slow
 def test_registered_hands_tell_months_and_sex_is_worth_several_of_them() -> None:
     """A line through pixels, five folds: the constant, unregistered films, registered ones, and with sex."""
     spec = PhantomSpec(films=280, film_px=(312, 240))
