@@ -36,6 +36,8 @@ class Structure:
     """(n, 3) LPS each, of 3 points or more."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why → how many contours of the file are not among them."""
+    automatic: bool = False
+    """A program found it, as the file says (ROIGenerationAlgorithm, PS3.3 C.8.8.5)."""
 
     def mask(self, slices: Slices) -> tuple[np.ndarray, dict[str, int]]:
         """The voxels whose centres an odd number of contours of their slice surround.
@@ -112,14 +114,14 @@ def is_structure_set(first: bytes) -> bool:
 
 
 def _set_of(file: Dataset) -> StructureSet:
-    names = {int(one.ROINumber): str(one.get("ROIName", "")).strip() for one in file.get("StructureSetROISequence", ())}
-    if not names:
+    regions = {int(one.ROINumber): one for one in file.get("StructureSetROISequence", ())}
+    if not regions:
         raise Unreadable("an RT structure set without structures; export the one with contours")
     drawn: dict[int, list[Dataset]] = {}
     for one in file.get("ROIContourSequence", ()):
         drawn.setdefault(int(one.ReferencedROINumber), []).extend(one.get("ContourSequence", ()) or ())
     # a structure that nobody has drawn has no item among the contours, or one without any
-    structures = tuple(_structure(name, drawn.get(number, [])) for number, name in sorted(names.items()))
+    structures = tuple(_structure(region, drawn.get(number, [])) for number, region in sorted(regions.items()))
     frames = {str(one.get("FrameOfReferenceUID", "")) for one in file.get("ReferencedFrameOfReferenceSequence", ())}
     frames |= {str(one.get("ReferencedFrameOfReferenceUID", "")) for one in file.StructureSetROISequence}
     series, images = set(), set()
@@ -140,7 +142,7 @@ def _set_of(file: Dataset) -> StructureSet:
     )
 
 
-def _structure(name: str, contours: list[Dataset]) -> Structure:
+def _structure(region: Dataset, contours: list[Dataset]) -> Structure:
     found, left_out = [], Counter[str]()
     for one in contours:
         kind = str(one.get("ContourGeometricType", "")).strip().upper()
@@ -152,7 +154,8 @@ def _structure(name: str, contours: list[Dataset]) -> Structure:
             left_out["fewer than three points"] += 1
             continue
         found.append(points)
-    return Structure(name, tuple(found), dict(left_out))
+    name, made = (str(region.get(word, "")).strip() for word in ("ROIName", "ROIGenerationAlgorithm"))
+    return Structure(name, tuple(found), dict(left_out), made.upper() == "AUTOMATIC")
 
 
 def _points(contour: Dataset) -> np.ndarray:

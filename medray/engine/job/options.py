@@ -128,6 +128,8 @@ class Options:
     def resources(self, runs: int, tasks: Iterable[Task] = ()) -> Resources:
         """What the cluster gives to ``runs`` training runs of these tasks, the largest of which decides. Raises ValueError
         where it has no room for them."""
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads {self.threads}: at least 1; leave it out to share out the CPUs")
         takes = [task.training_gigabytes() for task in tasks] if self.workers is None and self.gpu is not False else []
         known = [gigabytes for gigabytes in takes if gigabytes is not None]
         most = max(known) if known and len(known) == len(takes) else None

@@ -109,14 +109,27 @@ def _by_headers(table: pd.DataFrame, drawn: bool) -> pd.DataFrame:
     for one in usable[(usable["kind"] == STRUCTURES) & drawn].to_dict("records"):
         for series in sorted(_series(one["series_id"])):
             sets.setdefault(series, []).append(one["path"])
+    folder = table["path"].str.rpartition("/")[0]
+    slices = usable[usable["kind"] == "dicom"]
+    series_in = slices["series_id"].groupby(folder[slices.index]).agg(set)
+    broken = table[table["status"].eq("quarantined") & ~table["reason"].fillna("").str.match(NO_SLICE)]
+    lost_in = broken["reason"].groupby(folder[broken.index]).agg(list)
     rows = []
-    for series, own in usable[usable["kind"] == "dicom"].groupby("series_id"):
+    for series, own in slices.groupby("series_id"):
         patients = own["patient"].fillna("").unique()
+        # of a folder with several series nobody knows whose slice it was; a gap in the middle of one is seen when it is read
+        lost = [
+            why
+            for place in folder[own.index].unique()
+            if series_in[place] == {series}
+            for why in lost_in.get(place, [])
+        ]
         rows.append({
             PATIENT: patients[0] if len(patients) == 1 else "", SCAN: series, CT: own["path"].tolist(),
             STRUCTURES: sets[series][0] if len(sets.get(series, [])) == 1 else None, ORGANS: {},
             DOUBT: SEVERAL_SETS if len(sets.get(series, [])) > 1
-            else "its slices name no patient, or several" if len(patients) != 1 or not patients[0] else None,
+            else "its slices name no patient, or several" if len(patients) != 1 or not patients[0]
+            else f"{len(lost)} files beside its slices cannot be read, and may be slices of it ({lost[0]}); export it anew" if lost else None,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=[PATIENT, SCAN, CT, STRUCTURES, ORGANS, DOUBT], dtype=object)
 

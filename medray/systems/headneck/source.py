@@ -35,6 +35,7 @@ CT, STRUCTURES = "ct", "structures"
 BETWEEN = "\\"
 """Several series that a structure set was drawn on."""
 MOST_ORGANS = 62
+BY_PROGRAM = "contours that a program found, as their structure set says: a network learns its errors where nobody has corrected them"
 MOST_LOST = 0.25
 """Part of an organ's contours, or of its slices, that may be missing."""
 
@@ -168,6 +169,8 @@ class PlanningCT(Source):
                 notes.append(f"{organ}: {why_not}; taken as not drawn")
                 continue
             masks[organ] = mask
+        if any(one.automatic and organ_of(one.name, self.own_names) in masks for one in found.structures):
+            notes.append(BY_PROGRAM)
         return masks, notes
 
     def _columns(self, masks: Mapping[str, np.ndarray], shape: tuple[int, ...], voxel_mm3: float) -> dict[str, Any]:

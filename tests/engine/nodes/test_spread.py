@@ -97,3 +97,9 @@ def test_readers_of_both_streams_fit_beside_the_workers(monkeypatch: pytest.Monk
         each = readers(found, cpus)
         assert each * found.side_by_side == pytest.approx(cpus)  # one a core
         assert found.side_by_side * (2 * each * found.data_cpus + found.cpus_per_worker) <= cpus + 1e-9
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_that_torch_cannot_have_are_refused_before_anything_starts(threads: int) -> None:
+    with pytest.raises(ValueError, match=f"^--threads {threads}: at least 1; leave it out"):
+        replace(FLAGS, threads=threads).resources(1)

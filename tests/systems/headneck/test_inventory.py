@@ -169,6 +169,25 @@ def test_dicom_headers_tell_series_and_what_was_drawn_on_them(tmp_path: Path) ->
     assert any("BODY 1" in line for line in found.warnings)
 
 
+def test_a_series_beside_which_a_file_is_broken_may_lack_its_end(tmp_path: Path) -> None:
+    """Of a gap in the middle the slices tell; a first slice that is broken would cut the organs."""
+    slices = [row(f"{home}/{i}", "dicom", series_id=f"s{home}", patient=f"p{home}") for home in "ab" for i in range(3)]
+    broken = row("a/3", "", status="quarantined", reason="truncated: 84 bytes expected, 2 found")
+    sets = [structures(f"{home}/rs", f"s{home}", *ORGANS) for home in "ab"]
+    found = assemble(pd.DataFrame([*slices, *sets, broken], columns=COLUMNS), Cases(None, {}, ORGANS))
+    assert found.rows["patient_id"].tolist() == ["pb"]
+    assert found.warnings[0] == (
+        "1 cases are set aside; the first reason: 1 files beside its slices cannot be read, and may be slices of it (truncated: 84 "
+        "bytes expected, 2 found); export it anew"
+    )
+    for harmless in (broken | {"path": "c/3"}, broken | {"reason": "DICOM of modality SR, not CT"}):
+        table = pd.DataFrame([*slices, *sets, harmless], columns=COLUMNS)
+        assert assemble(table, Cases(None, {}, ORGANS)).rows["patient_id"].tolist() == ["pa", "pb"]
+    together = pd.DataFrame([*slices, *sets, broken], columns=COLUMNS)
+    together["path"] = together["path"].str.replace("/", "")  # all in one folder: nobody knows whose it was
+    assert assemble(together, Cases(None, {}, ORGANS)).rows["patient_id"].tolist() == ["pa", "pb"]
+
+
 def test_two_structure_sets_of_a_series_are_nobodys_guess(tmp_path: Path) -> None:
     table = dicom(tmp_path, structures("rs0", "s0", "Brainstem"), structures("rs1", "s0", "Brainstem"))
     with pytest.raises(

@@ -16,7 +16,7 @@ from medray.imaging.structure_set_write import structure_set_bytes
 from medray.imaging.types import Unreadable
 from medray.imaging.volume import read_volume
 from medray.shards.files import Files
-from medray.systems.headneck.source import CT, STRUCTURES, PlanningCT, source_of
+from medray.systems.headneck.source import BY_PROGRAM, CT, STRUCTURES, PlanningCT, source_of
 from medray.tasks.ct_rows import AXES, NOT_HU
 from medray.tasks.volume_rows import VolumeRow, mask_of
 
@@ -96,7 +96,27 @@ def test_axes_run_towards_head_back_and_left_however_the_file_has_them(codes: st
 def structures(**masks: np.ndarray) -> tuple[list[bytes], bytes]:
     """A DICOM series and a structure set of it."""
     files = [as_bytes(one) for one in mr_series(CT_HU, Modality="CT", step_lps=(0, 0, 3.0), spacing_rc=(2.0, 1.5))]
-    return files, structure_set_bytes({n: m > 0 for n, m in masks.items()}, read_volume(files), files)
+    return files, by_hand(structure_set_bytes({n: m > 0 for n, m in masks.items()}, read_volume(files), files))
+
+
+def by_hand(structure_set: bytes) -> bytes:
+    """As a physician's: what our own writer says of its contours is that a program found them."""
+    file = dcmread(io.BytesIO(structure_set))
+    for one in file.StructureSetROISequence:
+        one.ROIGenerationAlgorithm = "MANUAL"
+    return as_bytes(file)
+
+
+def test_contours_of_a_program_are_said_to_be_such() -> None:
+    """A prediction's own structure set, or another vendor's, among those to learn from."""
+    files, drawn = structures(Brainstem=MASKS["Brainstem"], PTV=MASKS["Brainstem"])
+    for automatic, said in (({"PTV"}, None), ({"Brainstem", "PTV"}, BY_PROGRAM)):
+        file = dcmread(io.BytesIO(drawn))
+        for one in file.StructureSetROISequence:
+            one.ROIGenerationAlgorithm = "AUTOMATIC" if one.ROIName in automatic else "SEMIAUTOMATIC"
+        row, note = encoded(**{CT: files, STRUCTURES: as_bytes(file)})
+        assert row["drawn"] == [1, 0, 0]
+        assert note == said
 
 
 def test_a_structure_set_gives_the_voxels_that_its_masks_had() -> None:
