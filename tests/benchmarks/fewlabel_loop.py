@@ -67,11 +67,11 @@ def _outputs(task: Any, network: torch.nn.Module, rows: Sequence[Row]) -> pd.Dat
 def _merged(chain: Chain, task: Any, network: torch.nn.Module, learned: Sequence[Row]) -> list[Row]:
     """Rows with pseudo-labels of the networks of all sources."""
     pseudo, merged = chain.pseudo(), chain.merged(pd.DataFrame({"scan_id": [row["scan_id"] for row in learned]}))
-    found = []
+    found, told = [], set(merged.columns) - set(FewLabelCT.shard_schema.names)
     for row in learned:
         with torch.inference_mode():
             out = pseudo.outputs(task, network, to_device(task.collate([task.example(row)]), CPU, task.host))
-        (one,) = merged.rows(row | {name: out[name][0] for name in ("pseudo", "confidence")})
+        (one,) = merged.rows(row | {name: out[name][0] for name in told})
         found.append(row | one)
     return found
 

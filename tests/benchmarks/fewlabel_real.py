@@ -43,7 +43,7 @@ BAR = 0.55
 class Options:
     data: Path
     rungs: tuple[Rung, ...] = ("marginal",)
-    steps: int = 900
+    steps: int = 2500
     """Of each rung."""
     seeds: tuple[int, ...] = (0,)
     patch: tuple[int, int, int] = recipes.small().patch_DHW
