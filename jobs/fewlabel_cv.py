@@ -16,6 +16,7 @@ from medray.engine.data.samples import Shards
 from medray.engine.derive.derive import derive
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Outcome, Stage, Training
+from medray.engine.job.progress import say_all
 from medray.engine.job.workspace import Workspace
 from medray.engine.train.sweep import inner_by_fold, out_of_fold
 from medray.shards.folders import masks_store, of_model
@@ -59,11 +60,11 @@ def main(job: FewLabelCV) -> None:
         of = {stage: Training(stage, chain.named(own), images=crops) for stage, own in stages.items()}
         pseudo = Outcome("pseudo", "of every scan, by each source's network", chain.kept)
         plan: list[Stage] = [of["networks"], pseudo, of["taught"], Outcome("scores", "metrics.json")]
-        work.begin("fewlabel", chain.identity(), plan)
+        work.begin("fewlabel", chain.identity(), plan, chain.notices)
 
         work.stage("shards", "Shards and folds")
         scans = work.shards()
-        work.say(results.source_lines(scans.index, source))
+        say_all(results.source_lines(scans.index, source))
         merge = chain.merged(scans.index)  # locked masks that cannot be used end it before anything is trained
 
         work.stage("networks", STAGES["networks"])
@@ -84,14 +85,14 @@ def main(job: FewLabelCV) -> None:
         work.stage("report", "Scores and report")
         answers = results.answers(inner_by_fold(runs.get("cotraining", [])), source, scans.index, work.folds)
         tables = {str(rung): out_of_fold(runs[rung]) for rung in chain.rungs}
-        metrics = results.conclude(work.results, chain, source, tables, answers, scans.index, work.folds)
-        work.say(results.summary(metrics))
+        metrics = results.conclude(work.results, chain, source, tables, answers, scans.index, work.folds, merge)
+        say_all(results.summary(metrics))
         contours = []
         for run in runs[chain.final]:
             held, to = scans.where(scans.index["fold"] == run.fold), masks_store(work.out, run.model)
-            contours.append(derive(chain.asked(answers[run.fold]), held.rows, to, [run], what="held-out scans"))
+            contours.append(derive(chain.asked(answers[run.fold].answer), held.rows, to, [run], what="held-out scans"))
         quality = results.pseudo_table(found, scans.index, source, work.folds)
-        about = work.about(scans, chain.identity())
+        about = work.about(scans, chain.identity() | {"locked_masks": merge.locked_masks})
         pictures = report.write_report(work.results, about, chain, source, work.data.shards, contours, quality)
         work.conclude(results.flat(metrics), pictures)
 

@@ -26,6 +26,9 @@ LEAST_PRECISION = 10
 LEAST_AT_SENSITIVITY = 100
 """Of a specificity at a given sensitivity: its threshold rests on the few positives with the lowest scores."""
 
+LEAST_DEFINED = 0.5
+"""Part of the draws of patients in which a score has a value: of fewer they tell of other figures."""
+
 Statistic = Callable[[np.ndarray], float]
 """Weights of the rows that count → figure; NaN where it is undefined."""
 Figure = dict[str, Any]
@@ -157,6 +160,9 @@ def intervals(scores: Mapping[str, Score], groups: np.ndarray, samples: int = 10
             values.append(scores[name].value(weights))
     for name, values in drawn.items():
         finite = np.array(values)[np.isfinite(values)]
+        if len(finite) < LEAST_DEFINED * samples:
+            out[name] |= {"reason": "in most draws of patients it is undefined"}
+            continue
         tail = expanded_tail(scores[name].rests_on(patients)[0])
         low, high = np.quantile(finite, [tail, 1 - tail])
         out[name] |= {"low": float(low), "high": float(high)}

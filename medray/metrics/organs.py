@@ -15,7 +15,8 @@ Groups = Callable[[pd.DataFrame], Sequence[tuple[str, pd.DataFrame]]]
 
 
 def over_organs(values: np.ndarray, organs: np.ndarray) -> Score:
-    """The mean over organs of each one's mean over scans; organs that nobody has drawn are not among them.
+    """The mean over organs of each one's mean over scans; organs that nobody has drawn are not among them. Of a draw of patients
+    that lacks an organ it is undefined: a mean over fewer organs is another figure.
 
     Args:
         values: (rows,) of a scan and organ each; NaN does not count. organs: (rows,) names.
@@ -25,7 +26,7 @@ def over_organs(values: np.ndarray, organs: np.ndarray) -> Score:
 
     def statistic(weights: np.ndarray) -> float:
         total, weight = (np.bincount(codes, part, minlength=1) for part in (weights * kept, weights))
-        return float((total[weight > 0] / weight[weight > 0]).mean()) if (weight > 0).any() else float("nan")
+        return float((total / weight).mean()) if weight.all() else float("nan")
 
     return Score(statistic, np.where(counted, 0.0, np.nan), ())
 

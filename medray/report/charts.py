@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,12 @@ _A_ROW = 3  # charts, where there are more backbones
 _ALIKE = 0.05  # of the largest learning rate: curves that lie closer are drawn as one
 
 
-def is_training(key: str) -> bool:
-    """Whether a figure of an epoch is the loss that was minimised, or that of one of several turns (train_coder_loss)."""
-    return key.startswith("train_") and key.endswith("_loss")
+def minimised(keys: Collection[str]) -> set[str]:
+    """Of an epoch's figures the loss that was minimised, or those of several turns (train_coder_loss), each of which has a
+    gradient; its parts (train_dice_loss) are not."""
+    found = {key for key in keys if key.startswith("train_") and key.endswith("_loss")}
+    turns = {key for key in found if f"{key.removesuffix('loss')}gradient_norm" in keys}
+    return turns or ({"train_loss"} & found) or found
 
 
 def is_scored(key: str) -> bool:
@@ -53,9 +56,10 @@ def learning_curves(histories: Mapping[str, list[dict[str, Any]]], auc_of: str) 
         runs = {name: entries for name, entries in histories.items() if name.rpartition("/")[0] == backbone}
         for colour, (name, entries) in zip(PALETTE * len(runs), runs.items(), strict=False):
             fold = name.rpartition("/")[2].replace("fold", "fold ")
-            for key in dict.fromkeys(key for entry in entries for key in entry["metrics"]):
+            keys = dict.fromkeys(key for entry in entries for key in entry["metrics"])
+            for key in keys:
                 points = [(e["epoch"], e["metrics"][key]) for e in entries if key in e["metrics"]]
-                training = is_training(key)
+                training = key in minimised(keys)
                 options = {"color": colour, "marker": "o", "markersize": 2.5, "linewidth": 1.4}
                 options |= {"linestyle": (0, (4, 2)), "alpha": 0.75} if training else {}
                 axis = (
@@ -93,9 +97,11 @@ def _many_curves(histories: Mapping[str, list[dict[str, Any]]], backbones: Seque
         backbone, _, fold = name.rpartition("/")
         axis, colour = places[backbones.index(backbone)], PALETTE[folds.index(fold) % len(PALETTE)]
         axis.set_title(f"{backbone}: loss", loc="left", fontsize=8.5, color=INK, fontweight="bold", pad=6)
-        for key in dict.fromkeys(key for entry in entries for key in entry["metrics"]):
-            if is_training(key) or is_scored(key):
-                style = {"linestyle": (0, (4, 2)), "alpha": 0.75} if is_training(key) else {}
+        keys = dict.fromkeys(key for entry in entries for key in entry["metrics"])
+        training = minimised(keys)
+        for key in keys:
+            if key in training or is_scored(key):
+                style = {"linestyle": (0, (4, 2)), "alpha": 0.75} if key in training else {}
                 points = [(e["epoch"], e["metrics"][key]) for e in entries if key in e["metrics"]]
                 axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, marker="o", markersize=2, **style)
     rate = places[len(backbones)]

@@ -65,7 +65,10 @@ def slices_of(
         near = _about(np.argwhere((a | b)[place]).mean(0), shape[1:], spacing_mm)
         alone = [("", a[place][near], b[place][near])]  # neighbours' lines would cover its own
         picture = draw(grey[place][near], alone, spacing_mm)
-        out.append(Slice(picture, title, (f"slice {place + 1}, about {ZOOM_MM:g} mm around {organ} alone, {why}",)))
+        missed = ", which was not found" if drawn and not b.any() else ""
+        out.append(
+            Slice(picture, title, (f"slice {place + 1}, about {ZOOM_MM:g} mm around {organ} alone, {why}{missed}",))
+        )
     return out
 
 

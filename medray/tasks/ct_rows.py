@@ -29,7 +29,9 @@ NOT_HU = "hardly Hounsfield units: it holds neither fat nor air"
 DHW = {"axes": "D, H, W: towards head, back and left"}
 PLACES = 2_000
 """Voxels of an organ that are kept, to cut crops around."""
-_BODY_HU, _BODY_MARGIN_MM, _SEED = -400, 5.0, 20160
+BODY_HU = -400
+"""What is denser is no air."""
+_BODY_MARGIN_MM, _SEED = 5.0, 20160
 _SLICES_AT_ONCE = 16
 
 FIELDS = (
@@ -149,7 +151,7 @@ def windowed(volume: VolumeRow, window_hu: tuple[float, float]) -> VolumeRow:
 
 def body_of(scan: Volume) -> np.ndarray:
     """(D, H, W) bool: the largest connected part that is no air, without holes in its slices, and a margin around it."""
-    dense = ndimage.binary_opening(scan.voxels > _BODY_HU)
+    dense = ndimage.binary_opening(scan.voxels > BODY_HU)
     parts, count = ndimage.label(dense)
     if not count:
         return np.ones(scan.voxels.shape, dtype=bool)

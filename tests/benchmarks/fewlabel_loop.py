@@ -53,7 +53,9 @@ def trained(
             outputs = _outputs(task, network, scored)
             if rung == "cotraining":
                 inner = _outputs(task, network, learned[::INNER])
-                outputs = of_answer(outputs, chosen(inner, source.organs, origin_of, labelled_by(source.origins)))
+                outputs = of_answer(
+                    outputs, chosen(inner, source.organs, origin_of, labelled_by(source.origins)).answer
+                )
             if rung == "apart" and any(one in chain.rungs for one in TAUGHT):
                 merged = _merged(chain, task, network, learned)
             table = organ_table(outputs.assign(fold=0), source.organs, origin_of, labelled_by(source.origins))

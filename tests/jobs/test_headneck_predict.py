@@ -205,18 +205,22 @@ def test_what_is_drawn_in_a_table_or_beside_a_ct_is_not_looked_at(
 
 
 def test_what_is_odd_about_an_organ_is_said(tmp_path: Path, run_in_process: Job) -> None:
-    run = made_run(tmp_path / "run", training_ml=TRAINING | {"Brainstem": {"least": 3.0, "most": 4.0, "scans": 5}})
+    run = made_run(tmp_path / "run", training_ml=TRAINING | {"Brainstem": {"least": 3.0, "most": 4.0, "scans": 30}})
     leaves, large = ct(Parotid_L=np.s_[0:4, 14:20, 16:22]), ct(Brainstem=np.s_[2:10, 12:22, 5:15])
     leaves[6, 5, 5] = 2900
     images = put(tmp_path / "in", {"a/ct.nii": nifti(leaves, SPL), "b/ct.nii": nifti(large, SPL)})
     said = answered(run_in_process, run, images, tmp_path / "to")
     flags = csv_table(tmp_path / "to", "organs.csv").set_index(["scan_id", "organ"])["flag"]
-    assert flags["a", "Brainstem"] == f"{BELOW} (least 3 mL, 5 scans)"
+    assert flags["a", "Brainstem"] == f"{BELOW} (least 3 mL, 30 scans)"
     assert flags["a", "Parotid_L"] == CUT
-    assert flags["b", "Brainstem"] == f"{ABOVE} (most 4 mL, 5 scans)"
+    assert flags["b", "Brainstem"] == f"{ABOVE} (most 4 mL, 30 scans)"
     assert flags["b", "Lens_L"] == NOT_FOUND
     for line in (f"{BELOW} (Brainstem 1)", f"{ABOVE} (Brainstem 1)", f"{CUT} (Parotid_L 1)", "not found (Lens_L 2)"):
         assert f" of 6 organs: {line}" in said
+    few, many = ({"least": 3.0, "most": 4.0, "scans": scans} for scans in (5, 20))
+    for ml, told in ((2.0, False), (1.0, True), (7.0, False), (9.0, True)):  # a range of five scans is passed by chance
+        assert bool(flags_of({"ml": ml, "cut": False}, few)) == told
+        assert flags_of({"ml": ml, "cut": False}, many)
     both = flags_of({"ml": 9.0, "cut": True}, {"least": 1.0, "most": 4.0, "scans": 5})
     assert both == [f"{ABOVE} (most 4 mL, 5 scans)", CUT]
     assert flags_of({"ml": 9.0, "cut": False}, None) == [UNKNOWN]

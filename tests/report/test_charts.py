@@ -34,7 +34,8 @@ def test_many_networks_share_one_chart_of_learning_rates() -> None:
 def test_losses_of_several_turns_and_dice_on_other_rows_are_drawn() -> None:
     entries = [
         {"epoch": n, "system": {}, "metrics": {
-            "train_networks_loss": 1 / n, "train_coder_loss": 2 / n, "train_networks_gradient_norm": 5.0,
+            "train_networks_loss": 1 / n, "train_coder_loss": 2 / n, "train_networks_dice_loss": 3 / n,  # a part
+                "train_networks_gradient_norm": 5.0, "train_coder_gradient_norm": 4.0,
             "held_out_one_minus_dice": 0.5, "held_out_dice": 0.5, "learning_rate": 1e-3,
         }}
         for n in (1, 2)

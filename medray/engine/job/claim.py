@@ -12,6 +12,9 @@ from medray.shards.store import Store
 
 _NAME = "config.json"
 
+MOST_SHOWN = 120
+"""Letters of a setting in an error."""
+
 
 def claim(
     out: Store,
@@ -41,9 +44,25 @@ def claim(
     name = differing[0]
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
     raise ValueError(
-        f"{flag} {out.uri}: holds a run with {name} = {found.get(name)!r}, this one has {wanted.get(name)!r}{more}; "
+        f"{flag} {out.uri}: holds a run with {_differing(name, found.get(name), wanted.get(name))}{more}; "
         f"give the same settings to go on with it, or choose another {others}"
     )
+
+
+def _differing(name: str, found: Any, wanted: Any) -> str:
+    """The first difference, within mappings and lists of one length: a whole table of sources is a page."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        key = next(k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k))
+        return _differing(f"{name}.{key}", found.get(key), wanted.get(key))
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        place = next(i for i, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
+        return _differing(f"{name}[{place}]", found[place], wanted[place])
+    return f"{name} = {_short(found)}, this one has {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def claim_answers(to: Store, configuration: dict[str, Any]) -> None:

@@ -92,8 +92,14 @@ class Outcome:
     def rows(self, at: Plan) -> list[tuple[str, str]]:
         if not self.features:
             return [(self.what, "made anew")]
-        made = sum(len(features_store(at.out, name).names(".parquet")) for name in self.features)
+        below = [store for name in self.features for store in _with_folders(features_store(at.out, name))]
+        made = sum(len(store.names(".parquet")) for store in below)
         return [(self.what, f"{made} files" if made else "nothing")]
+
+
+def _with_folders(store: Store) -> list[Store]:
+    """A folder, and those in it: what each fold has anew."""
+    return [store, *(store.sub(name) for name in store.folders())]
 
 
 Stage = Training | Embedding | Outcome

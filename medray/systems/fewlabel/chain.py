@@ -25,6 +25,8 @@ Rung = Literal["apart", "background", "marginal", "exclusion", "conditional", "s
 RUNGS: tuple[Rung, ...] = ("apart", "background", "marginal", "exclusion", "conditional", "self", "cotraining")
 """In the order of the ladder."""
 TAUGHT = ("self", "cotraining")
+ORDER: tuple[Rung, ...] = ("background", "apart", "conditional", "marginal", "exclusion", "self", "cotraining")
+"""Of those that are trained the last one answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +93,16 @@ class Chain:
     @property
     def final(self) -> Rung:
         """The rung that answers: the last one of one pass, or what there is; the wrong lesson only where it is alone."""
-        order = ("background", "apart", "conditional", "marginal", "exclusion", "self", "cotraining")
-        return max(self.rungs, key=order.index)
+        return max(self.rungs, key=ORDER.index)
+
+    @property
+    def notices(self) -> list[str]:
+        """Lines before the plan."""
+        if not (self.teaches and self.fields.locked):
+            return []
+        return [
+            "networks that learn from pseudo-labels are trained anew where what is locked has changed, also those that the plan has as done"
+        ]
 
     @property
     def teaches(self) -> bool:

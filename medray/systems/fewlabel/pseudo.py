@@ -100,6 +100,11 @@ class Merged:
     digests: tuple[str, ...] = ()
     """Of them."""
 
+    @property
+    def locked_masks(self) -> int:
+        """How many pseudo-labels are a person's."""
+        return sum(map(len, (self.locked or {}).values()))
+
     id_column: ClassVar[str] = "scan_id"
     columns: ClassVar[Sequence[str]] = (*FewLabelCT.shard_schema.names, "pseudo", "confidence", "told")
     schema: ClassVar[pa.Schema] = pa.schema(

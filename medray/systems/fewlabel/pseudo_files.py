@@ -22,7 +22,7 @@ from medray.systems.fewlabel.sources import VOLUMES
 from medray.tasks.ct_rows import on_grid_of
 
 FLAG = "--locked"
-COLUMNS = ("fold", "scan", "source", "organ", "ml", "confidence", "locked", "model", "file", "sha256")
+COLUMNS = ("fold", "scan", "scan_id", "source", "organ", "ml", "confidence", "locked", "model", "file", "sha256")
 TABLE = "pseudo-labels.csv"
 THREADS = 4
 
@@ -68,7 +68,7 @@ def write_pseudo(
             if file not in changed:
                 to.write_bytes(file, data)
             rows.append({
-                "fold": int(fold.removeprefix("fold")), "scan": scan, "source": about["origin"], "organ": organ,
+                "fold": int(fold.removeprefix("fold")), "scan": scan, "scan_id": row["scan_id"], "source": about["origin"], "organ": organ,
                 "ml": row["pseudo_ml"][k - 1], "confidence": row["confidence"][k - 1],
                 "locked": int(organ in (locked or {}).get(row["scan_id"], {})), "model": name, "file": file, "sha256": _sha256(data),
             })  # fmt: skip

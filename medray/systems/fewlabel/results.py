@@ -14,15 +14,15 @@ from medray.shards.few_rows import Stored
 from medray.shards.folders import fold_folder
 from medray.shards.store import Store
 from medray.systems.fewlabel import pseudo_files
-from medray.systems.fewlabel.chain import Chain
+from medray.systems.fewlabel.chain import ORDER, Chain
 from medray.systems.fewlabel.pseudo import Merged
-from medray.systems.fewlabel.scores import by_organ, chosen, ladder, means, of_answer, organ_table, small_ones
+from medray.systems.fewlabel.scores import Chosen, by_organ, chosen, ladder, means, of_answer, organ_table, small_ones
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.systems.fewlabel.sources import Origin
 from medray.tasks.new_scans.answers import training_ml
 
 GROUP_WORDS = {
-    "all": "all organs", "own": "labelled by the scan's own source", "other": "not labelled by it", "small": "smaller half",
+    "all": "all organs", "own": "labelled by the scan's own source", "other": "not labelled by its own source", "small": "smaller half",
 }  # fmt: skip
 
 
@@ -40,8 +40,10 @@ def source_table(index: pd.DataFrame, source: FewLabelCT) -> pd.DataFrame:
     rows = []
     if lost := [origin.name for origin in source.origins if origin.name not in set(index["origin"])]:
         raise ValueError(
-            f"--sources: source {lost[0]}: every case was set aside when it was read; inventory.parquet in --out says why"
+            f"--sources: source {lost[0]}: every case was set aside when it was read, for the reason that is printed above; mend its "
+            "files or its line of the table"
         )
+    held = has_organs(index, source)
     for origin in source.origins:
         own = index[index["origin"] == origin.name]
         shapes, spacings, hu = (np.array(own[name].tolist(), float) for name in ("shape_DHW", "spacing_mm", "body_hu"))
@@ -49,17 +51,36 @@ def source_table(index: pd.DataFrame, source: FewLabelCT) -> pd.DataFrame:
             "source": origin.name,
             "cases": len(own),
             "labelled": int((own["organs_labelled"] > 0).sum()),
-            "organs": ", ".join("+".join(group) for group in origin.groups) if origin.organs else "none",
+            "organs (cases that have it)": ", ".join(
+                f"{group[0]} ({held.at[origin.name, group[0]]})" if len(group) == 1 else "+".join(group) for group in origin.groups
+            )
+            if origin.organs
+            else "none",
             "voxels": " × ".join(f"{n:.0f}" for n in np.median(shapes, 0)),
             "spacing, mm": " × ".join(f"{n:.2f}" for n in np.median(spacings, 0)),
-            "HU in the body": "{:.0f}, {:.0f}, {:.0f}".format(*np.median(hu, 0)),
+            "HU without air": "{:.0f}, {:.0f}, {:.0f}".format(*np.median(hu, 0)),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def source_lines(index: pd.DataFrame, source: FewLabelCT) -> list[str]:
-    """``source_table`` for a terminal."""
-    return source_table(index, source).to_string(index=False).splitlines()
+    """``source_table`` for a terminal; warnings with "! " before them."""
+    lines = [f"  {line}" for line in source_table(index, source).to_string(index=False).splitlines()]
+    held = has_organs(index, source)
+    for name, organs in labelled_by(source.origins).items():
+        for organ in organs:
+            if not held.at[name, organ]:
+                lines.append(
+                    f"! source {name}: {organ} is in no voxel of its masks, and each of its labelled cases teaches that it is absent; see "
+                    "the mapping, or leave it out of organs"
+                )
+    return lines
+
+
+def has_organs(index: pd.DataFrame, source: FewLabelCT) -> pd.DataFrame:
+    """Source × organ: in how many of its cases the organ has a voxel."""
+    there = np.array(index["organs_ml"].tolist(), dtype=float).reshape(len(index), len(source.organs)) > 0
+    return pd.DataFrame(there, columns=list(source.organs)).groupby(index["origin"].to_numpy()).sum()
 
 
 def pseudo_table(made: Stored | None, index: pd.DataFrame, source: FewLabelCT, folds: Sequence[int]) -> pd.DataFrame:
@@ -115,7 +136,7 @@ def write_pseudo(out: Store, made: Stored, index: pd.DataFrame, merged: Merged) 
 
 def answers(
     inner: Mapping[int, pd.DataFrame], source: FewLabelCT, shards: pd.DataFrame, folds: Sequence[int]
-) -> dict[int, str]:
+) -> dict[int, Chosen]:
     """Fold → which of the two running means of co-training answers, by the inner scans."""
     origin_of = dict(zip(shards["scan_id"], shards["origin"], strict=True))
     return {fold: chosen(inner.get(fold), source.organs, origin_of, labelled_by(source.origins)) for fold in folds}
@@ -126,15 +147,16 @@ def conclude(
     chain: Chain,
     source: FewLabelCT,
     predictions: Mapping[str, pd.DataFrame],
-    answer_of: Mapping[int, str],
+    answer_of: Mapping[int, Chosen],
     shards: pd.DataFrame,
     folds: Sequence[int],
+    merged: Merged,
 ) -> dict[str, Any]:
     """Score the held-out scans, and write the tables and method.json, which a prediction of new scans needs.
 
     Args:
         predictions: rung → out-of-fold outputs. answer_of: of co-training, by fold. shards: index of every scan.
-        folds: that were trained.
+        folds: that were trained. merged: true and pseudo-labels, of which some may be a person's.
     Returns:
         The content of metrics.json.
     Raises:
@@ -145,7 +167,7 @@ def conclude(
     tables = {}
     for rung, rows in predictions.items():
         if rung == "cotraining":
-            parts = [of_answer(own, answer_of[int(fold)]) for fold, own in rows.groupby("fold")]
+            parts = [of_answer(own, answer_of[int(fold)].answer) for fold, own in rows.groupby("fold")]
             rows = pd.concat(parts, ignore_index=True)
         tables[rung] = organ_table(rows, organs, origin_of, labelled)
     final = tables[chain.final]
@@ -165,7 +187,8 @@ def conclude(
         },
         "final": chain.final,
         "small": small,
-        "answers": {str(fold): answer for fold, answer in answer_of.items()},
+        "answers": {str(fold): one.answer for fold, one in answer_of.items()},
+        "chosen_by": {str(fold): {"scans": one.scans, "organs": list(one.organs)} for fold, one in answer_of.items()},
         "means": means(tables, small),
         "by_organ": {rung: by_organ(table) for rung, table in tables.items()},
         "ladder": ladder(tables, small),
@@ -176,7 +199,7 @@ def conclude(
     out.write_json("method.json", {
         "runs": chain.run(chain.final), "kind": chain.final, "folds": sorted(folds), "source": source.identity(),
         "organs": list(organs), "answers": metrics["answers"],
-        "small": small, "training_ml": training_ml(learned, organs),
+        "small": small, "training_ml": training_ml(learned, organs), "locked": merged.locked_masks,
     })  # fmt: skip
     return metrics
 
@@ -196,7 +219,22 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     for step in metrics["ladder"]:
         if step["rung"] == metrics["final"] and "all" in step["groups"]:
             lines.append(f"{step['rung']} against {step['against']}, Dice: {line(step['groups']['all']['dice'], 3)}")
-    return lines
+    return [*(f"  {line}" for line in lines), *better(metrics)]
+
+
+def better(metrics: Mapping[str, Any]) -> list[str]:
+    """A line where another network of the ladder has a better mean Dice than the one that answers."""
+    dice = {rung: groups["all"]["dice"]["value"] for rung, groups in metrics["means"].items() if "all" in groups}
+    final = metrics["final"]
+    best = max(dice, key=dice.__getitem__, default=final)
+    if final not in dice or dice[best] <= dice[final]:
+        return []
+    kept = [rung for rung in ORDER if rung in metrics["means"]]
+    kept = kept[: kept.index(best) + 1]
+    return [
+        f"! {best} has the better mean Dice on these scans ({dice[best]:.3f}, {final} {dice[final]:.3f}), and predictions ask {final}; "
+        f"where you trust that, the same command with --rungs {' '.join(kept)} trains nothing anew, and {best} answers"
+    ]
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:

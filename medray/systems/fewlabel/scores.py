@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -45,12 +46,22 @@ def organ_table(
     return pd.concat(parts, ignore_index=True).rename(columns={"true_ml": "drawn_ml"})
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Which of two running means answers, and what told so."""
+
+    answer: str
+    """first or second."""
+    scans: int = 0
+    organs: tuple[str, ...] = ()
+
+
 def chosen(
     inner: pd.DataFrame | None,
     organs: Sequence[str],
     origin_of: Mapping[str, str],
     labelled: Mapping[str, Sequence[str]],
-) -> str:
+) -> Chosen:
     """Which of two running means answers: the one with the better mean Dice over organs on inner scans, each on those whose own
     source labels it, as masks for scores alone choose nothing; of equal ones, and where there are none, the first.
 
@@ -58,14 +69,15 @@ def chosen(
         inner: outputs of ``CoTrainingTask`` for the inner scans of a fold. origin_of, labelled: as for ``organ_table``.
     """
     if inner is None:
-        return "first"
+        return Chosen("first")
     origins = inner["scan_id"].map(dict(origin_of))
     own = {organ: np.array([organ in labelled[origin] for origin in origins]) for organ in organs}
     first, second = (
         np.nansum([inner.loc[own[organ], f"{prefix}dice_{organ}"].astype(float).mean() for organ in organs])
         for prefix in ("", SECOND)
     )
-    return "second" if second > first else "first"
+    told = tuple(organ for organ in organs if inner.loc[own[organ], f"dice_{organ}"].notna().any())
+    return Chosen("second" if second > first else "first", len(inner), told)
 
 
 def of_answer(outputs: pd.DataFrame, answer: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from medray.shards.source import Encoded, Source
 from medray.systems.fewlabel.possible import set_of
 from medray.systems.fewlabel.sources import CT, NONE, Origin
 from medray.tasks.ct_rows import (
+    BODY_HU,
     DHW,
     FIELDS,
     LOST_ON_GRID,
@@ -48,7 +49,7 @@ class FewLabelCT(Source):
         check_spacing(self.spacing_mm)
 
     id_column: ClassVar[str] = "scan_id"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     rows_per_group: ClassVar[int] = 1
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -69,7 +70,7 @@ class FewLabelCT(Source):
             pa.field("scored_organs", pa.list_(pa.int8()), metadata={"meaning": "1 of organs that can be scored"}),
             pa.field("organs_ml", pa.list_(pa.float64()), metadata={"unit": "mL", "meaning": "null where not labelled"}),
             pa.field("organs_labelled", pa.int32()),
-            pa.field("body_hu", pa.list_(pa.float64()), metadata={"meaning": "5%, middle, 95% within the body"}),
+            pa.field("body_hu", pa.list_(pa.float64()), metadata={"meaning": "5%, middle, 95% of the body without air"}),
         ]
     )  # fmt: skip
 
@@ -105,7 +106,9 @@ class FewLabelCT(Source):
         columns, odd = columns_of(scan, given)
         columns |= self._label_columns(parts.get(LABELS), scan)
         columns |= self._scored_columns(parts.get(SCORED, parts.get(LABELS)), scan.voxels.shape)
-        columns["body_hu"] = np.percentile(scan.voxels[_body(columns)], (5, 50, 95)).tolist()
+        own = scan.voxels[_body(columns)]
+        own = own[own > BODY_HU] if (own > BODY_HU).any() else own  # the margin of air about it would say most
+        columns["body_hu"] = np.percentile(own, (5, 50, 95)).tolist()
         return Encoded(columns, "; ".join([*notes, *odd]) or None)
 
     def _order(self, kind: str, origin: Origin) -> Sequence[Group]:

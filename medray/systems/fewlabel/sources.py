@@ -52,6 +52,12 @@ class Origin:
         return (self.organs[0],) if label == "1" and len(self.organs) == 1 and not self.mapping else None
 
     @property
+    def by_number(self) -> set[str]:
+        """Organs that a mask of numbers can hold."""
+        numbers = {*(written for written, _ in self.mapping), *self.organs, "1"}
+        return {organ for number in numbers if number.isdigit() for organ in self.organs_of(number) or ()}
+
+    @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """What the numbers of its masks in the shards stand for, from 1: organs, and groups that it has drawn as one."""
         drawn = [organs for _, organs in self.mapping if organs]
@@ -208,6 +214,13 @@ def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[
         raise ValueError(
             f"{at}: {origin.name} has masks called {label}, of {count} cases, and nobody has declared it; name its organ in "
             f"mapping, or leave it out with {label}={NONE}"
+        )
+    written = {label for case in scans for label in masks.get(case, {})}
+    drawn = {organ for label in written for organ in (origin.organs_of(label) or () if label else origin.by_number)}
+    if written and (never := [organ for organ in origin.organs if organ not in drawn]):
+        raise ValueError(
+            f"{at}: organ {never[0]}: no mask of {origin.name} can hold it, and every case would teach that it is absent; say in "
+            "mapping how it is written, or leave it out of organs"
         )
     try:
         of_patient = re.compile(line["patient"] or "(?!)")

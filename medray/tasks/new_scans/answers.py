@@ -17,6 +17,9 @@ from medray.shards.leakage import seen_in_training, trained_on
 from medray.shards.store import Store
 
 NOTES_SHOWN = 5
+ENOUGH_SCANS, FEW_TIMES = 20, 2.0
+"""The least and the most of fewer scans are passed by chance by one in ten of the next: then a volume must be so many times less
+or more to be told."""
 FEW_SCANS = 3
 """Fewer say nothing of what always is."""
 SCAN_COLUMNS = (
@@ -131,9 +134,10 @@ def flags_of(one: Mapping[str, Any], training: Mapping[str, float] | None) -> li
     if not one["ml"]:
         return [NOT_FOUND]
     flags = [] if training else [UNKNOWN]
-    if training and one["ml"] < training["least"]:
+    times = 1.0 if training and training["scans"] >= ENOUGH_SCANS else FEW_TIMES
+    if training and one["ml"] * times < training["least"]:
         flags.append(f"{BELOW} (least {training['least']:.3g} mL, {training['scans']} scans)")
-    if training and one["ml"] > training["most"]:
+    if training and one["ml"] > training["most"] * times:
         flags.append(f"{ABOVE} (most {training['most']:.3g} mL, {training['scans']} scans)")
     return [*flags, *([CUT] if one["cut"] else [])]
 

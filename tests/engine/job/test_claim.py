@@ -15,6 +15,18 @@ def test_the_same_configuration_goes_on_and_another_one_is_refused_by_its_first_
         claim(Store(tmp_path), {"a": 2, "windows": []})
 
 
+def test_of_a_long_setting_the_part_that_differs_is_shown(tmp_path: Path) -> None:
+    sources = [{"name": name, "mapping": [["1", ["Liver"]]]} for name in "ab"]
+    other = [sources[0], {"name": "b", "mapping": [["1", ["Spleen"]]]}]
+    claim(Store(tmp_path), {"sources": sources, "more": 1})
+    with pytest.raises(
+        ValueError, match=r"with sources\[1\].mapping\[0\]\[1\]\[0\] = 'Liver', this one has 'Spleen'; give"
+    ):
+        claim(Store(tmp_path), {"sources": other, "more": 1})
+    with pytest.raises(ValueError, match=r"this one has \[\{.{100,130}…; give"):
+        claim(Store(tmp_path), {"sources": [*sources, *other], "more": 1})
+
+
 def test_a_mistake_that_has_left_no_result_can_be_corrected(tmp_path: Path) -> None:
     store = Store(tmp_path)
     claim(store, {"pretrained": True}, begun=False)

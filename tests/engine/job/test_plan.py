@@ -103,8 +103,9 @@ def test_a_stage_that_is_left_out_has_no_line_and_keeps_its_number(
 ) -> None:
     out = Store(tmp_path)
     out.sub("features", "A").write_bytes("one.parquet", b"")
+    out.sub("features", "B", "fold1").write_bytes("two.parquet", b"")  # what each fold has anew
     at = Plan(out, [], out.sub("shards"), (0, 1), GPUS, 100)
     at.show([Training("masks", {}), Outcome("regions", "of hands", ("A", "B"))])
     said = " ".join(capsys.readouterr().out.split())
     assert "masks" not in said
-    assert "3 regions │ of hands │ 1 files" in said
+    assert "3 regions │ of hands │ 2 files" in said

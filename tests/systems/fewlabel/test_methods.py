@@ -18,7 +18,7 @@ from medray.engine.train.step import Trainer
 from medray.systems.fewlabel import losses, recipes
 from medray.systems.fewlabel.methods import ApartTask, ConditionalTask, CoTrainingTask
 from medray.systems.fewlabel.possible import UNTRUE
-from medray.systems.fewlabel.scores import chosen, of_answer
+from medray.systems.fewlabel.scores import Chosen, chosen, of_answer
 from medray.systems.fewlabel.task import FewLabelTask
 from medray.tasks.task import At
 
@@ -177,9 +177,9 @@ def test_the_better_mean_on_inner_scans_answers() -> None:
         "scan_id": ["a", "b"], "dice_Liver": [0.9, 0.7], "dice_Spleen": [0.5, 0.9],
         "second_dice_Liver": [0.8, 0.8], "second_dice_Spleen": [0.7, 0.0],  # of the other source's scan for scores alone
     })  # fmt: skip
-    assert chosen(inner, organs, origins, labelled) == "second"
-    assert chosen(inner.assign(second_dice_Spleen=0.4), organs, origins, labelled) == "first"
-    assert chosen(None, organs, origins, labelled) == "first"
+    assert chosen(inner, organs, origins, labelled) == Chosen("second", 2, organs)
+    assert chosen(inner.assign(second_dice_Spleen=0.4), organs, origins, labelled).answer == "first"
+    assert chosen(None, organs, origins, labelled) == Chosen("first")
     assert of_answer(inner, "second")["dice_Spleen"].iloc[0] == 0.7
     assert [*of_answer(inner, "first")] == ["scan_id", "dice_Liver", "dice_Spleen"]
 

@@ -91,6 +91,7 @@ def test_the_phantoms_table_says_what_their_origins_are(tmp_path: Path) -> None:
         (["lits,lits/images,lits/labels,Liver,1=Leber,,,"], "mapping 1=Leber: Leber is not among the organs of lits; add it, or 1=none"),
         (["lits,lits/images,lits/labels,Liver,1,,,"], "mapping 1: write label=organ"),
         (["lits,lits/images,lits/labels,Liver,1=Liver 1=none,,,"], "each label once"),
+        (["lits,lits/images,lits/labels,Liver Duodenum,1=Liver,,,"], "organ Duodenum: no mask of lits can hold it"),
         (["lits,nowhere,lits/labels,Liver,,,,"], 'images "nowhere": no files there; name a folder in the table'),
         (["lits,lits/images,../secret,Liver,,,,"], 'masks "../secret": no files there'),
         (["../x,lits/images,lits/labels,Liver,,,,"], 'name "../x": letters, digits'),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medray.metrics.intervals import intervals
 from medray.metrics.organs import over_organs
 from medray.shards.store import Store
 from medray.systems.headneck import recipes
@@ -43,7 +44,24 @@ def test_a_mean_over_organs_counts_each_once_however_often_it_is_drawn() -> None
     values, organs = np.array([1.0, 1.0, 1.0, 0.0, np.nan]), np.array(["a", "a", "a", "b", "c"])
     score = over_organs(values, organs)
     assert score.value(np.ones(5)) == 0.5
-    assert score.value(np.array([1.0, 0, 0, 0, 5])) == 1.0  # a draw of patients without organ b
+    assert np.isnan(
+        score.value(np.array([1.0, 0, 0, 0, 5]))
+    )  # of a draw of patients without organ b it is another figure
+
+
+def test_an_interval_of_organs_that_few_have_comes_from_draws_that_hold_them_all() -> None:
+    """A poor organ that 4 of 12 patients have: in draws without it the mean over the rest is far above every whole one."""
+    rng = np.random.default_rng(0)
+    values = np.r_[0.9 + rng.normal(0, 0.01, 12), 0.2 + rng.normal(0, 0.01, 4)]
+    organs = np.array(["Liver"] * 12 + ["Gallbladder"] * 4)
+    patients = np.array([f"p{i}" for i in [*range(12), *range(4)]])
+    (found,) = intervals({"dice": over_organs(values, organs)}, patients).values()
+    assert found["value"] == pytest.approx(0.55, abs=0.02)
+    assert found["high"] < 0.6
+    alone = np.array([f"o{i}" for i in range(6)])  # each in one patient: hardly a draw holds them all
+    (few,) = intervals({"dice": over_organs(rng.normal(0.5, 0.1, 6), alone)}, patients[:6]).values()
+    assert (few["low"], few["reason"]) == (None, "in most draws of patients it is undefined")
+    assert few["value"] is not None
 
 
 def test_what_nobody_has_drawn_is_not_scored() -> None:

@@ -27,7 +27,7 @@ from medray.report.page import (
 )
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
-from medray.systems.fewlabel.results import GROUP_WORDS
+from medray.systems.fewlabel.results import GROUP_WORDS, better
 
 RUNG_WORDS = {
     "apart": "a network a source", "background": "what is not labelled taken for background", "marginal": "marginal loss",
@@ -75,12 +75,23 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
         f"{counts['known']:,} organs of them are known, {counts['not_found']:,} of which were not found.{caution} A mean is over "
         "organs, each of which is a mean over scans. An organ that is not known in a scan is not scored there. HD95 is the larger of "
         "the two directions' 95th percentiles of the distance between surfaces; an organ that was not found has the image's diagonal. "
-        "Intervals are of 95%, by resampling patients."
+        f"Intervals are of 95%, by resampling patients of one training of each network ({_folds(about)}): another seed may reverse a "
+        "difference."
     )
-    if len(set(metrics["answers"].values())) and metrics["final"] == "cotraining":
-        told = ", ".join(f"fold {fold} the {answer}" for fold, answer in metrics["answers"].items())
-        text += f" Of the two running means the better one on inner scans answers: {told}."
-    return Section("Scores", more=(*top, Figures(tuple(shown)), text))
+    if metrics["final"] == "cotraining":
+        told = ", ".join(
+            f"fold {fold} the {metrics['answers'][fold]} ({by['scans']} scans, {', '.join(by['organs']) or 'no organ'})"
+            for fold, by in metrics["chosen_by"].items()
+        )
+        text += f" Of the two running means the better one on inner scans, of organs that their own source labels, answers: {told}."
+    warning = [Notice(line.removeprefix("! ")) for line in better(metrics)]
+    return Section("Scores", more=(*top, *warning, Figures(tuple(shown)), text))
+
+
+def _folds(about: About) -> str:
+    """Which folds were held out."""
+    folds = sorted({int(name.rpartition("/fold")[2]) for name in about.histories})
+    return f"fold {folds[0]} held out" if len(folds) == 1 else f"{len(folds)} folds"
 
 
 def _gallery(slices: Sequence[Slice]) -> Section:
@@ -146,7 +157,7 @@ def _ladder(metrics: dict[str, Any]) -> Section:
             for step in metrics["ladder"]
         ]
         blocks.append(Table(pd.DataFrame(steps), "Differences on the same scans, with intervals over patients."))
-    text = "Every network has had as many steps and crops, and was scored on the same held-out scans. The order is as it was found."
+    text = "Every network has had as many steps and crops, and was scored on the same held-out scans. They stand in the ladder's order, not by score."
     if len(rows) < len(RUNG_WORDS):
         text += " --rungs trains the others of the ladder too."
     return Section("The ladder", text, more=tuple(blocks))
@@ -154,7 +165,7 @@ def _ladder(metrics: dict[str, Any]) -> Section:
 
 def _sources(sources: pd.DataFrame) -> Section:
     text = (
-        "Voxels and spacing are medians of a source's scans; HU are the 5th, 50th and 95th percentile within the body. Where sources "
+        "Voxels and spacing are medians of a source's scans; HU are the 5th, 50th and 95th percentile of the body without air. Behind an organ stands in how many cases it has a voxel. Where sources "
         "differ, a network of one finds less in the scans of another, and pseudo-labels are worse."
     )
     return Section("Sources", text, table=sources)
@@ -163,7 +174,8 @@ def _sources(sources: pd.DataFrame) -> Section:
 def _pseudo(pseudo: pd.DataFrame) -> Section:
     text = (
         "What each source's network has found in the other sources' training scans. Confidence is the mean probability of the voxels that "
-        "it took for the organ; Dice is against masks for scores, where there are any, which nothing has learned from."
+        "it took for the organ; Dice is against masks for scores, where there are any, which nothing has learned from, and 0 where the organ "
+        "was not found. A network learns from poor ones too: --least-confidence leaves unsure ones out, --locked takes corrected ones."
     )
     return Section("Pseudo-labels", text, table=pseudo)
 
