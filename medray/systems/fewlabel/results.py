@@ -121,10 +121,10 @@ def write_pseudo(out: Store, made: Stored, index: pd.DataFrame, merged: Merged) 
         merged: what is learned from them.
     """
     count, changed = pseudo_files.write_pseudo(out.sub("pseudo"), made, index, merged.organs, merged.locked)
-    locked = sum(map(len, (merged.locked or {}).values()))
+    locked = merged.locked_masks
     lines = [
         f"{count:,} pseudo-labels to look at: {out.uri}/pseudo, with {pseudo_files.TABLE}; --locked takes corrected ones"
-        + (f"; {locked:,} are locked" if locked else "")
+        + (f"; locked by a person: {locked:,}" if locked else "")
     ]
     if changed:
         lines.append(

@@ -72,7 +72,7 @@ def _scores(metrics: dict[str, Any], about: About) -> Section:
     caution = "" if counts["patients"] >= FEW_PATIENTS else f" {counts['patients']} patients: no claim of quality."
     text = (
         f"{counts['scored_scans']:,} held-out scans of {counts['patients']:,} patients by {RUNG_WORDS[metrics['final']]}; "
-        f"{counts['known']:,} organs of them are known, {counts['not_found']:,} of which were not found.{caution} A mean is over "
+        f"{counts['known']:,} organs of them are known, not found of these: {counts['not_found']:,}.{caution} A mean is over "
         "organs, each of which is a mean over scans. An organ that is not known in a scan is not scored there. HD95 is the larger of "
         "the two directions' 95th percentiles of the distance between surfaces; an organ that was not found has the image's diagonal. "
         f"Intervals are of 95%, by resampling patients of one training of each network ({_folds(about)}): another seed may reverse a "
