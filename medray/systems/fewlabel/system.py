@@ -84,7 +84,7 @@ SEARCH = SearchSetup(
     recipe=recipes.cotraining,
     reference=recipes.cotraining,
     backbones=("marginal",),
-    space=("ramp=1..20", "mean-decay=0.9,0.99,0.999", "soft-weight=0.01..1:log", "dice-weight=0.1..2:log", "learning-rate=1e-4..1e-2:log"),
+    space=("ramp=1..20", "mean-decay=0.9|0.99|0.999", "soft-weight=0.01..1:log", "dice-weight=0.1..2:log", "learning-rate=1e-4..1e-2:log"),
     objectives=OBJECTIVES,
     score=score_folds,
     options={"out": "out/fewlabel", "train_folds": (0,), "monitor": "none"},
@@ -93,7 +93,7 @@ SEARCH = SearchSetup(
 PHANTOM_SEARCH = replace(
     SEARCH,
     backbones=("phantom",),
-    space=("ramp=1..20", "mean-decay=0.9,0.99,0.999", "soft-weight=0.01..1:log", "dice-weight=0.5..2:log"),
+    space=("ramp=1..20", "mean-decay=0.9|0.99|0.999", "soft-weight=0.01..1:log", "dice-weight=0.5..2:log"),
     options={
         "out": "out/fewlabel-phantom", "folds": 2, "train_folds": (0,), "public_ids": True, "monitor": "none",
     },
