@@ -52,8 +52,9 @@ def claim(
 def _differing(name: str, found: Any, wanted: Any) -> str:
     """The first difference, within mappings and lists of one length: a whole table of sources is a page."""
     if isinstance(found, dict) and isinstance(wanted, dict):
-        key = next(k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k))
-        return _differing(f"{name}.{key}", found.get(key), wanted.get(key))
+        keys = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
+        if keys:  # none where one of them lacks what is None in the other
+            return _differing(f"{name}.{keys[0]}", found.get(keys[0]), wanted.get(keys[0]))
     if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         place = next(i for i, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
         return _differing(f"{name}[{place}]", found[place], wanted[place])

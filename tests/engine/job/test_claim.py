@@ -25,6 +25,9 @@ def test_of_a_long_setting_the_part_that_differs_is_shown(tmp_path: Path) -> Non
         claim(Store(tmp_path), {"sources": other, "more": 1})
     with pytest.raises(ValueError, match=r"this one has \[\{.{100,130}…; give"):
         claim(Store(tmp_path), {"sources": [*sources, *other], "more": 1})
+    claim(Store(tmp_path / "old"), {"task": {"a": 1}})
+    with pytest.raises(ValueError, match=r"task = \{'a': 1\}, this one has \{'a': 1, 'new': None\}; give"):
+        claim(Store(tmp_path / "old"), {"task": {"a": 1, "new": None}})
 
 
 def test_a_mistake_that_has_left_no_result_can_be_corrected(tmp_path: Path) -> None:
