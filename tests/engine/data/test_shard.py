@@ -149,7 +149,7 @@ class SmallDisk(Store):
             give_up = time.monotonic() + 60
             while not self.names(".parquet") and time.monotonic() < give_up:
                 time.sleep(0.1)
-            return super()._write(name, lambda stream: make(Full()))
+            super()._write(name, lambda stream: make(Full()))
         super()._write(name, make)
 
 
