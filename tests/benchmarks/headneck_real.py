@@ -31,7 +31,7 @@ BAR, WORST = 0.73, 0.62
 @dataclass(frozen=True)
 class Options:
     data: Path
-    steps: int = 1300
+    steps: int = 1500
     """Of S-Net."""
     peaks: int = 800
     outlines: int = 400

@@ -48,7 +48,8 @@ class OrganTask(OrgansTask):
     dilations_mm: tuple[float, ...] = (12.0, 24.0, 48.0, 72.0)
     """S-Net: of DenseASPP's convolutions, in the plane of the slices; none leaves it out."""
     grid_mm: Grid = (2.5, 1.0, 1.0)
-    """About the spacing of the scans (slices, rows, columns), for lengths in mm; the scans may differ."""
+    """About the spacing of the scans (slices, rows, columns), for lengths in mm and for what S-Net down-samples first; the scans
+    may differ."""
     mirror: bool = False
     """Augment with mirrors of left and right, half of the time; what was the left parotid is the right one then."""
     organs: tuple[str, ...] = ()
@@ -116,12 +117,10 @@ class OrganTask(OrgansTask):
         return AnySize(Logits(self.snet()), factor, 2 * factor)
 
     def snet(self) -> SNet:
-        """S-Net itself, which gives features too: the first down-sampling is in plane only, since slices are thick."""
+        """S-Net itself, which gives features too."""
         from medray.systems.headneck.networks import SNet
 
-        pools = [(1, 2, 2), *[(2, 2, 2)] * (len(self.widths) - 2)]
-        factor = 2 ** len(pools)
-        deep_mm = [grid * factor for grid in self.grid_mm]
+        pools, deep_mm = pools_of(self.grid_mm, len(self.widths) - 1)
         dilations = [(1, *(max(1, round(mm / deep_mm[axis])) for axis in (1, 2))) for mm in self.dilations_mm]
         return SNet(1, len(self.organs), self.widths, pools, dilations, self.blocks)  # type: ignore[arg-type]
 
@@ -154,6 +153,19 @@ class OrganTask(OrgansTask):
         """With the share of both surfaces within the organ's tolerance."""
         within = np.nan if surface is None else surface.dice(tolerance_mm(name))
         return super().surface_scores(name, surface) | {"surface_dice": within}
+
+
+def pools_of(grid_mm: Grid, count: int) -> tuple[list[tuple[int, int, int]], Grid]:
+    """Factors of ``count`` down-samplings, and the spacing after them: an axis waits while it is twice as coarse as another.
+
+    At the source's 2.5 × 1 × 1 mm the first is in plane only, "since voxels are thick"; on a grid of even sides none waits.
+    """
+    pools = []
+    for _ in range(count):
+        one, two, three = (2 if mm < 2 * min(grid_mm) else 1 for mm in grid_mm)
+        pools.append((one, two, three))
+        grid_mm = (grid_mm[0] * one, grid_mm[1] * two, grid_mm[2] * three)
+    return pools, grid_mm
 
 
 def in_mirror(organs: Sequence[str], sets: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
