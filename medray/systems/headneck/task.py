@@ -48,8 +48,8 @@ class OrganTask(OrgansTask):
     dilations_mm: tuple[float, ...] = (12.0, 24.0, 48.0, 72.0)
     """S-Net: of DenseASPP's convolutions, in the plane of the slices; none leaves it out."""
     grid_mm: Grid = (2.5, 1.0, 1.0)
-    """About the spacing of the scans (slices, rows, columns), for lengths in mm and for what S-Net down-samples first; the scans
-    may differ."""
+    """About the spacing of the scans (slices, rows, columns), for lengths in mm and for what S-Net down-samples first; the
+    scans may differ."""
     mirror: bool = False
     """Augment with mirrors of left and right, half of the time; what was the left parotid is the right one then."""
     organs: tuple[str, ...] = ()
@@ -120,7 +120,8 @@ class OrganTask(OrgansTask):
         """S-Net itself, which gives features too."""
         from medray.systems.headneck.networks import SNet
 
-        pools, deep_mm = pools_of(self.grid_mm, len(self.widths) - 1)
+        pools = pools_of(self.grid_mm, len(self.widths) - 1)
+        deep_mm = [grid * 2 ** len(pools) for grid in self.grid_mm]
         dilations = [(1, *(max(1, round(mm / deep_mm[axis])) for axis in (1, 2))) for mm in self.dilations_mm]
         return SNet(1, len(self.organs), self.widths, pools, dilations, self.blocks)  # type: ignore[arg-type]
 
@@ -155,17 +156,11 @@ class OrganTask(OrgansTask):
         return super().surface_scores(name, surface) | {"surface_dice": within}
 
 
-def pools_of(grid_mm: Grid, count: int) -> tuple[list[tuple[int, int, int]], Grid]:
-    """Factors of ``count`` down-samplings, and the spacing after them: an axis waits while it is twice as coarse as another.
-
-    At the source's 2.5 × 1 × 1 mm the first is in plane only, "since voxels are thick"; on a grid of even sides none waits.
-    """
-    pools = []
-    for _ in range(count):
-        one, two, three = (2 if mm < 2 * min(grid_mm) else 1 for mm in grid_mm)
-        pools.append((one, two, three))
-        grid_mm = (grid_mm[0] * one, grid_mm[1] * two, grid_mm[2] * three)
-    return pools, grid_mm
+def pools_of(grid_mm: Grid, count: int) -> list[tuple[int, int, int]]:
+    """Factors of ``count`` down-samplings: the first is in plane only where slices are thicker than rows and columns, as the
+    paper's are (2.5 × 1 × 1 mm)."""
+    thick = grid_mm[0] > min(grid_mm[1:])
+    return [(1 if thick else 2, 2, 2), *[(2, 2, 2)] * (count - 1)]
 
 
 def in_mirror(organs: Sequence[str], sets: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
