@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from attacker import tells
 from chest_films import noise, write_png
 from conftest import load, the_error
 
@@ -167,6 +168,10 @@ def test_what_it_leaves(finished: Finished, films: Path) -> None:
 
 
 @pytest.mark.real_data
+def test_no_order_tells_who_is_who(finished: Finished, base: list[object]) -> None:
+    assert tells(finished.out, Path(str(base[base.index("--key-dir") + 1]))) == []
+
+
 def test_readers_are_compared_with_the_model_and_each_other(finished: Finished) -> None:
     out, said = finished.out, finished.said
     results = out / "models" / NAME

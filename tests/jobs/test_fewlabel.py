@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from attacker import tells
 from ray_processes import kill_driver
 from scipy import ndimage
 
@@ -68,6 +69,10 @@ def results(out: Path) -> dict[str, bytes]:
         "organs": organs[organs["network"] == "cotraining"].to_csv(index=False).encode(),
         "losses": json.dumps(losses).encode(),
     }
+
+
+def test_no_order_tells_who_is_who(finished: Path, table: str) -> None:
+    assert tells(finished, Path(table).parent / "private") == []
 
 
 def test_every_rung_is_scored_and_pseudo_labels_lie_there_to_look_at(finished: Path) -> None:

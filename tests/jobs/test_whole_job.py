@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from attacker import tells
 from ray_processes import kill_driver
 
 from medray.imaging.phantom import PhantomSet
@@ -133,6 +134,10 @@ def test_nothing_of_a_patient_leaves_the_private_folder(uninterrupted: Path, pha
                     for c in f.select([n for n in f.column_names if n != "image"]).columns
                 )
             assert not [name for name in names if name in content], path
+
+
+def test_no_order_tells_who_is_who(uninterrupted: Path) -> None:
+    assert tells(uninterrupted / "out", uninterrupted.parent / "private") == []
 
 
 def test_mlflow_holds_a_parent_and_each_epoch_once(uninterrupted: Path) -> None:

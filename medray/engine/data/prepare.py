@@ -15,6 +15,7 @@ from medray.engine.data import shard
 from medray.engine.data.inputs import Input, joined
 from medray.engine.data.samples import Shards, read_index
 from medray.engine.job.progress import say, warn
+from medray.shards.digest import digest
 from medray.shards.files import from_text, texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
@@ -86,7 +87,7 @@ def prepare(
         check,
     )  # fmt: skip
     table = _with_results(source, inventory, written, pseudonyms)
-    shown = _write_inventory(source, table, out, private, inventory.rows)
+    table, shown = _write_inventory(source, table, out, private, inventory.rows)
 
     own_columns = [name for name in (*kinds, "source") if name in source.shard_schema.names]
     rows, index = read_index(shards, [*own_columns, *columns])
@@ -106,10 +107,18 @@ def prepare(
 
 def _write_inventory(
     source: Source, table: pd.DataFrame, out: Store, private: Private, rows: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """inventory.parquet, its map of names, and a count of its statuses; the table as it is written."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """inventory.parquet, its map of names, and a count of its statuses; the table, and as it is written, in one order.
+
+    Under pseudonyms nothing in it is to be told by a list of the files: it has their order, and a size is a power of two.
+    """
     kinds, pseudonyms = source.kinds(), private.pseudonyms
     shown = renamed(table, pseudonyms, kinds)
+    if pseudonyms.key is not None:
+        by = [name for name in ("path", "frame") if name in shown]
+        shown = shown.sort_values(by, kind="stable", na_position="first")
+        table = table.loc[shown.index]
+        shown["size_bytes"] = 2 ** np.round(np.log2(shown["size_bytes"].clip(lower=1))).astype(np.int64)
     shown = shown[[c for c in ("source", "path", "size_bytes", "frame", "item_id", "status", "reason") if c in shown]]
     shown = shown.rename(columns={"item_id": source.id_column})
     out.write_table("inventory.parquet", pa.Table.from_pandas(shown, preserve_index=False))
@@ -119,7 +128,7 @@ def _write_inventory(
         where = write_map(private.folder, out.uri, pairs)
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table, out)
-    return shown
+    return table, shown
 
 
 def _where(out: Store) -> str:
@@ -134,12 +143,30 @@ def _to_write(
     alone, ids = source.stack_column is None, rows[source.id_column]
     stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
     table = renamed(rows, pseudonyms, source.kinds()).drop(columns="files", errors="ignore")
-    table = table.assign(private_files=texts_of(rows), stack_key=stack)
+    table = table.assign(private_files=texts_of(rows), stack_key=_stack_keys(inventory, source.id_column, stack))
     table["input"] = rows.get("source", "")
     if "files" in rows:
         table["files_key"] = _files_key(inventory, rows, folders, pseudonyms)
     table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
     return table.assign(index=0) if alone else table
+
+
+def _stack_keys(inventory: Inventory, id_column: str, stack: pd.Series) -> np.ndarray:
+    """Of each row a word that tells stacks apart, and whose order is that of what their files hold: nobody who has a list of
+    the files or of the patients has it, and it is the same under each key. Stacks of the same pixels stand in the order of
+    their names.
+
+    Args:
+        stack: (rows,) what tells stacks apart.
+    """
+    links = inventory.links(id_column)
+    of_item = dict(zip(inventory.rows[id_column], stack, strict=True))
+    told = pd.DataFrame({
+        "stack": links["item"].map(of_item).to_numpy(), "content": inventory.table.loc[links["place"], "content"].fillna("").to_numpy(),
+    })  # fmt: skip
+    told = told.drop_duplicates().sort_values(["stack", "content"])
+    content = told.groupby("stack")["content"].agg("".join).map(digest)
+    return (stack.map(content) + " " + stack).to_numpy()
 
 
 def _files_key(
@@ -206,7 +233,7 @@ def _fold(
     """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
     by_patient = _balanced(patients, index, folding)
     table = pa.table({"patient_id": pseudonyms.all("patient", by_patient.index), "fold": by_patient.to_numpy()})
-    out.write_table("folds.parquet", table)
+    out.write_table("folds.parquet", table.sort_by("patient_id"))
     return by_patient.loc[patients].to_numpy()
 
 
@@ -227,13 +254,10 @@ def _given(known: pd.DataFrame, index: pd.DataFrame, folding: Folding, out: Stor
         fold, inner = np.where(split == "train", 0, -1), np.zeros(len(split), dtype=bool)
         check_lists(patients, split)
         train = split == "train"
-        by_patient = _balanced(patients[train], index[train], folding)
-        fold[train] = by_patient.loc[patients[train]].to_numpy()
+        fold[train] = _balanced(patients[train], index[train], folding).loc[patients[train]].to_numpy()
     else:
         fold, inner = given_folds(patients, split, folding.held_out)
     table = pa.table({"patient_id": index["patient_id"], "split": known["split"].to_numpy(dtype=object)})
-    out.write_table(
-        "folds.parquet",
-        table.group_by("patient_id").aggregate([("split", "max")]).rename_columns(["patient_id", "split"]),
-    )
+    by_patient = table.group_by("patient_id").aggregate([("split", "max")]).rename_columns(["patient_id", "split"])
+    out.write_table("folds.parquet", by_patient.sort_by("patient_id"))
     return fold, inner

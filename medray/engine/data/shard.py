@@ -48,12 +48,12 @@ def scan(source: Source, folder: Store, files: list[File], cache: Store) -> pd.D
         folder: where the files are.
         cache: a private folder of this user's: headers hold patient identifiers. Finished parts are found there.
     Returns:
-        path, size_bytes, status ("ok" or "quarantined"), reason and the columns of ``source.scan_schema``; one row a
-        file, or a row a frame.
+        path, size_bytes, status ("ok" or "quarantined"), reason, content (``reading.sampled``; none of what cannot be read)
+        and the columns of ``source.scan_schema``; one row a file, or a row a frame.
     """
     chunks = [files[i : i + FILES_PER_SCAN] for i in range(0, len(files), FILES_PER_SCAN)]
     batches = [chunks[i : i + SCANS_PER_CACHE_FILE] for i in range(0, len(chunks), SCANS_PER_CACHE_FILE)]
-    how = [type(source).__name__, source.version, source.scan_schema.names]
+    how = [type(source).__name__, source.version, [*FOUND.names, *source.scan_schema.names]]
     names = [
         f"{digest(folder.root, how, [[(f.path, f.size_bytes) for f in c] for c in batch])}.parquet" for batch in batches
     ]
@@ -73,15 +73,17 @@ def scan(source: Source, folder: Store, files: list[File], cache: Store) -> pd.D
     return pa.concat_tables(tables).to_pandas()
 
 
+FOUND = pa.schema([
+    ("path", pa.string()), ("size_bytes", pa.int64()), ("status", pa.string()), ("reason", pa.string()), ("content", pa.string()),
+])  # fmt: skip
+
+
 class _Scan:
     """Reads the headers of one chunk of files."""
 
     def __init__(self, source: Source, folder: Store, chunks: list[list[File]]) -> None:
         self.source, self.folder, self.chunks = source, folder, ray.put(chunks)
-        found = [
-            pa.field(n, t) for n, t in [("path", pa.string()), ("size_bytes", pa.int64()), ("status", pa.string())]
-        ]
-        self.schema = pa.schema([*found, pa.field("reason", pa.string()), *source.scan_schema])
+        self.schema = pa.schema([*FOUND, *source.scan_schema])
 
     def __call__(self, number: int) -> pa.Table:
         files = ray.get(self.chunks)[number]
@@ -117,13 +119,13 @@ def write(
     ``BYTES_PER_SHARD`` each, whichever is less.
 
     Stacks are shuffled once and stay whole, in their order, within one file: later stages read a stack without a
-    search. The shuffle depends on ``stack_key`` and the seed only.
+    search. The shuffle depends on ``stack_key`` and the seed only: whoever knows both knows which is which.
 
     Args:
         folders: of the input files, by the name of their input.
         check: is given the names of all files, each of which tells what is in it, before anything is written or removed;
             it may raise.
-        table: "input" (of ``folders``), "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie), "index" (place
+        table: "input" (of ``folders``), "private_files" (``files.texts_of``), "stack_key" (the same for the rows of a stack, wherever the files lie, and not to be had from identifiers), "index" (place
             in the stack), "files_key" (of items of several files, a word that changes with them), "about_bytes" (that the row will take), and the columns of ``source.shard_schema`` that do not come from pixels.
     Raises:
         ValueError: a shard cannot be written; those that are, stay.

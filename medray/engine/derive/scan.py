@@ -44,8 +44,7 @@ def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFr
     """``shard.scan`` in this process, without Ray."""
     with ThreadPoolExecutor(READ_AHEAD) as pool:
         rows = [row for of_file in pool.map(lambda file: scan_file(source, folder, file), files) for row in of_file]
-    names = ["path", "size_bytes", "status", "reason", *source.scan_schema.names]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=[*shard.FOUND.names, *source.scan_schema.names])
 
 
 @contextmanager

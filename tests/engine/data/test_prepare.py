@@ -37,7 +37,7 @@ def test_a_file_of_several_items_is_set_aside_only_with_all_of_them() -> None:
 
 
 def test_a_name_may_be_one_file_of_one_item_and_several_of_another() -> None:
-    table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": 1, "status": "ok", "reason": None})
+    table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": 1, "status": "ok", "content": list("123")})
     rows = pd.DataFrame({"volume_id": ["x", "y"], "patient_id": ["p", "q"], "files": [{"t1": "a"}, {"t1": ["b", "c"]}]})
     written = _to_write(Volumes(), Inventory(table, rows, ()), {"": Store("/")}, Pseudonyms(None))
     assert pa.Table.from_pandas(written)["private_files"].to_pylist() == ['{"t1": ["a"]}', '{"t1": ["b", "c"]}']

@@ -191,7 +191,7 @@ def test_parts_begin_at_stacks_and_are_full_by_rows_or_by_bytes(monkeypatch: pyt
 
 
 def test_a_row_is_as_large_as_its_files_or_as_its_source_says() -> None:
-    table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": [100, 20, 3], "status": "ok", "reason": None})
+    table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": [100, 20, 3], "status": "ok", "content": "same"})
     rows = pd.DataFrame({"slice_id": ["x", "y"], "patient_id": "p", "stack_id": ["x", "y"], "index": 0})
     rows["files"] = [{"t1": "a", "mask": "c"}, {"t1": "b", "mask": "c"}]
 

@@ -1,0 +1,71 @@
+"""With a list of the files or patients, what is in --out tells nobody who is who: neither its order nor a size."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from attacker import order_of, tells
+
+from medray.engine.data.prepare import Ingest, _to_write
+from medray.shards.inventory import Inventory
+from medray.shards.pseudonym import Pseudonyms
+from medray.shards.reading import sampled
+from medray.shards.store import Store
+from medray.systems.ich.source import HeadCT
+
+
+def test_neither_order_nor_sizes_tell_who_is_who(prepared: Ingest) -> None:
+    out = Path(prepared.rows.store.root).parent
+    assert tells(out, out.parent / "private") == []
+    sizes = pd.read_parquet(out / "inventory.parquet")["size_bytes"]
+    assert (np.log2(sizes) % 1 == 0).all()
+    of_file = prepared.private["size_bytes"]
+    assert of_file.nunique() > sizes.nunique()
+    assert (sizes.to_numpy() / of_file.to_numpy()).max() < 1.5  # the same rows, and about as large
+
+
+def test_the_order_is_that_of_the_files_bytes_not_of_names() -> None:
+    """Other names for the same files, and another key: the same places; stacks of the same bytes stay apart."""
+
+    def places(names: list[str], key: bytes) -> list[int]:
+        table = pd.DataFrame({
+            "path": names, "size_bytes": 9, "status": "ok", "content": [f"{i * 7 % 11:x}" for i in range(10)],
+        })  # fmt: skip
+        rows = table.assign(slice_id=names, stack_id=[f"s{name}" for name in names], patient_id="p", index=0)
+        written = _to_write(HeadCT(), Inventory(table, rows, ()), {"": Store("/")}, Pseudonyms(key))
+        return np.argsort(written["stack_key"].to_numpy()).tolist()
+
+    names = [f"{number:02d}" for number in range(10)]
+    assert (
+        places(names, b"a" * 32)
+        == places(names[::-1], b"b" * 32)
+        == places(random.Random(0).sample(names, 10), b"c" * 32)
+    )
+    table = pd.DataFrame({"path": ["x", "y", "z"], "size_bytes": 9, "status": "ok", "content": "same"})
+    rows = table.assign(slice_id=["1", "2", "3"], stack_id=["a", "a", "b"], patient_id="p", index=0)
+    keys = _to_write(HeadCT(), Inventory(table, rows, ()), {"": Store("/")}, Pseudonyms(None))["stack_key"]
+    assert keys.nunique() == 2
+    assert keys[0] == keys[1]
+
+
+def test_what_is_sampled_lies_in_the_middle_of_the_file() -> None:
+    data = np.random.default_rng(0).bytes(100_000)
+    found = sampled(io.BytesIO(data), len(data))
+    assert found == sampled(io.BytesIO(b"name" * 10 + data[40:-40] + b"name" * 10), len(data))
+    assert found != sampled(io.BytesIO(data[:50_000] + b"?" + data[50_001:]), len(data))
+    assert sampled(io.BytesIO(b"short"), 5) != sampled(io.BytesIO(b""), 0)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_attacker_finds_what_is_sorted_or_shuffled_in_public(seed: int) -> None:
+    names = [f"{number:04d}" for number in range(10)]
+    assert "rise" in order_of(names)
+    assert "rise" in order_of(names[::-1])
+    many = [f"{number:04d}" for number in range(60)]
+    assert f"seed {seed}" in order_of([many[i] for i in np.random.default_rng(seed).permutation(60)])
+    assert order_of([many[i] for i in np.random.default_rng(1000).permutation(60)]) == ""
