@@ -3,7 +3,8 @@
     uv run jobs/identify.py --out out/ours patient-0f3a… slice-77b1…        # one line each: pseudonym,identifier
     uv run jobs/identify.py --out out/ours --kind patient > patients.csv     # all patients
 
-What it prints are patients' identifiers: they belong where the files are, and nowhere else.
+What it prints are patients' identifiers: they belong where the files are, and nowhere else. Who asked, and when, is kept in
+read.log beside the key.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import tyro
 
 from medray.engine.job.options import KEY_DIR, run_job
 from medray.engine.job.progress import say
-from medray.shards.pseudonym import read_map
+from medray.shards.pseudonym import read_map, write_read_log
 from medray.shards.store import Store
 
 
@@ -47,6 +48,7 @@ def main(job: Identify) -> None:
             raise ValueError(
                 f"{absent[0]}: not a pseudonym of --out {out.uri}{f' of kind {job.kind}' * bool(job.kind)}"
             )
+    write_read_log(folder, out.uri, len(found))
     say(found[["pseudonym", "identifier"]].to_csv(index=False).rstrip("\n"))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import hashlib
 import hmac
 import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -32,21 +34,46 @@ class Pseudonyms:
         digest = hmac.new(self.key, f"{kind}\0{identifier}".encode(), hashlib.sha256)
         return f"{kind}-{digest.hexdigest()[:20]}"
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Tells one key from another, and nothing else about it; None where there is none."""
+        if self.key is None:
+            return None
+        return hmac.new(self.key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
+
     def all(self, kind: str, identifiers: Iterable[str]) -> list[str]:
         return [self.of(kind, identifier) for identifier in identifiers]
 
 
+def private_folder(folder: Path) -> Path:
+    """A folder of this user's alone, made on first use. Raises ValueError where others may enter or write it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _check_alone(folder)
+    return folder
+
+
+def _check_alone(path: Path) -> None:
+    """Raises ValueError where somebody else may read or change what is there."""
+    about = path.stat()
+    if about.st_uid not in (os.geteuid(), 0):
+        raise ValueError(f"{path}: belongs to another user, who could read it; name another --key-dir")
+    if about.st_mode & 0o077:
+        mode = f"{about.st_mode & 0o777:03o}"
+        raise ValueError(f"{path}: others may use it (mode {mode}); chmod go= it, or name another --key-dir")
+
+
 def load_key(folder: Path) -> bytes:
-    """The key in ``folder``, made there on first use, readable by its owner only. Raises ValueError if damaged."""
-    path = folder / "pseudonym.key"
+    """The key in ``folder``, made there on first use, readable by its owner only. Raises ValueError if damaged, or if others
+    may read it."""
+    path = private_folder(folder) / "pseudonym.key"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = folder / f".pseudonym.{os.getpid()}"
         unfinished.touch(mode=0o600)
         unfinished.write_bytes(secrets.token_bytes(KEY_BYTES))
         with contextlib.suppress(FileExistsError):  # unlike a rename, a link never replaces another job's new key
             os.link(unfinished, path)
         unfinished.unlink()
+    _check_alone(path)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise ValueError(
@@ -76,3 +103,16 @@ def read_map(folder: Path, out_uri: str) -> pd.DataFrame:
     if not store.exists(_map_name(out_uri)):
         return pd.DataFrame(columns=["kind", "pseudonym", "identifier"])
     return store.read_table(_map_name(out_uri)).to_pandas()
+
+
+def write_read_log(folder: Path, out_uri: str, count: int) -> None:
+    """Add a line to read.log: when, who, and how many names of which output were led back."""
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        who = f"user {os.getuid()}"
+    line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{who}\t{count} of {out_uri}\n"
+    with open(
+        os.open(folder / "read.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8"
+    ) as log:
+        log.write(line)

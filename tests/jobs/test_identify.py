@@ -29,6 +29,9 @@ def test_a_pseudonym_leads_back(name: str, run_in_process: Run, tmp_path: Path) 
     status, text = run_in_process("identify", name, "--out", tmp_path / "out", "--key-dir", tmp_path / "key")
     assert status == 0
     assert text.splitlines() == ["pseudonym,identifier", f'{name},"P, 1"']
+    (line,) = (tmp_path / "key" / "read.log").read_text().splitlines()
+    assert line.endswith(f"\t1 of {tmp_path}/out")
+    assert "P, 1" not in line
 
 
 def test_all_of_a_kind(name: str, run_in_process: Run, tmp_path: Path) -> None:

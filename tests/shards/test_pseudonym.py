@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from medray.shards.pseudonym import Pseudonyms, load_key, read_map, write_map
+from medray.shards.pseudonym import Pseudonyms, load_key, private_folder, read_map, write_map, write_read_log
 
 
 def test_the_name_is_an_hmac_of_kind_and_identifier() -> None:
@@ -30,8 +31,46 @@ def test_the_key_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pseudonym.key").write_bytes(b"short")
+    (tmp_path / "pseudonym.key").chmod(0o600)
     with pytest.raises(ValueError, match="5 bytes where the key has 32"):
         load_key(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_key_that_others_may_have_is_refused(tmp_path: Path, mode: int) -> None:
+    load_key(tmp_path / "keys")
+    (tmp_path / "keys" / "pseudonym.key").chmod(mode)
+    with pytest.raises(ValueError, match=rf"pseudonym.key: others may use it \(mode {mode:o}\); chmod go= it"):
+        load_key(tmp_path / "keys")
+
+
+def test_a_folder_that_others_may_enter_is_refused_and_gets_no_key(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    with pytest.raises(ValueError, match=r"open: others may use it \(mode 755\)"):
+        load_key(tmp_path / "open")
+    assert not list((tmp_path / "open").iterdir())
+    assert private_folder(tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_fingerprint_tells_keys_apart_and_is_no_name() -> None:
+    one, other = Pseudonyms(b"a" * 32), Pseudonyms(b"b" * 32)
+    assert one.fingerprint == Pseudonyms(b"a" * 32).fingerprint != other.fingerprint
+    assert Pseudonyms(None).fingerprint is None
+    assert one.fingerprint not in {
+        one.of(kind, "fingerprint").removeprefix(f"{kind}-")[:16] for kind in ("", "patient")
+    }
+
+
+def test_who_read_the_way_back_and_when_is_kept(tmp_path: Path) -> None:
+    for count in (3, 1):
+        write_read_log(tmp_path, "s3://out", count)
+    first, second = (tmp_path / "read.log").read_text().splitlines()
+    when, who, what = first.split("\t")
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()) < 60
+    assert who
+    assert (what, second.split("\t")[2]) == ("3 of s3://out", "1 of s3://out")
+    assert (tmp_path / "read.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_way_back(tmp_path: Path) -> None:

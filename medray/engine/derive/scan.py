@@ -13,6 +13,7 @@ from medray.engine.data import shard
 from medray.engine.job.options import KEY_DIR
 from medray.engine.nodes.cluster import connect
 from medray.shards.inventory import Refused, set_aside
+from medray.shards.pseudonym import private_folder
 from medray.shards.reading import scan_file
 from medray.shards.source import Source
 from medray.shards.store import File, Store
@@ -37,7 +38,7 @@ def scan_new(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFra
     if len(files) <= LITTLE_FILES:
         return scan_here(source, folder, files)
     connect()
-    return shard.scan(source, folder, list(files), Store(KEY_DIR.expanduser() / "headers"))
+    return shard.scan(source, folder, list(files), Store(private_folder(KEY_DIR.expanduser()) / "headers"))
 
 
 def scan_here(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFrame:

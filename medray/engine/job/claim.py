@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from medray.engine.train import checkpoint
@@ -11,6 +12,8 @@ from medray.shards.folders import runs_store, search_store
 from medray.shards.store import Store
 
 _NAME = "config.json"
+KEY = "pseudonym_key"
+"""The setting that tells keys apart: ``Pseudonyms.fingerprint``."""
 
 MOST_SHOWN = 120
 """Letters of a setting in an error."""
@@ -47,6 +50,17 @@ def claim(
         f"{flag} {out.uri}: holds a run with {_differing(name, found.get(name), wanted.get(name))}{more}; "
         f"give the same settings to go on with it, or choose another {others}"
     )
+
+
+def check_key(out: Store, fingerprint: str | None, folder: Path) -> None:
+    """Raises ValueError where the names in ``out`` were made with another key than the one in ``folder``: nobody could tell
+    whose they are, and everything would be made anew."""
+    found = (out.read_json(_NAME) or {}).get(KEY)
+    if found is not None and fingerprint is not None and found != fingerprint:
+        raise ValueError(
+            f"--out {out.uri}: its pseudonyms were made with the key {found}, and {folder} holds {fingerprint}; name the "
+            "--key-dir with its key, or choose another --out"
+        )
 
 
 def _differing(name: str, found: Any, wanted: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Folding, Ingest, Private, prepare
-from medray.engine.job.claim import any_begun, claim
+from medray.engine.job.claim import KEY, any_begun, check_key, claim
 from medray.engine.job.options import Options
 from medray.engine.job.phantoms import are_phantoms, phantom_files
 from medray.engine.job.progress import say, warn
@@ -99,6 +99,8 @@ class Dataset:
         settings = self.source.settings() | {"data_version": self.source.version}
         if self.others:
             settings["sources"] = {one.name: one.folder.uri for one in self.others}
+        settings |= {KEY: self.options.pseudonyms().fingerprint}
+        check_key(out, settings[KEY], self.options.private)
         claim(out, inputs | settings | more | self.options.identity(), any_begun(out))
 
     def find(self) -> None:

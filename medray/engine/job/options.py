@@ -19,7 +19,7 @@ from medray.engine.nodes.awaited import grows
 from medray.engine.nodes.cluster import Resources, spread
 from medray.engine.train.layout import Layout
 from medray.engine.train.run import Monitor
-from medray.shards.pseudonym import Pseudonyms, load_key
+from medray.shards.pseudonym import Pseudonyms, load_key, private_folder
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -88,12 +88,13 @@ class Options:
 
     @property
     def private(self) -> Path:
-        """This user's folder, made on first use. Raises ValueError where it lies below --out."""
-        folder = self.key_dir.expanduser().absolute()
+        """This user's folder, made on first use. Raises ValueError where it lies below --out, links followed, or where others
+        may use it."""
+        folder = self.key_dir.expanduser().resolve()
         out = Store(self.out).local
-        if out is not None and folder.is_relative_to(out):
+        if out is not None and folder.is_relative_to(out.resolve()):
             raise ValueError(f"--key-dir {folder}: lies below --out, which others may read; choose a place outside it")
-        return folder
+        return private_folder(folder)
 
     def pseudonyms(self) -> Pseudonyms:
         return Pseudonyms(None if self.public_ids else load_key(self.private))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medray.engine.job.claim import any_begun, claim, claim_answers, claim_each
+from medray.engine.job.claim import KEY, any_begun, check_key, claim, claim_answers, claim_each
 from medray.shards.store import Store
 
 
@@ -98,3 +98,14 @@ def test_answers_take_no_folder_of_another_job(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds the results of another kind of job; choose another --to"):
         claim_answers(job, answers)
     assert job.read_bytes("config.json") == before
+
+
+def test_another_key_is_refused_before_anything_is_made_anew(tmp_path: Path) -> None:
+    out, keys = Store(tmp_path), tmp_path / "keys"
+    check_key(out, "aaaa", keys)
+    claim(out, {KEY: "aaaa"})
+    check_key(out, "aaaa", keys)
+    with pytest.raises(
+        ValueError, match=r"made with the key aaaa, and .*keys holds bbbb; name the --key-dir with its key"
+    ):
+        check_key(out, "bbbb", keys)
