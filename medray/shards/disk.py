@@ -43,9 +43,8 @@ def listed(root: str, shown: str) -> Iterator[tuple[str, int]]:
     """Path (as ``text_of`` gives it) and size in bytes of whatever below ``root`` is not a folder, or of itself.
 
     Each folder is listed once, by device and inode, and by its own name rather than by a link's: a link to a folder on
-    the way to it, or above ``root``, leads nowhere, and one to a folder elsewhere is followed after all that is below
-    ``root`` itself. Which of several links names a folder does not depend on the order in which the disk lists them.
-    What cannot be read is listed with a size of 0: a link to nothing, a pipe, a folder that is closed.
+    the way to it leads nowhere. Links out of ``root`` are not followed: whoever may put one there would choose what is
+    read. What cannot be read is listed with a size of 0: such a link, one to nothing, a pipe, a folder that is closed.
 
     Args:
         shown: names ``root`` in an error.
@@ -63,27 +62,7 @@ def listed(root: str, shown: str) -> Iterator[tuple[str, int]]:
         raise ValueError(f"{shown}: no such folder or file") from None
     except OSError as error:
         raise ValueError(f"{shown}: cannot be read ({os.strerror(error.errno or 0)})") from None
-    seen = _folders_above(os.path.realpath(top))
-    waiting = [top]
-    while waiting:
-        links: list[bytes] = []
-        for folder in sorted(waiting):
-            yield from _below(folder, seen, links)
-        waiting = links
-
-
-def _folders_above(path: bytes) -> set[tuple[int, int]]:
-    """Device and inode of each: what lies there beside ``path`` was not asked for, though a link may lead to it."""
-    above = set()
-    while (parent := os.path.dirname(path)) != path:
-        path = parent
-        found = os.stat(path)
-        above.add((found.st_dev, found.st_ino))
-    return above
-
-
-def _below(top: bytes, seen: set[tuple[int, int]], links: list[bytes]) -> Iterator[tuple[str, int]]:
-    """As ``listed``, of one folder without the links to folders in it, which are added to ``links``."""
+    seen = set[tuple[int, int]]()
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -100,8 +79,12 @@ def _below(top: bytes, seen: set[tuple[int, int]], links: list[bytes]) -> Iterat
         start = text_of(os.path.join(folder, b""))
         for entry in inside:
             try:
+                if entry.is_symlink() and (entry.is_dir() or leads_out(entry.path, top)):
+                    if leads_out(entry.path, top):
+                        yield start + text_of(entry.name), 0
+                    continue  # a folder inside has a name of its own
                 if entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(entry.path)
+                    folders.append(entry.path)
                     continue
                 size = entry.stat().st_size
             except OSError:  # a link to nothing or to itself, a file that has gone, a folder without search permission
@@ -109,16 +92,29 @@ def _below(top: bytes, seen: set[tuple[int, int]], links: list[bytes]) -> Iterat
             yield start + text_of(entry.name), size
 
 
-def opened(path: str) -> BinaryIO:
-    """Open a file that ``listed`` has named.
+def leads_out(link: bytes, top: bytes) -> bool:
+    """Whether a link below ``top`` leads to something that is not below it; one to nothing does not."""
+    if not os.path.exists(link):
+        return False
+    return os.path.commonpath([os.path.realpath(link), real := os.path.realpath(top)]) != real
+
+
+def opened(path: str, root: str) -> BinaryIO:
+    """Open a file that ``listed`` has named below ``root``.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no file; opening a pipe would wait for a writer, and a device may be anything.
+        ValueError: it is no file; opening a pipe would wait for a writer, and a device may be anything. Or a link that leads
+            nowhere, or out of ``root``.
     """
     place = bytes_of(path)
-    if os.path.islink(place) and not os.path.exists(place):
-        raise ValueError("a link that leads nowhere")
+    if os.path.islink(place) and place != os.fsencode(root):
+        if not os.path.exists(place):
+            raise ValueError("a link that leads nowhere")
+        if leads_out(place, os.fsencode(root or "/")):
+            raise ValueError(
+                "a link out of the folder that was given; put a copy there, or name the folder it leads to"
+            )
     mode = os.stat(place).st_mode
     if stat.S_ISDIR(mode):
         os.scandir(place).close()  # says why it could not be listed, where that is still so

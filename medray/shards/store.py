@@ -143,7 +143,7 @@ class Store:
             ValueError: it is no file but a pipe, a device, or a folder that could not be listed; nothing is opened.
         """
         if self.local is not None:
-            return disk.opened(path)
+            return disk.opened(path, self.root)
         return io.BufferedReader(self.filesystem.open_input_file(path), _BUFFER_BYTES)  # type: ignore[arg-type]
 
     def read_bytes(self, name: str) -> bytes:

@@ -83,7 +83,7 @@ def test_the_order_is_that_of_the_paths(tmp_path: Path, monkeypatch: pytest.Monk
     assert names(tmp_path) == expected
 
 
-def test_each_folder_is_read_once_however_it_is_linked(tmp_path: Path) -> None:
+def test_each_folder_is_read_once_and_no_link_leads_out(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     (root / "deep" / "deeper").mkdir(parents=True)
     (root / "deep" / "deeper" / "a.dcm").write_bytes(b"a")
@@ -95,11 +95,20 @@ def test_each_folder_is_read_once_however_it_is_linked(tmp_path: Path) -> None:
     (root / "above").symlink_to(tmp_path)
     (root / "a short cut").symlink_to(root / "deep" / "deeper")
     (root / "one").symlink_to(elsewhere)
-    (root / "two").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(root)
-    assert names(root) == ["deep/deeper/a.dcm", "one/b.dcm"]
+    (root / "secret.dcm").symlink_to(elsewhere / "b.dcm")
+    (root / "same.dcm").symlink_to(root / "deep" / "deeper" / "a.dcm")
     (tmp_path / "link").symlink_to(root)
-    assert names(tmp_path / "link") == ["deep/deeper/a.dcm", "one/b.dcm"]
+    for top in (root, tmp_path / "link"):
+        assert names(top) == ["above", "deep/deeper/a.dcm", "one", "same.dcm", "secret.dcm"]
+        for name in ("above", "one", "secret.dcm"):
+            assert why(top, name).startswith("a link out of the folder that was given; put a copy there, or name")
+        with Store(top).open_file(f"{top}/same.dcm") as stream:
+            assert stream.read() == b"a"
+    (tmp_path / "alone.dcm").symlink_to(elsewhere / "b.dcm")
+    alone = Store(tmp_path / "alone.dcm")  # the file that was named may be a link
+    with alone.open_file(alone.files()[0].path) as stream:
+        assert stream.read() == b"b"
 
 
 def test_links_that_lead_nowhere_are_set_aside(tmp_path: Path) -> None:
@@ -117,7 +126,7 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "socket"))
         assert names(tmp_path) == ["null", "pipe", "socket"]
         assert why(tmp_path, "pipe") == "a pipe, not a file"
-        assert why(tmp_path, "null") == "a device, not a file"
+        assert why(tmp_path, "null").startswith("a link out of the folder")
         assert why(tmp_path, "socket") == "a socket, not a file"
 
 

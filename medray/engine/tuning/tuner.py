@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import secrets
+import shutil
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,33 +60,49 @@ def run_search(search: Search, sweep: Sweep, tracker: Tracker) -> list[dict[str,
 
 
 def _tune(search: Search, sweep: Sweep) -> None:
-    """An experiment of Tune's, and where more trials are asked for later, another one over the same Optuna study."""
+    """An experiment of Tune's, and where more trials are asked for later, another one over the same Optuna study.
+
+    Tune goes on by loading pickles, which run whatever is in them: they lie in this user's folder, never in --out, into which
+    others may write. tune.json says only which of them they are.
+    """
     store = sweep.store
-    state = store.read_json("tune.json", {"begun": 0, "ended": 0})
+    state = {"begun": 0, "ended": 0, "state": ""} | store.read_json("tune.json", {})
     while state["ended"] < search.trials:
         if state["begun"] <= state["ended"]:
-            state["begun"] = search.trials
+            state |= {"begun": search.trials, "state": secrets.token_hex(8)}
             store.write_json("tune.json", state)
-        _experiment(search, sweep, state["ended"], state["begun"])
+        _experiment(search, sweep, state["ended"], state["begun"], _own_folder(sweep, str(state["state"])))
         state["ended"] = state["begun"]
         store.write_json("tune.json", state)
 
 
-def _experiment(search: Search, sweep: Sweep, first: int, stop: int) -> None:
-    """Trials number ``first`` to ``stop``, from where a driver that was killed has left them."""
-    place = sweep.store.sub("tune")
+def _own_folder(sweep: Sweep, name: str) -> Path:
+    """Where Tune's state of an experiment lies; of a name that no search has given, a folder that is not there."""
+    known = name if re.fullmatch("[0-9a-f]{16}", name) else "none"
+    return sweep.validation.options.private / "searches" / digest(sweep.store.uri) / known
+
+
+def _experiment(search: Search, sweep: Sweep, first: int, stop: int, own: Path) -> None:
+    """Trials number ``first`` to ``stop``, from where a driver that was killed has left them.
+
+    Args:
+        own: with Tune's state. Where it is another machine's or user's, trials that had not ended begin anew.
+    """
     name = f"trials-{stop}"
     trainable: Any = ray.tune.with_resources(
         # the training runs in tasks that reserve what they need; the trial itself only waits for them
         ray.tune.with_parameters(run_trial, sweep=sweep),
         ray.tune.PlacementGroupFactory([{"CPU": 0.01}]),
     )
-    if ray.tune.Tuner.can_restore(place.path(name), storage_filesystem=place.filesystem):
+    if ray.tune.Tuner.can_restore(str(own / name)):
         say(f"  goes on with {sweep.store.uri}")
-        tuner = ray.tune.Tuner.restore(
-            place.path(name), trainable, resume_unfinished=True, storage_filesystem=place.filesystem
-        )
+        tuner = ray.tune.Tuner.restore(str(own / name), trainable, resume_unfinished=True)
     else:
+        if sweep.store.sub("trials").folders() and (ended := _ended(search, sweep)) > first:
+            say(f"  goes on with {sweep.store.uri} after {ended} trials; what had not ended elsewhere begins anew")
+            first = ended
+        if first >= stop:
+            return
         tuner = ray.tune.Tuner(
             trainable,
             tune_config=ray.tune.TuneConfig(
@@ -92,12 +112,13 @@ def _experiment(search: Search, sweep: Sweep, first: int, stop: int) -> None:
                 max_concurrent_trials=max(1, sweep.validation.resources.side_by_side // len(sweep.folds)),
             ),
             run_config=ray.tune.RunConfig(
-                name=name, storage_path=place.root, storage_filesystem=place.filesystem, verbose=0,
+                name=name, storage_path=str(own), verbose=0,
                 failure_config=ray.tune.FailureConfig(max_failures=LOST_TRIALS),
             ),
         )  # fmt: skip
     for error in tuner.fit().errors:
         warn(f"a trial was lost: {what_happened(error)}")
+    shutil.rmtree(own)
 
 
 class StudySearch(OptunaSearch):
@@ -109,13 +130,7 @@ class StudySearch(OptunaSearch):
 
 
 def _searcher(search: Search, sweep: Sweep) -> StudySearch:
-    database = study_database(search, sweep.store, sweep.validation.options)
-    name = f"{search.name}-{digest(sweep.store.uri)}"
-    try:
-        storage = optuna.storages.RDBStorage(database)
-    except Exception as error:  # SQLAlchemy's and the database drivers' own kinds
-        first_line = str(error).splitlines()[0].replace(database, "its URL")
-        raise ValueError(f"--study-storage: cannot be opened ({first_line})") from None
+    name, storage = _study(search, sweep)
     sampler = _sampler(search, _finished(name, storage))
     names, modes = list(sweep.objectives), [str(mode) for mode in sweep.objectives.values()]
     return StudySearch(
@@ -126,6 +141,22 @@ def _searcher(search: Search, sweep: Sweep) -> StudySearch:
         study_name=name,
         storage=storage,
     )
+
+
+def _study(search: Search, sweep: Sweep) -> tuple[str, optuna.storages.BaseStorage]:
+    """Name and storage of the search's study. Raises ValueError where it cannot be opened."""
+    database = study_database(search, sweep.store, sweep.validation.options)
+    try:
+        storage = optuna.storages.RDBStorage(database)
+    except Exception as error:  # SQLAlchemy's and the database drivers' own kinds
+        first_line = str(error).splitlines()[0].replace(database, "its URL")
+        raise ValueError(f"--study-storage: cannot be opened ({first_line})") from None
+    return f"{search.name}-{digest(sweep.store.uri)}", storage
+
+
+def _ended(search: Search, sweep: Sweep) -> int:
+    """Trials of the search that its study knows the end of."""
+    return _finished(*_study(search, sweep))
 
 
 def _finished(name: str, storage: optuna.storages.BaseStorage) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,7 +53,8 @@ def sweep_in(
     return Sweep(
         bases, {"test_resnet": None}, parse_space(space, bases), {FIGURE: "min"}, rungs, scored, prepared,
         CrossValidation(
-            Store(folder / "searches" / "s"), (0,), Options(out=str(folder), folds=3, monitor="none"), LOCAL, strata
+            Store(folder / "searches" / "s"), (0,),
+            Options(out=str(folder), folds=3, monitor="none", key_dir=folder.with_name(f"{folder.name}-keys")), LOCAL, strata,
         ),
     )  # fmt: skip
 
@@ -231,6 +235,47 @@ def test_a_finished_search_trains_nothing_again_and_goes_on_where_more_are_asked
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{sweep.store.local}/optuna.db")
     assert study.n_trials == 6  # one study: the sampler has learned from the first five
     tracker.close()
+
+
+class Planted:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.slow
+def test_nothing_that_somebody_puts_into_the_output_runs(
+    searched: tuple[Sweep, dict[str, float], dict[str, float]], search: Search, tmp_path: Path
+) -> None:
+    """Another user's search, killed as it seems, whose state holds a command: its trials begin anew."""
+    sweep, _, _ = searched
+    before = len(read_trials(sweep.store, sweep.rungs))
+    marker, there = tmp_path / "it ran", sweep.store.local / "tune"
+    for name in (f"trials-{before + 1}", "trials-99"):
+        home = there / name
+        home.mkdir(parents=True)
+        for file in (
+            "tuner.pkl",
+            "trainable.pkl",
+            "searcher-state-1.pkl",
+            "search_gen_state-1.pkl",
+            "experiment_state-1.json",
+        ):
+            (home / file).write_bytes(pickle.dumps(Planted(marker)))
+    assert ray.tune.Tuner.can_restore(str(there / "trials-99"))  # it would be loaded from there
+    for state in (f"{'../' * 12}{there}".removesuffix("/"), str(there), "0" * 16):
+        sweep.store.write_json("tune.json", {"begun": before + 1, "ended": before, "state": state})
+        tracker = tracker_in(Path(sweep.validation.options.out))
+        assert len(run_search(replace(search, trials=before + 1), sweep, tracker)) == before + 1
+        tracker.close()
+        assert not marker.exists()
+    with contextlib.suppress(Exception):
+        pickle.loads((there / "trials-99" / "tuner.pkl").read_bytes())
+    assert marker.exists()  # it does run where it is loaded
 
 
 @pytest.mark.slow
