@@ -15,6 +15,7 @@ import tyro
 
 from medray.engine.job.options import KEY_DIR, run_job
 from medray.engine.job.progress import say
+from medray.shards.cells import csv_text
 from medray.shards.pseudonym import read_map, write_read_log
 from medray.shards.store import Store
 
@@ -49,7 +50,7 @@ def main(job: Identify) -> None:
                 f"{absent[0]}: not a pseudonym of --out {out.uri}{f' of kind {job.kind}' * bool(job.kind)}"
             )
     write_read_log(folder, out.uri, len(found))
-    say(found[["pseudonym", "identifier"]].to_csv(index=False).rstrip("\n"))
+    say(csv_text(found[["pseudonym", "identifier"]]).rstrip("\n"))
 
 
 def start() -> None:

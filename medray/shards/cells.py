@@ -1,4 +1,4 @@
-"""Text files that people write by hand or save from a spreadsheet: tables of cells, and lists of lines."""
+"""Text files that people write by hand or save from a spreadsheet, tables of cells and lists of lines; and tables for them."""
 
 from __future__ import annotations
 
@@ -133,3 +133,26 @@ def _one_by_one(lines: Any, header: list[str], where: str) -> pd.DataFrame:
         if len(row) < width or any(row[width:]):
             raise ValueError(f"{where}: line {line} has {len(row)} cells, the header has {width}")
     return pd.DataFrame([row[:width] for _, row in rows], index=[line for line, _ in rows], dtype="str")
+
+
+_FORMULA = re.compile(r"^[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
+    """A table without its index, as CSV (RFC 4180) that a spreadsheet only shows: a text that begins as a formula does (=, +, -, @)
+    and is no number has a quote before it.
+
+    Args:
+        digits: of numbers; all where not given.
+    """
+    out = table.rename(columns=_shown)
+    for place, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind):
+            out.isetitem(place, table.iloc[:, place].map(_shown))
+    return out.to_csv(index=False, float_format=None if digits is None else f"%.{digits}g")
+
+
+def _shown(value: Any) -> Any:
+    formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if formula else value

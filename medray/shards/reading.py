@@ -6,7 +6,8 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from medray.shards.files import Row, from_text, paths_of, read_files
@@ -26,9 +27,21 @@ def scan_file(source: Source, folder: Store, file: File) -> list[dict[str, Any]]
             content = sampled(stream, file.size_bytes)
         if not headers:
             return [set_aside(file, "no image in it")]
-        return [found | {"content": content} | header for header in named(headers, file.path)]
+        headers = named(headers, file.path)
+        check_identifiers(headers, {"item_id", *source.kinds()})
+        return [found | {"content": content} | header for header in headers]
     except (ValueError, OSError) as error:
         return [set_aside(file, reason(error))]
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+
+
+def check_identifiers(headers: Sequence[Mapping[str, Any]], names: Iterable[str]) -> None:
+    """Raises ValueError for an identifier with a line end or another control character: in a table it would be a row more."""
+    for header, name in itertools.product(headers, names):
+        if isinstance(value := header.get(name), str) and _CONTROL.search(value):
+            raise ValueError(f"{name} holds control characters")
 
 
 def sampled(stream: BinaryIO, size_bytes: int) -> str:

@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from medray.shards import disk
+from medray.shards.cells import csv_text
 
 PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Half a minute in all: longer than an object store's hiccup, shorter than a user's."""
@@ -231,9 +232,9 @@ class Store:
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
-    def write_csv(self, name: str, table: pd.DataFrame) -> None:
-        """Without its index; numbers with six digits."""
-        self.write_bytes(name, table.to_csv(index=False, float_format="%.6g").encode())
+    def write_csv(self, name: str, table: pd.DataFrame, digits: int | None = 6) -> None:
+        """As ``cells.csv_text``, in UTF-8."""
+        self.write_bytes(name, csv_text(table, digits).encode())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(self.path(name), columns=columns, filesystem=self.filesystem)

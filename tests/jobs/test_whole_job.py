@@ -17,6 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from attacker import tells
+from calls_home import calls, watched
 from ray_processes import kill_driver
 
 from medray.imaging.phantom import PhantomSet
@@ -37,10 +38,11 @@ def command(phantoms: PhantomSet, folder: Path, *more: object) -> list[str]:
     return [sys.executable, str(ROOT / "jobs" / "ich_cv.py"), *map(str, flags)]
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
+def start(words: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1, cwd=ROOT
-    )
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1, cwd=ROOT,
+        env=environment,
+    )  # fmt: skip
 
 
 def finish(job: subprocess.Popen[str]) -> str:
@@ -68,9 +70,18 @@ def uninterrupted(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("whole") / "job"
     folder.mkdir()
     started = time.monotonic()
-    (folder / "log").write_text(finish(start(command(phantoms, folder))))
+    (folder / "log").write_text(finish(start(command(phantoms, folder), watched(folder.parent))))
     assert time.monotonic() - started < 300  # the whole method on two cores: it promises five minutes
     return folder
+
+
+def test_nobody_is_called(uninterrupted: Path, tmp_path: Path) -> None:
+    assert calls(uninterrupted.parent) == []
+    # the watch sees what a process of Python tries
+    trying = "import urllib.request; urllib.request.urlopen('http://medray.invalid', timeout=1)"
+    subprocess.run([sys.executable, "-c", trying], env=watched(tmp_path), stderr=subprocess.DEVNULL, check=False)
+    assert calls(tmp_path)
+    assert calls(tmp_path)[0].startswith("medray.invalid by ")
 
 
 def test_it_leaves_what_it_says(uninterrupted: Path, phantoms: PhantomSet) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medray.shards.cells import read_cells, read_lines, zeros_and_ones
+from medray.shards.cells import csv_text, read_cells, read_lines, zeros_and_ones
 
 ROWS = [["ID", "Label", "Site"], ["a", "0", ""], ["b", "1", "north wing"]]
 
@@ -122,3 +123,41 @@ def test_cells_as_labels() -> None:
     other = read_cells(b'a,b\n\n1,0\n0,"may\nbe"\n', "t.csv")
     with pytest.raises(ValueError, match=r'^--reader t.csv: line 5: b is "may be", neither 0 nor 1; leave .* unknown$'):
         zeros_and_ones(other["b"], "t.csv", "--reader")
+
+
+def test_a_cell_is_no_formula_and_no_row_of_its_own() -> None:
+    odd = [
+        "=cmd|'/c calc'!A1",
+        "+1-HYPERLINK(1)",
+        "@SUM(A1)",
+        "-x",
+        "\t=1",
+        "a,b",
+        "a\nb",
+        'a"b',
+        "-5",
+        "+1.5e3",
+        "plain",
+        None,
+    ]
+    table = pd.DataFrame({"name": odd, "=n": np.arange(len(odd)) / 3, "kind": pd.Categorical(["=a"] * len(odd))})
+    found = list(csv.reader(io.StringIO(csv_text(table, 3), newline="")))
+    assert len(found) == len(odd) + 1
+    assert found[0] == ["name", "'=n", "kind"]
+    assert [row[0] for row in found[1:]] == [f"'{o}" if o in odd[:5] else o or "" for o in odd]
+    assert {row[2] for row in found[1:]} == {"'=a"}
+    assert found[2][1] == "0.333"
+    plain = pd.DataFrame({"id": ["x", "y"], "p": [0.123456789, -1e-9], "n": [1, -2], "ok": [True, False]})
+    assert csv_text(plain) == plain.to_csv(index=False)
+
+
+def test_tables_are_written_in_one_place() -> None:
+    package = Path(__file__).resolve().parents[2] / "medray"
+    own = {
+        "shards/cells.py",
+        "systems/boneage/phantoms/films.py",
+        "systems/lesion/phantoms.py",
+    }  # and drawings with names of ours
+    assert {
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if ".to_csv(" in path.read_text()
+    } == own

@@ -54,5 +54,5 @@ def reasons_kept(to: Store) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        to.write_bytes(SET_ASIDE, set_aside(refused.table).to_csv(index=False).encode())
+        to.write_csv(SET_ASIDE, set_aside(refused.table))
         raise ValueError(f"{refused}; {to.uri}/{SET_ASIDE} says what became of each file") from None

@@ -174,7 +174,7 @@ def write_answers(
     answers = [answer for part in parts for answer in part.to_pylist()]
     lost = [{"path": a["path"], "status": "quarantined", "reason": a["reason"]} for a in answers if a["reason"]]
     aside = pd.concat([films.aside, pd.DataFrame(lost, columns=films.aside.columns)])
-    to.write_bytes("set_aside.csv", aside.to_csv(index=False).encode())
+    to.write_csv("set_aside.csv", aside)
     good = [a for a in answers if not a["reason"]]
     if not good:
         raise ValueError(f"no film could be read; first reason: {aside['reason'].iloc[0]}")
@@ -186,7 +186,7 @@ def write_answers(
         row = {"path": a["path"], "image_id": a["image_id"], "trained_on": known, "top": " ".join(top)}
         rows.append(row | {f"p_{name}": value for name, value in probabilities.items()})
     table = pd.DataFrame(rows)
-    to.write_bytes("predictions.csv", table.to_csv(index=False).encode())
+    to.write_csv("predictions.csv", table, None)
     lines = [f"  {len(table):,} films → {to.uri}: predictions.csv; {len(aside):,} set aside"]
     for a in good[:1] if len(good) == 1 else []:
         lines += [f"  {text}" for text in _percentages(json.loads(a["probabilities"]), 3)]

@@ -72,7 +72,7 @@ def write_answers(
     slices = asked.slices.set_index("slice_id")
     aside = set_aside(asked.inventory.table)
     lost = lost_slices.assign(path=lost_slices["slice_id"].map(slices["path"]), status="quarantined")[aside.columns]
-    _write_csv(to, "set_aside.csv", pd.concat([aside, lost]))
+    to.write_csv("set_aside.csv", pd.concat([aside, lost]), None)
     if found.empty:
         first = lost_slices["reason"].iloc[0]
         raise ValueError(
@@ -86,8 +86,8 @@ def write_answers(
             f"! leakage: {int(found['leaked'].sum())} slices of {studies} studies are pixel by pixel in the training data"
         )
     series = found["slice_id"].map(slices["series_id"])
-    _write_csv(to, "slices.csv", found.assign(series_id=series).drop(columns=["pixels_hash"]))
-    _write_csv(to, "studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]))
+    to.write_csv("slices.csv", found.assign(series_id=series).drop(columns=["pixels_hash"]), None)
+    to.write_csv("studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]), None)
     ids, no_images = images_of(asked.inventory.table)
     if unlearned := [name for name, rate in rates.items() if rate is None]:
         lines.append(f"! this run had no label of {', '.join(unlearned)}: its probabilities of it say nothing")
@@ -112,7 +112,3 @@ def training_slices(out: Store) -> set[str]:
     """Hashes of the pixels of every slice in the shards of a job; all folders of shards hold the same slices."""
     folders = shards_store(out).folders()
     return trained_on(shards_store(out, folders[0])) if folders else set()
-
-
-def _write_csv(to: Store, name: str, table: pd.DataFrame) -> None:
-    to.write_bytes(name, table.to_csv(index=False).encode())

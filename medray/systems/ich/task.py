@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -272,6 +273,7 @@ def _around(places: np.ndarray, side: int, length: int) -> slice:
 @functools.lru_cache(maxsize=4)
 def _transform(task: SliceTask) -> Any:
     """The augmentation of a task, built once a process. Resized first: the rest then costs what the network sees."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks for its newest version where it is imported
     import albumentations as A
 
     def resized(image: np.ndarray, **unused: Any) -> np.ndarray:

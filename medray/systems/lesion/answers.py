@@ -66,7 +66,7 @@ def write_answers(
     good = [row for row in rows if not row["reason"]]
     aside = set_aside(inventory.table)
     refused = pd.DataFrame([{"path": row["scan_id"], "status": "quarantined", "reason": row["reason"]} for row in lost])
-    to.write_bytes("set_aside.csv", pd.concat([aside, refused]).to_csv(index=False).encode())
+    to.write_csv("set_aside.csv", pd.concat([aside, refused]))
     if not good:
         raise ValueError(f"no scan could be read; first reason: {lost[0]['reason']}; {to.uri}/set_aside.csv has all")
     visits = _names_of_visits(cases)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from attacker import order_of, tells
 from medray.engine.data.prepare import Ingest, _to_write
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
-from medray.shards.reading import sampled
+from medray.shards.reading import sampled, scan_file
 from medray.shards.store import Store
 from medray.systems.ich.source import HeadCT
 
@@ -69,3 +70,17 @@ def test_the_attacker_finds_what_is_sorted_or_shuffled_in_public(seed: int) -> N
     many = [f"{number:04d}" for number in range(60)]
     assert f"seed {seed}" in order_of([many[i] for i in np.random.default_rng(seed).permutation(60)])
     assert order_of([many[i] for i in np.random.default_rng(1000).permutation(60)]) == ""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x00", "\u2028"])
+def test_an_identifier_with_a_line_end_is_set_aside(end: str, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"pixels")
+
+    class Named(HeadCT):
+        def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
+            return [{"item_id": "1.2", "patient_id": f"a{end}b,1"}]
+
+    folder = Store(tmp_path)
+    (row,) = scan_file(Named(), folder, folder.files()[0])
+    assert (row["status"], row["reason"]) == ("quarantined", "patient_id holds control characters")
+    assert "a" not in row.values()

@@ -66,7 +66,7 @@ def write_answers(
     ages = ages_table(good, name)
     refused = refused_table([row for row in every if row["stage"] is not None], films.aside)
     for file, table in (("ages.csv", ages), ("refused.csv", refused)):
-        to.write_bytes(file, table.to_csv(index=False).encode())
+        to.write_csv(file, table, None)
     same = _same_films(ages.assign(pixels_hash=[row["pixels_hash"] for row in good]))
     lines, warnings = _lines(to, ages, refused), [*_about_run(method, metrics or {}), *same, *_warnings(ages)]
     shown = (*([caution] if caution else []), *warnings)
