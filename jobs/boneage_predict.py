@@ -50,7 +50,7 @@ class BoneAgePredict:
     """CSV of the films, or a folder with one, as for training: sex, and where known patient and calendar age."""
     sex: Literal["F", "M"] | None = None
     """Of films whose sex neither table nor header says."""
-    to: str = "predictions"
+    to: str = "out/predictions"
     """Folder or URI for the results."""
     pictures: int = 200
     """Draw this many films at most; the table has all."""

@@ -49,7 +49,7 @@ class ChestExplain:
     """Boxes to compare the heatmaps with, as BBox_List_2017.csv."""
     pictures: int = 200
     """Draw this many films at most; the table has all."""
-    to: str = "explained"
+    to: str = "out/explained"
     """Folder or URI for the results."""
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class FewLabelPredict:
     """Its model, where it has several."""
     images: str
     """A folder of scans (NIfTI, NRRD, or a folder of DICOM files a scan), by path or URI."""
-    to: str = "predictions"
+    to: str = "out/predictions"
     """Folder or URI for the results."""
     pages: int = 200
     """Draw a picture of this many scans at most."""

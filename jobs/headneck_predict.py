@@ -42,7 +42,7 @@ class HeadNeckPredict:
     """Its model, where it has several."""
     images: str
     """Table (CSV: patient, scan, ct), or a folder of patients (NIfTI, NRRD or DICOM), by path or URI."""
-    to: str = "predictions"
+    to: str = "out/predictions"
     """Folder or URI for the results."""
     pages: int = 200
     """Draw a picture of this many scans at most."""

@@ -37,7 +37,7 @@ class IchPredict:
     """The variant of the job that is asked, such as one trained with --variant."""
     dicom: str
     """Folder, file or URI with the DICOM files of one or more studies."""
-    to: str = "predictions"
+    to: str = "out/predictions"
     """Folder or URI for the results."""
     montages: int = 100
     """Draw a montage of this many studies at most: each takes about a second."""

@@ -39,7 +39,7 @@ class LesionPredict:
     """Its model, where it has several."""
     images: str
     """Table (CSV or TSV: patient, visit, a column for each channel) by path or URI, or a folder in the BIDS layout."""
-    to: str = "predictions"
+    to: str = "out/predictions"
     """Folder or URI for the results."""
     missing_channels: Literal["zeros", "refuse"] = "zeros"
     """A channel that a case has not is 0, which is said; or the case is set aside."""
