@@ -123,17 +123,21 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     return TEMPLATE.render(title=title, lead=lead, sections=drawn, css=Markup(CSS))
 
 
+IMAGES = "images/"
+"""What ``plots`` names begin with that show images, which may be patients'."""
+
+
 def plots(sections: Sequence[Section]) -> dict[str, bytes]:
-    """Every chart and every gallery's images as a picture: file name → PNG."""
+    """Every chart and, in the folder IMAGES, every gallery's images as a picture: file name → PNG."""
     found: dict[str, bytes] = {}
     for section in sections:
         for block in section.blocks:
-            data = b""
+            data, folder = b"", ""
             if isinstance(block, Picture):
                 data = png(block.figure)
             elif isinstance(block, Gallery):
-                data = sheet(block.tiles, max(1, 1200 // block.tile_px))
-            name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
+                data, folder = sheet(block.tiles, max(1, 1200 // block.tile_px)), IMAGES
+            name = folder + re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
             if data:
                 found[f"{name}.png" if f"{name}.png" not in found else f"{name}-{len(found)}.png"] = data
     return found

@@ -154,7 +154,7 @@ def test_plots_are_pictures_of_charts_and_galleries() -> None:
     image = np.full((10, 20), 255, np.uint8)
     gallery = Gallery((Tile(image), Tile(None, "gone"), Tile(image)), tile_px=500)
     found = plots([Section("A b/C", figure=curve().figure, more=(gallery, "text")), Section("none", "text")])
-    assert list(found) == ["a-b-c.png", "a-b-c-1.png"]
+    assert list(found) == ["a-b-c.png", "images/a-b-c.png"]
     decoded = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in found.values()]
     assert decoded[0][0, 0].tolist() == [255, 255, 255]
     assert decoded[1].shape == (14, 48, 3)

@@ -78,6 +78,9 @@ class Options:
     """Where the key of the pseudonyms, the map back to identifiers and header tables lie; never below --out."""
     tracking_uri: str | None = None
     """MLflow server; where not given, an SQLite database in --out (in --key-dir where that is object storage)."""
+    track_pictures: bool = False
+    """Send pictures of patients, and the report that holds them, to MLflow. Those of phantoms and of public ids always go; others
+    stay in --out."""
     experiment: str = "medray"
     """MLflow experiment."""
 

@@ -155,6 +155,7 @@ class Tracker:
                 client.log_metric(run_id, name, value)
         with tempfile.TemporaryDirectory() as folder:
             for name, content in wanted.artifacts.items():
+                (Path(folder) / name).parent.mkdir(exist_ok=True)
                 (Path(folder) / name).write_bytes(content)
             if wanted.artifacts:
                 client.log_artifacts(run_id, folder)

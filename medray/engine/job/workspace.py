@@ -25,6 +25,7 @@ from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
+from medray.report.page import IMAGES
 from medray.shards.folders import KEPT, features_store, fold_folder, runs_store
 from medray.shards.source import Source
 from medray.shards.store import Store
@@ -258,9 +259,13 @@ class Workspace(AbstractContextManager["Workspace"]):
         )  # fmt: skip
 
     def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:
-        """Scores, report and pictures go to MLflow, and the terminal says where everything is."""
+        """Scores and charts go to MLflow, and what shows images where they may; the terminal says where everything is."""
         files = {name: self.results.read_bytes(name) for name in ("report.html", "metrics.json")}
-        self.tracker.want("", "", metrics=metrics, artifacts=pictures | files, finished=True)
+        artifacts = pictures | files
+        if not (self.options.track_pictures or self.options.public_ids or self.data.of_phantoms):
+            artifacts = {n: data for n, data in artifacts.items() if n != "report.html" and not n.startswith(IMAGES)}
+            say("  MLflow has the charts; pictures of patients and the report with them stay here (--track-pictures)")
+        self.tracker.want("", "", metrics=metrics, artifacts=artifacts, finished=True)
         say(
             f"  {self.cost}\n  {self.results.uri}/report.html\n  uv run mlflow ui --backend-store-uri {self.tracker.uri}"
         )

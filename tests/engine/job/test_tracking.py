@@ -43,7 +43,7 @@ def test_a_restarted_job_continues_its_runs(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for epochs in (2, 3, 3):  # killed after two epochs, redone from the first one, then started once more
         tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
-        tracker.want("", "job", params={"a": 1})
+        tracker.want("", "job", params={"a": 1}, artifacts={"images/a.png": b"x", "b.png": b"y"})
         tracker.want("fold0", "fold0", parent="", params={"b": 2}, history=history(epochs), finished=epochs == 3)
         assert tracker.close()
     assert steps(uri, "fold0") == [1, 2, 3]
@@ -51,6 +51,7 @@ def test_a_restarted_job_continues_its_runs(tmp_path: Path) -> None:
     (experiment,) = [e for e in client.search_experiments() if e.name == "e"]
     runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
     assert set(runs) == {"job", "fold0"}
+    assert [one.path for one in client.list_artifacts(runs["job"].info.run_id, "images")] == ["images/a.png"]
     assert runs["fold0"].data.tags["mlflow.parentRunId"] == runs["job"].info.run_id
     assert runs["fold0"].info.status == "FINISHED"
 

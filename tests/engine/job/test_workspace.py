@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import miniature
@@ -23,6 +24,7 @@ from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train import checkpoint
 from medray.engine.train.run import Run
+from medray.shards.store import Store
 from medray.tasks.system import System
 from medray.tasks.task import Example
 
@@ -187,3 +189,28 @@ def test_files_that_changed_after_training_began_are_refused_before_a_shard_is_t
     mask.write_bytes(kept)
     shards()
     assert left() == before
+
+
+@pytest.mark.parametrize(
+    ("allowed", "public", "phantoms", "goes"),
+    [(False, False, False, False), (True, False, False, True), (False, True, False, True), (False, False, True, True)],
+)
+def test_pictures_of_patients_go_to_mlflow_only_where_asked(
+    allowed: bool, public: bool, phantoms: bool, goes: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, sent = Store(tmp_path), dict[str, bytes]()
+    for name in ("report.html", "metrics.json"):
+        results.write_bytes(name, b"x")
+
+    def want(*_: str, artifacts: dict[str, bytes], **__: Any) -> None:
+        sent.update(artifacts)
+
+    work = SimpleNamespace(
+        results=results, tracker=SimpleNamespace(want=want, uri=""), cost="", data=SimpleNamespace(of_phantoms=phantoms),
+        options=Options(out=str(tmp_path), track_pictures=allowed, public_ids=public),
+    )  # fmt: skip
+    Workspace.conclude(work, {}, {"images/errors.png": b"x", "learning-curves.png": b"x"})  # type: ignore[arg-type]
+    assert sent.keys() == {"metrics.json", "learning-curves.png"} | (
+        {"report.html", "images/errors.png"} if goes else set()
+    )
+    assert ("--track-pictures" in capsys.readouterr().out) != goes
