@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +16,13 @@ import pytest
 
 import medray.engine  # noqa: F401  # before any test: it sets what Ray reads when it is imported
 from medray.imaging.phantom import PhantomSet, PhantomSpec, write_phantoms
+from medray.shards.address import ALLOWED
 
 if TYPE_CHECKING:  # torch and Ray are imported by the tests that want them
     from medray.engine.data.prepare import Ingest
     from medray.systems.ich.task import SliceTask
 
+os.environ.setdefault(ALLOWED, "1")  # the keys of the storage that tests start are none
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_
 from ray_processes import free_port
 from werkzeug.serving import make_server
 
+from medray.shards.address import ALLOWED
+
+os.environ.setdefault(ALLOWED, "1")  # its keys are none
 KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
 BUCKET = "medray"
 

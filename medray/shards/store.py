@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from medray.shards import disk
+from medray.shards.address import check_address
 from medray.shards.cells import csv_text
 
 PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -51,10 +52,11 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")  # as ``Store._write`` names it
 class Store:
     """A folder by path or URI (``s3://``, ``gs://``, ``file://``); picklable, so that Ray tasks may hold it.
 
-    Raises ValueError with one line for a scheme or an address that cannot be used.
+    Raises ValueError with one line for a scheme or an address that cannot be used, or that holds a secret.
     """
 
     def __init__(self, uri: str | Path) -> None:
+        check_address("", str(uri))
         self.uri = re.sub(r"//[^/@]*@", "//", str(uri).split("?")[0]).rstrip("/")  # to be shown: no keys, no options
         given = str(uri)
         if any("\udc80" <= c <= "\udcff" for c in given):

@@ -19,6 +19,7 @@ from medray.engine.nodes.awaited import grows
 from medray.engine.nodes.cluster import Resources, spread
 from medray.engine.train.layout import Layout
 from medray.engine.train.run import Monitor
+from medray.shards.address import check_address
 from medray.shards.pseudonym import Pseudonyms, load_key, private_folder
 from medray.shards.store import Store
 from medray.tasks.task import Task
@@ -83,6 +84,10 @@ class Options:
     stay in --out."""
     experiment: str = "medray"
     """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        check_address("--out", self.out)
+        check_address("--tracking-uri", self.tracking_uri or "")
 
     def identity(self) -> dict[str, Any]:
         """What changes results, unlike where and on what the job runs."""

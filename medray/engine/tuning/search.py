@@ -12,6 +12,7 @@ from medray.engine.job.options import Options
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import Resources
 from medray.engine.tuning.space import Dimension
+from medray.shards.address import check_address
 from medray.shards.folders import search_store
 from medray.shards.names import check_name
 from medray.shards.store import Store
@@ -51,6 +52,7 @@ class Search:
         if not self.name:
             raise ValueError("--name: may not be empty; it names a folder")
         check_name("--name", self.name)
+        check_address("--study-storage", self.study_storage or "")
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """Epochs after which a trial reports."""

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from medray.engine.job.options import Options
+from medray.engine.tuning.search import Search
+from medray.shards.address import ALLOWED, check_address
+from medray.shards.store import Store
+
+SECRET = "abc/d+ef=="
+
+
+@pytest.fixture(autouse=True)
+def as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown", "way"),
+    [
+        (f"s3://AKIA:{SECRET}@bucket/out?region=x", "s3://bucket/out: holds", "AWS_PROFILE"),
+        ("s3://bucket/out?secret_key=abc123&region=x", "s3://bucket/out: holds", "AWS_PROFILE"),
+        ("gs://bucket/out?token=abc123", "gs://bucket/out: holds", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("http://me:abc123@host:5000/", "http://host:5000/: holds", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql+psycopg2://me:abc123@host/optuna", "postgresql+psycopg2://host/optuna: holds", "pgpass"),
+        ("abfs://c:abc123@account/x", "abfs://account/x: holds", "a profile"),
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_repeating_it(address: str, shown: str, way: str) -> None:
+    with pytest.raises(ValueError, match="holds a secret, which would be kept and shown") as caught:
+        check_address("--out", address)
+    text = str(caught.value)
+    assert text.startswith(f"--out {shown}")
+    assert way in text
+    assert not [part for part in ("abc", "AKIA", "d+ef", "me:") if part in text]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket/a@b/c", "s3://bucket/out?region=eu-1&endpoint_override=h:9000", "http://host:5000/path@x", "sqlite:////tmp/a.db",
+        "/data/a:b@c", "C:/data/x@y", "postgresql://me@host/optuna", "hf://user/model", "http://127.0.0.1:5000",
+    ],
+)  # fmt: skip
+def test_others_pass(address: str) -> None:
+    check_address("--out", address)
+
+
+def test_every_flag_that_takes_an_address() -> None:
+    with pytest.raises(ValueError, match="^s3://bucket: holds a secret"):
+        Store(f"s3://k:{SECRET}@bucket")
+    with pytest.raises(ValueError, match="^--tracking-uri http://host: holds a secret"):
+        Options(out="x", tracking_uri="http://u:p@host")
+    with pytest.raises(ValueError, match="^--study-storage postgresql://host/db: holds a secret"):
+        Search(study_storage="postgresql://u:p@host/db")
