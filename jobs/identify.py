@@ -16,7 +16,7 @@ import tyro
 from medray.engine.job.options import KEY_DIR, run_job
 from medray.engine.job.progress import say
 from medray.shards.cells import csv_text
-from medray.shards.pseudonym import read_map, write_read_log
+from medray.shards.pseudonym import private_folder, read_map, write_read_log
 from medray.shards.store import Store
 
 
@@ -33,7 +33,7 @@ class Identify:
 
 
 def main(job: Identify) -> None:
-    folder, out = job.key_dir.expanduser(), Store(job.out)
+    folder, out = private_folder(job.key_dir.expanduser().resolve()), Store(job.out)
     known = read_map(folder, out.uri)
     if known.empty:
         raise ValueError(

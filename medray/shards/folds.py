@@ -17,7 +17,8 @@ def assign_folds(patients: np.ndarray, strata: np.ndarray, folds: int, seed: int
     set of rows, not on their order.
 
     Args:
-        patients: (rows,) original patient identifiers. Not their keyed hashes: folds must not depend on the key.
+        patients: (rows,) what tells patients apart, in whose order they are dealt. Not keyed hashes: folds must not depend on
+            the key.
         strata: (rows,) numbers; what is balanced, such as ``rarest_label``, or bands of months.
         folds: how many, at least 2.
         seed: of the order in which patients that are alike are dealt.

@@ -46,16 +46,28 @@ class Pseudonyms:
 
 
 def private_folder(folder: Path) -> Path:
-    """A folder of this user's alone, made on first use. Raises ValueError where others may enter or write it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """A folder of this user's alone, made on first use; its own that others may enter is closed to them.
+
+    Raises:
+        ValueError: it cannot be made, or others may use it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & 0o077:
+            with contextlib.suppress(PermissionError):  # another user's
+                folder.chmod(0o700)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ValueError(f"--key-dir {folder}: cannot be made ({why}); choose a folder of your own") from None
     _check_alone(folder)
     return folder
 
 
 def _check_alone(path: Path) -> None:
-    """Raises ValueError where somebody else may read or change what is there."""
+    """Raises ValueError where somebody else may read or change what is there. Whose a folder is that is mounted into a container,
+    where this user is root, says nothing."""
     about = path.stat()
-    if about.st_uid not in (os.geteuid(), 0):
+    if os.geteuid() and about.st_uid not in (os.geteuid(), 0):
         raise ValueError(f"{path}: belongs to another user, who could read it; name another --key-dir")
     if about.st_mode & 0o077:
         mode = f"{about.st_mode & 0o777:03o}"

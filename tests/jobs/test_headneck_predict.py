@@ -38,7 +38,17 @@ from medray.systems.headneck.phantoms import PhantomHeads, PhantomSpec
 from medray.systems.headneck.source import PlanningCT
 from medray.systems.headneck.task import OrganTask
 from medray.systems.ich.task import SliceTask
-from medray.tasks.new_scans.answers import ABOVE, BELOW, CUT, NOT_FOUND, PHANTOMS, UNKNOWN, flags_of
+from medray.tasks.new_scans.answers import (
+    ABOVE,
+    BELOW,
+    CUT,
+    FAR_ABOVE,
+    FAR_BELOW,
+    NOT_FOUND,
+    PHANTOMS,
+    UNKNOWN,
+    flags_of,
+)
 from medray.tasks.new_scans.organs import at_edge
 
 Job = Callable[..., tuple[int, str]]
@@ -222,7 +232,8 @@ def test_what_is_odd_about_an_organ_is_said(tmp_path: Path, run_in_process: Job)
         assert bool(flags_of({"ml": ml, "cut": False}, few)) == told
         assert flags_of({"ml": ml, "cut": False}, many)
     both = flags_of({"ml": 9.0, "cut": True}, {"least": 1.0, "most": 4.0, "scans": 5})
-    assert both == [f"{ABOVE} (most 4 mL, 5 scans)", CUT]
+    assert both == [f"{FAR_ABOVE} (most 4 mL, 5 scans)", CUT]
+    assert flags_of({"ml": 1.0, "cut": False}, few)[0].startswith(FAR_BELOW)
     assert flags_of({"ml": 9.0, "cut": False}, None) == [UNKNOWN]
 
 

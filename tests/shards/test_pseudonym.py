@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,13 +45,34 @@ def test_a_key_that_others_may_have_is_refused(tmp_path: Path, mode: int) -> Non
         load_key(tmp_path / "keys")
 
 
-def test_a_folder_that_others_may_enter_is_refused_and_gets_no_key(tmp_path: Path) -> None:
+def test_a_folder_is_closed_to_others_or_refused_and_gets_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o755)
-    with pytest.raises(ValueError, match=r"open: others may use it \(mode 755\)"):
+    (tmp_path / "open").chmod(0o755)  # of an older version, or of rsync
+    assert private_folder(tmp_path / "open").stat().st_mode & 0o777 == 0o700
+    assert private_folder(tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        ValueError, match=r"--key-dir .*/file/keys: cannot be made \(Not a directory\); choose a folder"
+    ):
+        private_folder(tmp_path / "file" / "keys")
+    (tmp_path / "open").chmod(0o770)
+    monkeypatch.setattr(Path, "chmod", lambda self, mode: None)  # a share that has no modes
+    with pytest.raises(ValueError, match=r"open: others may use it \(mode 770\)"):
         load_key(tmp_path / "open")
     assert not list((tmp_path / "open").iterdir())
-    assert private_folder(tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_whose_a_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private_folder(tmp_path / "keys")
+    own = os.stat(tmp_path / "keys").st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    if own:  # root's may be used by all who can
+        with pytest.raises(ValueError, match="belongs to another user"):
+            private_folder(tmp_path / "keys")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    private_folder(tmp_path / "keys")  # mounted into a container
 
 
 def test_a_fingerprint_tells_keys_apart_and_is_no_name() -> None:

@@ -94,12 +94,13 @@ def prepare(
     index["fold"] = -1
     if folding.folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
-        known = inventory.rows.set_index(pd.Index(own)).loc[index[source.id_column]]
+        everyone = inventory.rows.assign(dealt=_dealt(source, inventory, pseudonyms))
+        known = everyone.set_index(pd.Index(own)).loc[index[source.id_column]]
         try:
             if "split" in known:
                 index["fold"], index["inner"] = _given(known, index, folding, out)
             else:
-                index["fold"] = _fold(known["patient_id"].to_numpy(), index, folding, pseudonyms, out)
+                index["fold"] = _fold(known, index, folding, pseudonyms, out)
         except ValueError as error:
             raise ValueError(f"{error}; {_where(out)}") from error
     return Ingest(rows, index, shown, table)
@@ -140,33 +141,32 @@ def _to_write(
 ) -> pd.DataFrame:
     """The inventory's rows as ``shard.write`` wants them."""
     rows = inventory.rows
-    alone, ids = source.stack_column is None, rows[source.id_column]
-    stack = ids if alone else ids.groupby(rows[source.stack_column]).transform("min")
     table = renamed(rows, pseudonyms, source.kinds()).drop(columns="files", errors="ignore")
-    table = table.assign(private_files=texts_of(rows), stack_key=_stack_keys(inventory, source.id_column, stack))
+    found = _contents(source, inventory)
+    # stacks of the same content stand in the order of names that only the key tells
+    names = found["stack"].map({stack: pseudonyms.of("stack", stack) for stack in found["stack"].unique()})
+    table = table.assign(private_files=texts_of(rows), stack_key=(found["content"] + " " + names).to_numpy())
     table["input"] = rows.get("source", "")
     if "files" in rows:
         table["files_key"] = _files_key(inventory, rows, folders, pseudonyms)
     table["about_bytes"] = source.row_bytes or _bytes_of_files(source, inventory, table["private_files"])
-    return table.assign(index=0) if alone else table
+    return table.assign(index=0) if source.stack_column is None else table
 
 
-def _stack_keys(inventory: Inventory, id_column: str, stack: pd.Series) -> np.ndarray:
-    """Of each row a word that tells stacks apart, and whose order is that of what their files hold: nobody who has a list of
-    the files or of the patients has it, and it is the same under each key. Stacks of the same pixels stand in the order of
-    their names.
-
-    Args:
-        stack: (rows,) what tells stacks apart.
-    """
-    links = inventory.links(id_column)
-    of_item = dict(zip(inventory.rows[id_column], stack, strict=True))
+def _contents(source: Source, inventory: Inventory) -> pd.DataFrame:
+    """Of each row, under its index: "stack", what tells stacks apart, and "content", a digest of what the files of its stack hold
+    (``reading.sampled``). Nobody who has a list of the files or of the patients has its order, which is the same under each key."""
+    rows, own = inventory.rows, source.id_column
+    ids = rows[own]
+    stack = ids if source.stack_column is None else ids.groupby(rows[source.stack_column]).transform("min")
+    links = inventory.links(own)
     told = pd.DataFrame({
-        "stack": links["item"].map(of_item).to_numpy(), "content": inventory.table.loc[links["place"], "content"].fillna("").to_numpy(),
+        "stack": links["item"].map(dict(zip(ids, stack, strict=True))).to_numpy(),
+        "content": inventory.table.loc[links["place"], "content"].fillna("").to_numpy(),
     })  # fmt: skip
     told = told.drop_duplicates().sort_values(["stack", "content"])
     content = told.groupby("stack")["content"].agg("".join).map(digest)
-    return (stack.map(content) + " " + stack).to_numpy()
+    return pd.DataFrame({"stack": stack, "content": stack.map(content)})
 
 
 def _files_key(
@@ -227,14 +227,25 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
     say(f"  each file and its reason: {out.uri}/inventory.parquet")
 
 
-def _fold(
-    patients: np.ndarray, index: pd.DataFrame, folding: Folding, pseudonyms: Pseudonyms, out: Store
-) -> np.ndarray:
-    """The fold of each row. Assigned by the patients' own identifiers: another key leaves the folds as they are."""
-    by_patient = _balanced(patients, index, folding)
-    table = pa.table({"patient_id": pseudonyms.all("patient", by_patient.index), "fold": by_patient.to_numpy()})
-    out.write_table("folds.parquet", table.sort_by("patient_id"))
-    return by_patient.loc[patients].to_numpy()
+def _dealt(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> pd.Series:
+    """Of each row the name by which its patient is dealt to a fold: its own where names are public. Else a digest of what its
+    files hold, as whoever has a list of the patients could deal it, too; another key leaves the folds as they are."""
+    patients = inventory.rows["patient_id"]
+    if pseudonyms.key is None:
+        return patients
+    content = _contents(source, inventory)["content"]
+    of_patient = content.groupby(patients).agg(lambda own: digest(sorted(set(own))))
+    names = {patient: f"{of_patient[patient]} {pseudonyms.of('patient', patient)}" for patient in of_patient.index}
+    return patients.map(names)
+
+
+def _fold(known: pd.DataFrame, index: pd.DataFrame, folding: Folding, pseudonyms: Pseudonyms, out: Store) -> np.ndarray:
+    """The fold of each row, as its patient is "dealt"."""
+    fold = _balanced(known["dealt"].to_numpy(), index, folding).loc[known["dealt"]].to_numpy()
+    table = pa.table({"patient_id": pseudonyms.all("patient", known["patient_id"]), "fold": fold})
+    by_patient = table.group_by("patient_id").aggregate([("fold", "max")]).rename_columns(["patient_id", "fold"])
+    out.write_table("folds.parquet", by_patient.sort_by("patient_id"))
+    return fold
 
 
 def _balanced(patients: np.ndarray, index: pd.DataFrame, folding: Folding) -> pd.Series:
@@ -254,7 +265,8 @@ def _given(known: pd.DataFrame, index: pd.DataFrame, folding: Folding, out: Stor
         fold, inner = np.where(split == "train", 0, -1), np.zeros(len(split), dtype=bool)
         check_lists(patients, split)
         train = split == "train"
-        fold[train] = _balanced(patients[train], index[train], folding).loc[patients[train]].to_numpy()
+        dealt = known["dealt"].to_numpy()[train]
+        fold[train] = _balanced(dealt, index[train], folding).loc[dealt].to_numpy()
     else:
         fold, inner = given_folds(patients, split, folding.held_out)
     table = pa.table({"patient_id": index["patient_id"], "split": known["split"].to_numpy(dtype=object)})

@@ -44,6 +44,11 @@ def claim(
         out.write_json(_NAME, wanted)
         return
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if not {*differing} - (
+        {KEY} - found.keys()
+    ):  # of an older version, which did not have a setting that is None, or the key's
+        out.write_json(_NAME, wanted)
+        return
     name = differing[0]
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
     raise ValueError(

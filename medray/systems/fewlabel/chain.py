@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -69,8 +70,9 @@ class Ladder:
         for name in ("pseudo_threshold", "least_confidence"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: from 0 to below 1")
-        if self.exclusion < 0 or self.band_mm < 0:
-            raise ValueError(f"--exclusion {self.exclusion}, --band-mm {self.band_mm}: 0 or more")
+        for name in ("exclusion", "soft_weight", "ramp", "band_mm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: 0 or more")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
             files[CT] = slices
         paths = [path for own in files.values() for path in own]
         reason = next(
-            (f"{what}: {status[p][1]}" for what, own in files.items() for p in own if status[p][0] != "ok"), None
+            (f"{_kind(what)}: {status[p][1]}" for what, own in files.items() for p in own if status[p][0] != "ok"), None
         )
         if reason:
             why[case["source"]].append(reason)
@@ -88,6 +88,11 @@ def files_of_case(case: Mapping[str, Any], sources: Sources) -> dict[str, list[s
             if not label or origin.organs_of(label, kind == SCORED) != ():
                 files[f"{kind} {label}"] = [path]
     return files
+
+
+def _kind(what: str) -> str:
+    """Of a file, to be shown: a mask that is only scored by may be called as nothing else is, such as a patient."""
+    return SCORED if what.startswith(SCORED) else what
 
 
 def _organs(groups: tuple[tuple[str, ...], ...]) -> str:

@@ -149,7 +149,7 @@ class CoTrainingTask(FewLabelTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.soft_weight < 0 or self.ramp < 0:
+        if not (0 <= self.soft_weight < math.inf and 0 <= self.ramp < math.inf):
             raise ValueError(f"--soft-weight {self.soft_weight}, --ramp {self.ramp}: 0 or more")
         if not 0 <= self.mean_decay < 1:
             raise ValueError(f"--mean-decay {self.mean_decay}: from 0 to below 1")

@@ -223,17 +223,23 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def better(metrics: Mapping[str, Any]) -> list[str]:
-    """A line where another network of the ladder has a better mean Dice than the one that answers."""
+    """A line where another network of the ladder has a better mean Dice than the one that answers, and not by chance where the
+    ladder compares them."""
     dice = {rung: groups["all"]["dice"]["value"] for rung, groups in metrics["means"].items() if "all" in groups}
     final = metrics["final"]
     best = max(dice, key=dice.__getitem__, default=final)
     if final not in dice or dice[best] <= dice[final]:
         return []
+    for step in metrics["ladder"]:
+        gain = step["groups"].get("all", {}).get("dice", {"low": None})
+        between = gain["low"] is not None and gain["low"] <= 0 <= gain["high"]
+        if between and {step["rung"], step["against"]} == {best, final}:
+            return []
     kept = [rung for rung in ORDER if rung in metrics["means"]]
     kept = kept[: kept.index(best) + 1]
     return [
         f"! {best} has the better mean Dice on these scans ({dice[best]:.3f}, {final} {dice[final]:.3f}), and predictions ask {final}; "
-        f"where you trust that, the same command with --rungs {' '.join(kept)} trains nothing anew, and {best} answers"
+        f"where you trust that, the same command with --rungs {' '.join(kept)} trains nothing anew, and {best} answers (table and report are of these alone then)"
     ]
 
 

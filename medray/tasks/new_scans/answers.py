@@ -28,6 +28,8 @@ SCAN_COLUMNS = (
 PHANTOMS = "this run was trained on phantoms: its contours say nothing about patients"
 NOT_FOUND = "not found"
 BELOW, ABOVE = "below every training volume", "above every training volume"
+FAR_BELOW, FAR_ABOVE = "below half of every training volume", "above twice every training volume"
+"""Of organs that fewer than ``ENOUGH_SCANS`` have."""
 UNKNOWN = "drawn in no training scan"
 CUT = "cut by the edge of the image"
 METAL = "metal"
@@ -102,7 +104,7 @@ def write_answers(
         "read",
         f"  {found:,} of {len(flagged):,} organs found, {files:,} files; {table['seconds'].mean():.1f} s a scan",
     ]
-    for kind in (NOT_FOUND, BELOW, ABOVE, UNKNOWN, CUT):
+    for kind in (NOT_FOUND, BELOW, FAR_BELOW, ABOVE, FAR_ABOVE, UNKNOWN, CUT):
         organs = Counter(one["organ"] for _, one, flags in flagged if any(flag.startswith(kind) for flag in flags))
         always = [organ for organ, count in organs.items() if kind == CUT and count == len(good) >= FEW_SCANS]
         if always:  # a cord leaves every image, and nobody would read on
@@ -134,11 +136,12 @@ def flags_of(one: Mapping[str, Any], training: Mapping[str, float] | None) -> li
     if not one["ml"]:
         return [NOT_FOUND]
     flags = [] if training else [UNKNOWN]
-    times = 1.0 if training and training["scans"] >= ENOUGH_SCANS else FEW_TIMES
+    few = training is not None and training["scans"] < ENOUGH_SCANS
+    times, below, above = (FEW_TIMES, FAR_BELOW, FAR_ABOVE) if few else (1.0, BELOW, ABOVE)
     if training and one["ml"] * times < training["least"]:
-        flags.append(f"{BELOW} (least {training['least']:.3g} mL, {training['scans']} scans)")
+        flags.append(f"{below} (least {training['least']:.3g} mL, {training['scans']} scans)")
     if training and one["ml"] > training["most"] * times:
-        flags.append(f"{ABOVE} (most {training['most']:.3g} mL, {training['scans']} scans)")
+        flags.append(f"{above} (most {training['most']:.3g} mL, {training['scans']} scans)")
     return [*flags, *([CUT] if one["cut"] else [])]
 
 

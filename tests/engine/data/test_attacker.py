@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from attacker import order_of, tells
 
-from medray.engine.data.prepare import Ingest, _to_write
+from medray.engine.data.prepare import Ingest, _dealt, _to_write
+from medray.shards.folds import assign_folds
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.reading import sampled, scan_file
@@ -60,6 +61,40 @@ def test_what_is_sampled_lies_in_the_middle_of_the_file() -> None:
     assert found == sampled(io.BytesIO(b"name" * 10 + data[40:-40] + b"name" * 10), len(data))
     assert found != sampled(io.BytesIO(data[:50_000] + b"?" + data[50_001:]), len(data))
     assert sampled(io.BytesIO(b"short"), 5) != sampled(io.BytesIO(b""), 0)
+
+
+def test_files_that_are_air_in_the_middle_are_told_apart() -> None:
+    """An uncompressed volume: there its middle is the border of two slices."""
+    both = []
+    for seed in (0, 1):
+        data = bytearray(100_000)
+        data[20_000:30_000] = np.random.default_rng(seed).bytes(10_000)
+        both.append(sampled(io.BytesIO(bytes(data)), len(data)))
+    assert both[0] != both[1]
+    assert sampled(io.BytesIO(bytes(100_000)), 100_000) == sampled(io.BytesIO(bytes(100_000)), 100_000)
+
+
+def test_folds_tell_nothing_to_whoever_deals_the_list_of_patients() -> None:
+    names = [f"p{number:02d}" for number in range(40)]
+    some = random.Random(0).sample(range(1000), 40)
+    table = pd.DataFrame({"path": names, "size_bytes": 9, "status": "ok", "content": [f"{one:03x}" for one in some]})
+    rows = table.assign(slice_id=names, stack_id=names, patient_id=names, index=0)
+    alike = np.zeros(40, dtype=int)
+    folds = []
+    for key in (b"a" * 32, b"b" * 32):
+        dealt = _dealt(HeadCT(), Inventory(table, rows, ()), Pseudonyms(key))
+        folds.append(assign_folds(dealt.to_numpy(), alike, 4, seed=0).loc[dealt].to_numpy())
+    assert np.array_equal(*folds)
+    by_name = assign_folds(np.array(names), alike, 4, seed=0).to_numpy()
+    assert (folds[0] == by_name).sum() < 20
+    # patients of the same pixels are dealt by the key, not by their names
+    table = pd.DataFrame({"path": list("abc"), "size_bytes": 9, "status": "ok", "content": "same"})
+    rows = table.assign(slice_id=list("123"), stack_id=list("123"), patient_id=["p1", "p2", "p3"], index=0)
+    orders = {
+        tuple(np.argsort(_dealt(HeadCT(), Inventory(table, rows, ()), Pseudonyms(bytes([k]) * 32)))) for k in range(20)
+    }
+    assert len(orders) > 2
+    assert _dealt(HeadCT(), Inventory(table, rows, ()), Pseudonyms(None)).tolist() == ["p1", "p2", "p3"]
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -109,3 +109,16 @@ def test_another_key_is_refused_before_anything_is_made_anew(tmp_path: Path) -> 
         ValueError, match=r"made with the key aaaa, and .*keys holds bbbb; name the --key-dir with its key"
     ):
         check_key(out, "bbbb", keys)
+
+
+def test_a_run_of_a_version_without_a_setting_goes_on(tmp_path: Path) -> None:
+    out = Store(tmp_path)
+    claim(out, {"a": 1})
+    claim(out, {"a": 1, KEY: None, "new": None})
+    assert out.read_json("config.json") == {"a": 1, KEY: None, "new": None}
+    claim(out.sub("old"), {"a": 1})
+    claim(out.sub("old"), {"a": 1, KEY: "aaaa"})
+    with pytest.raises(ValueError, match="holds a run with a = 1, this one has 2"):
+        claim(out.sub("old"), {"a": 2, KEY: "aaaa"})
+    with pytest.raises(ValueError, match=f"{KEY} = 'aaaa', this one has None"):
+        claim(out.sub("old"), {"a": 1, KEY: None})

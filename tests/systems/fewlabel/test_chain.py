@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +50,10 @@ def test_no_field_changes_what_every_rung_is(changed: dict[str, Any]) -> None:
         ({"rungs": ("marginal", "marginal")}, "--rungs marginal marginal: each once"),
         ({"rungs": ("marginal", "self")}, "--rungs self: pseudo-labels are written by a network a source; name apart too"),
         ({"pseudo_threshold": 1.0}, "--pseudo-threshold 1.0: from 0 to below 1"),
-        ({"band_mm": -1.0}, "--exclusion 1.0, --band-mm -1.0: 0 or more"),
-        ({"soft_weight": -1.0}, "--soft-weight -1.0, --ramp 10.0: 0 or more"),
+        ({"band_mm": math.nan}, "--band-mm nan: 0 or more"),
+        ({"ramp": math.inf}, "--ramp inf: 0 or more"),
+        ({"band_mm": -1.0}, "--band-mm -1.0: 0 or more"),
+        ({"soft_weight": -1.0}, "--soft-weight -1.0: 0 or more"),
         ({"mean_decay": 1.0}, "--mean-decay 1.0: from 0 to below 1"),
     ],
 )  # fmt: skip

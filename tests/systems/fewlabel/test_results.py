@@ -42,12 +42,16 @@ def figures(**dice: float) -> dict[str, Any]:
 
 def test_where_another_network_is_better_the_way_to_its_answers_is_shown() -> None:
     means = figures(apart=0.70, background=0.4, marginal=0.72, cotraining=0.69)
-    (line,) = better({"means": means, "final": "cotraining"})
+    (line,) = better({"means": means, "final": "cotraining", "ladder": []})
     assert "marginal has the better mean Dice on these scans (0.720, cotraining 0.690)" in line
     assert "--rungs background apart marginal trains nothing anew" in line
     kept = ("background", "apart", "marginal")
     assert Chain("x", phantom(), Ladder(rungs=kept)).final == "marginal"  # type: ignore[arg-type]
-    assert better({"means": means | figures(cotraining=0.8), "final": "cotraining"}) == []
+    assert better({"means": means | figures(cotraining=0.8), "final": "cotraining", "ladder": []}) == []
+    for high, lines in ((0.01, 0), (-0.01, 1)):
+        gain = {"value": -0.03, "low": -0.05, "high": high}
+        step = {"rung": "cotraining", "against": "marginal", "groups": {"all": {"dice": gain}}}
+        assert len(better({"means": means, "final": "cotraining", "ladder": [step]})) == lines
 
 
 def test_what_the_run_leaves_says_what_chose_the_answer_and_how_many_masks_are_a_persons(tmp_path: Any) -> None:
