@@ -28,7 +28,7 @@ from medray.systems.fewlabel.methods import ApartTask, ConditionalTask, CoTraini
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.systems.fewlabel.sources import Origin
 from medray.systems.fewlabel.task import FewLabelTask
-from medray.tasks.new_scans.answers import ABOVE, NOT_FOUND, PHANTOMS
+from medray.tasks.new_scans.answers import FAR_ABOVE, NOT_FOUND, PHANTOMS
 
 Job = Callable[..., tuple[int, str]]
 
@@ -123,7 +123,7 @@ def test_every_organ_of_any_source_lies_on_the_grid_of_its_file(run_in_process: 
         }
     flags = csv_table(to, "organs.csv").set_index(["scan_id", "organ"])["flag"]
     assert flags["one", "Pancreas"] == NOT_FOUND
-    assert flags["one", "Liver"] == f"{ABOVE} (most 1 mL, 4 scans)"
+    assert flags["one", "Liver"] == f"{FAR_ABOVE} (most 1 mL, 4 scans)"
     assert csv_table(to, "set_aside.csv").set_index("path").loc[f"{images}/damaged.nii", "status"] == "quarantined"
     assert "3 scans, net: 1 networks, 3 organs" in said
     assert "! 1 cases are set aside; the first reason: ct: " in said

@@ -63,9 +63,12 @@ def written(to: Path, ages: pd.DataFrame, correct: bool = False, phantom: bool =
     films = [row(film_id, 90) for film_id in chosen(read_films(out))]
     out.sub("films").write_table("part-0.parquet", pa.Table.from_pylist(films))
     plots = write_report(out, about(out, phantom, **histories), {"films": Rows(out.sub("films"), ["part-0.parquet"])})
-    assert {"agreement.png", "signed-error-by-sex-and-age.png", "ages-by-sex.png", "one-film-on-its-way.png"} <= {
-        *plots
-    }
+    assert {
+        "agreement.png",
+        "signed-error-by-sex-and-age.png",
+        "ages-by-sex.png",
+        "images/one-film-on-its-way.png",
+    } <= {*plots}
     assert all(data.startswith(b"\x89PNG") for data in plots.values())
     return page_of(out)
 

@@ -148,7 +148,7 @@ def test_every_section_is_there(made: tuple[str, dict[str, bytes]]) -> None:
     assert "<script" not in html
     assert len(html) < 5e6
     assert html.count("<svg") >= 7
-    assert {"scores.png", "roc-and-precision-recall.png", "before-and-after-the-head-mask.png"} <= set(plots)
+    assert {"scores.png", "roc-and-precision-recall.png", "images/before-and-after-the-head-mask.png"} <= set(plots)
     assert all(data.startswith(b"\x89PNG") for data in plots.values())
 
 
