@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +24,7 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
     """
     table = scan.sort_values("path", kind="stable").reset_index(drop=True)
     status = dict(zip(table["path"], zip(table["status"], table["reason"], strict=True), strict=True))
+    header_patient = dict(zip(table["path"], table["patient"], strict=True))
     rows: list[dict[str, Any]] = []
     lost: dict[str, str] = {}
     item_of: dict[str, str] = {}
@@ -43,9 +44,10 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
             why[case["source"]].append(reason)
             lost |= dict.fromkeys(paths, f"its case is set aside: {reason}")
             continue
-        rows.append(
-            {"scan_id": name, "patient_id": case["patient"], "visit": "1", "origin": case["source"], "files": files}
-        )
+        patient = case["patient"]
+        if patient == f"{case['source']}/{case['case']}":  # no expression finds it: a DICOM header knows it
+            patient = next((told for path in files[CT] if (told := header_patient[path])), patient)
+        rows.append({"scan_id": name, "patient_id": patient, "visit": "1", "origin": case["source"], "files": files})
         counts[case["source"]] += 1
         labelled[case["source"]] += any(what.startswith(LABELS) for what in files)
         item_of |= dict.fromkeys(paths, name)
@@ -75,6 +77,11 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
                 f"{who}{counts[origin.name] - labelled[origin.name]:,} of {counts[origin.name]:,} cases have no "
                 "mask: they are predicted, and not learned from"
             )
+    sources_of = defaultdict[str, set[str]](set)
+    for row in rows:
+        sources_of[row["patient_id"]].add(row["origin"])
+    if shared := sum(len(some) > 1 for some in sources_of.values()):
+        lines.append(f"patients in several sources, each of whom stays in one fold: {shared:,}")
     notes = [f"source {o.name}: {counts[o.name]:,} cases, {_organs(o.groups)}" for o in sources.origins]
     return Inventory(table, pd.DataFrame(rows), tuple(lines), tuple(notes))
 

@@ -49,13 +49,14 @@ class FewLabelCT(Source):
         check_spacing(self.spacing_mm)
 
     id_column: ClassVar[str] = "scan_id"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     rows_per_group: ClassVar[int] = 1
     scan_schema: ClassVar[pa.Schema] = pa.schema(
         [
             pa.field("item_id", pa.string(), metadata={"meaning": "of a DICOM file: its SOPInstanceUID"}),
             pa.field("kind", pa.string(), metadata={"meaning": "nifti, nrrd or dicom"}),
             pa.field("series_id", pa.string()),
+            pa.field("patient", pa.string(), metadata={"meaning": "of a DICOM file: its PatientID"}),
         ]
     )
     shard_schema: ClassVar[pa.Schema] = pa.schema(
@@ -85,7 +86,10 @@ class FewLabelCT(Source):
         header = read_volume_header(stream)
         if header.modality not in ("", "CT"):
             raise Unreadable(f"DICOM of modality {header.modality}, not CT")
-        return [{"item_id": header.slice_id or None, "kind": header.kind, "series_id": header.series_id or None}]
+        return [{
+            "item_id": header.slice_id or None, "kind": header.kind, "series_id": header.series_id or None,
+            "patient": header.patient_id or None,
+        }]  # fmt: skip
 
     def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         return [self._encoded(files, row) for row in rows]

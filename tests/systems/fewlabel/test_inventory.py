@@ -52,6 +52,16 @@ def test_cases_of_two_sources_with_equal_names_are_two(sources: Sources) -> None
     assert status[["notes.txt", "s.csv"]].tolist() == ["unused", "unused"]
 
 
+def test_a_patient_that_dicom_names_in_two_sources_is_one(sources: Sources) -> None:
+    scan = scanned(sources)
+    scan.loc[scan["path"].str.endswith(("a/images/c1.nii.gz", "b/images/c2.nii.gz")), "patient"] = "PID 7"
+    found = assemble(scan, sources)
+    assert found.rows["patient_id"].tolist() == ["PID 7", "a/c2", "b/c1", "PID 7"]
+    assert found.warnings == ("patients in several sources, each of whom stays in one fold: 1",)
+    told = replace(sources, cases=[case | {"patient": "told"} for case in sources.cases])
+    assert {*assemble(scan, told).rows["patient_id"]} == {"told"}  # an expression of the user's comes first
+
+
 @pytest.mark.parametrize(
     ("why", "kept"),
     [
