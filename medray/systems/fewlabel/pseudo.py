@@ -15,7 +15,7 @@ from medray.imaging.types import Unreadable, Volume
 from medray.imaging.volume import read_volume
 from medray.shards.store import Store
 from medray.systems.fewlabel.methods import ApartTask
-from medray.systems.fewlabel.possible import with_pseudo
+from medray.systems.fewlabel.possible import set_of, with_pseudo
 from medray.systems.fewlabel.source import FewLabelCT
 from medray.tasks.ct_rows import DHW, on_grid_of, places_of
 from medray.tasks.volume_rows import mask_of, probability_of
@@ -117,7 +117,7 @@ class Merged:
 
     def identity(self) -> dict[str, Any]:
         return {
-            "merged": 2, "organs": list(self.organs), "region": self.region, "band_mm": self.band_mm,
+            "merged": 3, "organs": list(self.organs), "region": self.region, "band_mm": self.band_mm,
             "least_confidence": self.least_confidence, "locked": list(self.digests),
         }  # fmt: skip
 
@@ -147,6 +147,8 @@ class Merged:
             confidence[number - 1], by_person[number - 1] = 1.0, 1
         near = self._near(pseudo, row["spacing_mm"]) & ~locked  # what a person has drawn is as good as a true label
         mask, sets = with_pseudo(mask_of(row), row["sets"], pseudo, near, len(self.organs) + 1, unsure)
+        # where networks teach each other, what a person has drawn is known not to lie
+        sets[0] &= ~set_of([number for number, person in enumerate(by_person, 1) if person])
         own = mask_of(row)
         table = np.array(row["sets"], np.int64)
         true = {k: (table[own] == 1 << k) for k in range(1, len(self.organs) + 1)}

@@ -103,7 +103,8 @@ def with_locked(merged: Merged, uri: str | None, index: pd.DataFrame) -> Merged:
 
     Raises:
         ValueError: a folder without masks, or the one that networks write into; a mask of a scan or an organ that the run does not
-            have, of an organ that the scan's own source labels, on another grid, or two of one organ.
+            have, of an organ that the scan's own source labels, on another grid, two of one organ, or two that
+            overlap.
     """
     if uri is None:
         return merged
@@ -117,6 +118,7 @@ def with_locked(merged: Merged, uri: str | None, index: pd.DataFrame) -> Merged:
     known = index.set_index("scan_id")
     locked: dict[str, dict[str, str]] = {}
     digests = []
+    last, drawn = "", dict[str, np.ndarray]()  # of one scan, as its files follow each other
     for file in store.files():
         inside = file.path.removeprefix(store.root).strip("/").split("/")
         match = VOLUMES.match(inside[-1])
@@ -136,9 +138,16 @@ def with_locked(merged: Merged, uri: str | None, index: pd.DataFrame) -> Merged:
         with store.open_file(file.path) as stream:
             data = stream.read()
         try:
-            on_grid_of(_grid(about), read_volume([data], organ), organ)
+            found = on_grid_of(_grid(about), read_volume([data], organ), organ) > 0
         except Unreadable as error:
             raise ValueError(f"{at}: {error}") from None
+        drawn = drawn if scan == last else {}
+        for other, voxels in drawn.items():
+            if both := int((voxels & found).sum()):
+                raise ValueError(
+                    f"{at}: {both:,} voxels of it are {other}'s, too; a voxel is of one organ, draw them apart"
+                )
+        last, drawn[organ] = scan, found
         own[organ] = file.path
         digests.append(f"{scan}/{organ} {_sha256(data)[:16]}")
     if not locked:

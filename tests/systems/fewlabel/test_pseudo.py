@@ -110,6 +110,16 @@ def test_what_a_person_has_locked_replaces_a_networks_and_not_a_true_label(tmp_p
     liver = mask_of(row, "scored") == 1
     assert np.array_equal(bits(one) == set_of([2]), (drawn > 0) & ~liver)
     assert (one["made_by_person"], one["confidence"][1]) == ([0, 1, 0], 1.0)
+    taught = mask_of(one) >= UNTRUE
+    assert taught.any()
+    assert not (taught & (drawn > 0)).any()
+    assert one["sets"][0] == set_of([0, 3])  # elsewhere no network may say that there is more of the spleen
+    (tmp_path / scan / "Pancreas.nii.gz").write_bytes(nifti(drawn, np.array(row["affine"]).reshape(4, 4)))
+    with pytest.raises(
+        ValueError, match=r"Spleen.nii.gz: 320 voxels of it are Pancreas's, too; a voxel is of one organ"
+    ):
+        with_locked(plain, str(tmp_path), index)
+    (tmp_path / scan / "Pancreas.nii.gz").unlink()
     (tmp_path / scan / "Spleen.nii.gz").write_bytes(nifti(drawn[1:], np.eye(4)))
     with pytest.raises(Unreadable, match="^locked pseudo-label: Spleen: another grid than the CT"):
         locked.rows(row)  # changed while the job runs
