@@ -359,6 +359,17 @@ def text_of(value: bytes | None) -> str:
     return text.strip(" \0")
 
 
+_TERMS = {
+    # modalities, PS3.3 C.7.3.1.1.1
+    *["AR", "AS", "ASMT", "AU", "BDUS", "BI", "BMD", "CFM", "CR", "CT", "CTPROTOCOL", "DG", "DMS", "DOC", "DX", "ECG", "EEG", "EMG", "EOG", "EPS", "ES", "FID", "GM", "HC", "HD", "IO", "IOL", "IVOCT", "IVUS", "KER", "KO"],
+    *["LEN", "LP", "LS", "MA", "MG", "MR", "M3D", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP", "RF", "RG", "RTDOSE", "RTIMAGE"],
+    *["RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "XA", "XAPROTOCOL", "XC"],
+    # photometric interpretations, C.7.6.3.1.2; rescale types, C.11.1.1.2
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"),
+    *("OD", "HU", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT", "ARGB", "HSV", "CMYK"),
+}  # fmt: skip
+
+
 def plain(code: str) -> str:
-    """A code string (PS3.5 6.2, CS) that is safe to quote: 16 characters of A-Z, 0-9, blank and underscore."""
-    return code if len(code) <= 16 and all(c.isascii() and (c.isalnum() or c in " _") for c in code) else "odd text"
+    """A code of a header (PS3.5 6.2, CS) where it is a term of the standard's; another text may be anything, a name too."""
+    return code if code in _TERMS or not code else "no term of DICOM's"

@@ -12,6 +12,10 @@ MAX_PIXELS = 64_000_000
 """Three times the largest detector (43 × 43 cm at 0.1 mm): more is a damaged header, or a bomb."""
 MIN_SIDE, MAX_ASPECT = 16, 5
 """Below and beyond these it is an icon or a strip, not a film."""
+VIEWS = ("PA", "AP", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LATERAL")
+"""View positions that are kept (PS3.3 C.8.1.1; LATERAL is CheXpert's): another text may be anything, a name too."""
+OLDEST_YEARS = 90.0
+"""Ages above are kept as this one: so few people are older that it would name them (45 CFR 164.514)."""
 PERCENTILES = (0.5, 99.5)
 """Of the pixels, what becomes black and what becomes white where a file does not say."""
 
@@ -26,8 +30,8 @@ class FilmHeader:
     columns: int
     image_id: str | None = None  # SOPInstanceUID
     patient_id: str | None = None
-    view: str | None = None  # ViewPosition: "PA", "AP", "LL", ...
-    age_years: float | None = None
+    view: str | None = None  # ViewPosition, one of VIEWS
+    age_years: float | None = None  # OLDEST_YEARS at most
     sex: str | None = None  # "M", "F" or "O"
     laterality: str | None = None  # "L" or "R", of a part of the body that there are two of
 
@@ -38,6 +42,12 @@ class Film:
 
     grey: np.ndarray  # (rows, columns) uint8
     repaired: str | None = None  # what was mended or assumed, None where nothing was
+
+
+def known_view(text: str) -> str | None:
+    """One of ``VIEWS``, or None."""
+    view = text.strip().upper()
+    return view if view in VIEWS else None
 
 
 def check_size(rows: int, columns: int) -> None:

@@ -23,7 +23,7 @@ from medray.imaging.elements import (
     required_text,
     text_of,
 )
-from medray.imaging.film import Film, FilmHeader, check_size, stretched
+from medray.imaging.film import OLDEST_YEARS, Film, FilmHeader, check_size, known_view, stretched
 from medray.imaging.lut import Span, looked_up
 from medray.imaging.padding import at_the_border, padding_range
 from medray.imaging.stored import PixelLayout, Stored, numbers_of, stored_values
@@ -108,7 +108,7 @@ def _header(elements: Elements) -> FilmHeader:
         columns=columns,
         image_id=required_text(elements, SOP_INSTANCE),
         patient_id=text_of(elements.get(PATIENT_ID)) or None,
-        view=text_of(elements.get(VIEW_POSITION)).upper() or None,
+        view=known_view(text_of(elements.get(VIEW_POSITION))),
         age_years=_age(text_of(elements.get(PATIENT_AGE))),
         sex=text_of(elements.get(PATIENT_SEX)).upper()[:1] or None,
         laterality=_side(elements),
@@ -124,7 +124,7 @@ def _side(elements: Elements) -> str | None:
 def _age(text: str) -> float | None:
     """PS3.5 6.2, AS: three digits and a unit."""
     match = re.fullmatch(r"(\d{1,3})([DWMY])", text)
-    return float(match[1]) * _YEARS[match[2]] if match else None
+    return min(float(match[1]) * _YEARS[match[2]], OLDEST_YEARS) if match else None
 
 
 def _span(stored: Stored) -> Span:

@@ -207,7 +207,9 @@ def test_odd_but_legal_text() -> None:
     ("tags", "expected"),
     [
         ({"Modality": "MR"}, "modality is MR, not CT"),
-        ({"Modality": SECRET}, "modality is odd text, not CT"),
+        ({"Modality": "ZQ JANE DOE 77"}, "modality is no term of DICOM's, not CT"),
+        ({"PhotometricInterpretation": "JANE_DOE"}, "photometric interpretation is no term of DICOM's, not monochrome"),
+        ({"Modality": SECRET}, "modality is no term of DICOM's, not CT"),
         ({"Modality": None}, "no modality"),
         ({"PixelData": None}, "no pixel data"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "3 samples a pixel (colour), not 1"),

@@ -530,3 +530,19 @@ def test_a_real_film_survives_rgba_palette_and_sixteen_bits(chest_dir: Path) -> 
         assert np.array_equal(read_film(png(other, compress_level=1)).grey, film.grey)
     deep = read_film(png(Image.fromarray(film.grey.astype(np.uint16) << 4), compress_level=1))
     assert np.corrcoef(deep.grey.ravel(), film.grey.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("view", "age", "kept"),
+    [
+        ("ap ", "058Y", ("AP", 58.0)),
+        ("ZQ JANE DOE 77", "089Y", (None, 89.0)),
+        ("", "104Y", (None, 90.0)),
+        ("LLO", "", ("LLO", None)),
+    ],
+)
+def test_a_view_is_a_known_one_and_nobody_is_known_by_a_great_age(
+    view: str, age: str, kept: tuple[str | None, float | None]
+) -> None:
+    header = read_film_header(io.BytesIO(file_of(dx(grey(), ViewPosition=view, PatientAge=age))))
+    assert (header.view, header.age_years) == kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from medray.imaging.film import OLDEST_YEARS, known_view
 from medray.shards.cells import UNKNOWN, ZEROS_AND_ONES, read_cells, zeros_and_ones
 from medray.shards.films import column_of, image_keys, plain_name
 from medray.systems.chest.classes import FINDINGS, NO_FINDING, finding_named, unknown_findings
@@ -121,7 +122,7 @@ def _ages(table: pd.DataFrame) -> pd.Series | float:
         return np.nan
     # older releases of Data_Entry write "058Y", and a few ages of several hundred years
     years = pd.to_numeric(table[column].str.removesuffix("Y"), errors="coerce")
-    return years.where(years.between(0, _OLDEST_YEARS))
+    return years.where(years.between(0, _OLDEST_YEARS)).clip(upper=OLDEST_YEARS)
 
 
 def _first_letter(table: pd.DataFrame, names: tuple[str, ...]) -> pd.Series | None:
@@ -135,7 +136,7 @@ def _views(table: pd.DataFrame) -> pd.Series | None:
     if side is not None:
         lateral = table[side].str.lower().eq("lateral")
         views = views.mask(lateral, "LATERAL")
-    return _or_none(views)
+    return _or_none(views.map({view: known_view(view) or "" for view in views.unique()}))
 
 
 def _splits(table: pd.DataFrame, shown: str) -> pd.Series | None:
