@@ -63,7 +63,7 @@ def _header(first: bytes) -> tuple[dict[str, Any], int]:
         raise Unreadable("NRRD whose voxels are in another file; write both as one .nrrd")
     for name in ("line skip", "lineskip", "byte skip", "byteskip"):
         if header.get(name):
-            raise Unreadable(f"NRRD with {name} {header[name]}: voxels that begin elsewhere; write it anew")
+            raise Unreadable(f"NRRD with a {name}: voxels that begin elsewhere; write it anew")
     return header, end.end()
 
 
@@ -77,7 +77,7 @@ def _dtype(header: dict[str, Any]) -> np.dtype:
     name = str(header.get("type", "")).lower()
     code = _TYPEMAP_NRRD2NUMPY.get(name)
     if code is None or np.dtype(code).kind not in "iuf":
-        raise Unreadable(f"NRRD with voxels of the type {name[:20]!r}; write them as one number each")
+        raise Unreadable("NRRD with voxels that are no numbers; write them as one number each")
     dtype = np.dtype(code)
     if dtype.itemsize > 1 and header.get("endian") not in ("little", "big"):
         raise Unreadable("NRRD without an endian field (little or big); write it anew")
@@ -88,10 +88,10 @@ def _affine(header: dict[str, Any]) -> np.ndarray:
     space = str(header.get("space", ""))
     known = _SHORT.get(space.upper(), space.lower())
     if known not in _TO_RAS:
-        was = f"the space {space[:40]!r}" if space else "no space"
+        was = "a space that is none of a patient's axes" if space else "no space"
         raise Unreadable(f"NRRD with {was}: its orientation is not known; write it anew in LPS or RAS")
     if any(unit != "mm" for unit in header.get("space units", []) or []):
-        raise Unreadable(f"NRRD with space units {list(header['space units'])}, not mm; write it anew in mm")
+        raise Unreadable("NRRD with space units that are not mm; write it anew in mm")
     directions = np.array(header.get("space directions", []), dtype=np.float64)
     origin = np.array(header.get("space origin", []), dtype=np.float64)
     if directions.ndim != 2 or directions.shape[0] < 3 or directions.shape[1] != 3 or origin.shape != (3,):
@@ -114,4 +114,4 @@ def _voxels(header: dict[str, Any], packed: bytes, size: int) -> bytes:
             return bz2.BZ2Decompressor().decompress(packed, size + 1)
         except OSError:
             raise Unreadable("bzip2 voxels that are damaged; copy the file anew") from None
-    raise Unreadable(f"NRRD with the encoding {encoding[:20]!r}; write it as raw or gzip")
+    raise Unreadable("NRRD of an encoding that is neither raw, gzip nor bzip2; write it as raw or gzip")

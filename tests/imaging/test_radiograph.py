@@ -535,7 +535,7 @@ def test_a_real_film_survives_rgba_palette_and_sixteen_bits(chest_dir: Path) -> 
 @pytest.mark.parametrize(
     ("view", "age", "kept"),
     [
-        ("ap ", "058Y", ("AP", 58.0)),
+        ("AP", "058Y", ("AP", 58.0)),
         ("ZQ JANE DOE 77", "089Y", (None, 89.0)),
         ("", "104Y", (None, 90.0)),
         ("LLO", "", ("LLO", None)),

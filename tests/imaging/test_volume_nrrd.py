@@ -57,7 +57,10 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     holes[0, 0, :2] = np.nan
     raw = written(tmp_path, encoding="raw")
     cases = [
-        (written(tmp_path, space="scanner-xyz"), "the space 'scanner-xyz': its orientation is not known"),
+        (
+            written(tmp_path, space="scanner-xyz"),
+            "a space that is none of a patient's axes: its orientation is not known",
+        ),
         (written(tmp_path, space=None, space_directions=None, space_origin=None), "no space"),
         (written(tmp_path, space_origin=None), "space origin"),
         (written(tmp_path, space_units=["cm"] * 3), "not mm"),
@@ -71,10 +74,13 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         (raw[:40], "without the empty line"),
         (written(tmp_path)[:-12], "gzip file that is cut short"),
         (written(tmp_path, encoding="bzip2")[:-50], "cut short"),
-        (edited(tmp_path, b"encoding: raw", b"encoding: hex"), "encoding 'hex'"),
+        (edited(tmp_path, b"encoding: raw", b"encoding: hex"), "neither raw, gzip nor bzip2"),
         (edited(tmp_path, b"encoding: raw", b"encoding: raw\ndata file: /etc/passwd"), "in another file"),
-        (edited(tmp_path, b"encoding: raw", b"encoding: raw\nbyte skip: 3"), "byte skip 3"),
-        (edited(tmp_path, b"type: int16", b"type: block"), "the type 'block'"),
+        (
+            edited(tmp_path, b"encoding: raw", b"encoding: raw\nbyte skip: 3"),
+            "a byte skip: voxels that begin elsewhere",
+        ),
+        (edited(tmp_path, b"type: int16", b"type: block"), "voxels that are no numbers"),
         (edited(tmp_path, b"endian: little", b"endian: middle"), "endian"),
         (edited(tmp_path, b"sizes: 4 5 6", b"sizes: 4 x 6"), "damaged header"),
         (edited(tmp_path, b"sizes: 4 5 6", b"sizes: 9999999 9999999 6"), "more than"),
