@@ -24,7 +24,7 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
     """
     table = scan.sort_values("path", kind="stable").reset_index(drop=True)
     status = dict(zip(table["path"], zip(table["status"], table["reason"], strict=True), strict=True))
-    header_patient = dict(zip(table["path"], table["patient"], strict=True))
+    header_patient = table.set_index("path")["patient"].dropna().to_dict()
     rows: list[dict[str, Any]] = []
     lost: dict[str, str] = {}
     item_of: dict[str, str] = {}
@@ -46,7 +46,7 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
             continue
         patient = case["patient"]
         if patient == f"{case['source']}/{case['case']}":  # no expression finds it: a DICOM header knows it
-            patient = next((told for path in files[CT] if (told := header_patient[path])), patient)
+            patient = next((header_patient[path] for path in files[CT] if path in header_patient), patient)
         rows.append({"scan_id": name, "patient_id": patient, "visit": "1", "origin": case["source"], "files": files})
         counts[case["source"]] += 1
         labelled[case["source"]] += any(what.startswith(LABELS) for what in files)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -54,6 +55,9 @@ def test_cases_of_two_sources_with_equal_names_are_two(sources: Sources) -> None
 
 def test_a_patient_that_dicom_names_in_two_sources_is_one(sources: Sources) -> None:
     scan = scanned(sources)
+    scan["patient"] = np.nan  # as pandas has it of a column without any
+    assert assemble(scan, sources).rows["patient_id"].tolist() == ["a/c1", "a/c2", "b/c1", "b/c2"]
+    scan["patient"] = scan["patient"].astype(object)
     scan.loc[scan["path"].str.endswith(("a/images/c1.nii.gz", "b/images/c2.nii.gz")), "patient"] = "PID 7"
     found = assemble(scan, sources)
     assert found.rows["patient_id"].tolist() == ["PID 7", "a/c2", "b/c1", "PID 7"]
