@@ -11,11 +11,15 @@ import pandas as pd
 import pytest
 import torch
 from few_scans import ORGANS, SOURCES, few_row
+from torch.nn import functional
 from two_workers import of_two_workers
 
 from medray.engine.train.device import to_device
 from medray.engine.train.step import Trainer
+from medray.nn.volume_losses import dice_loss
+from medray.nn.volume_truth import Truth
 from medray.systems.fewlabel import losses, recipes
+from medray.systems.fewlabel.chain import RUNGS, Chain, Ladder
 from medray.systems.fewlabel.methods import ApartTask, ConditionalTask, CoTrainingTask
 from medray.systems.fewlabel.possible import UNTRUE
 from medray.systems.fewlabel.scores import Chosen, chosen, of_answer
@@ -108,6 +112,31 @@ def test_two_workers_train_both_networks_as_one_does() -> None:
     assert value == pytest.approx(float(expected.detach()), rel=1e-5)
     for one, two in zip(gradients, of_two, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("rung", [rung for rung in RUNGS if rung not in ("apart", "conditional")])
+def test_with_all_organs_labelled_the_loss_of_a_recipe_is_the_plain_one(rung: str) -> None:
+    """Of both networks in co-training, where no voxel is left to teach each other on. Apart and conditional have no such case: one
+    knows no other organ, the other answers for one organ at a time, by a sigmoid."""
+    base = replace(BASE, dice_log=False)
+    every = {name: task for own in Chain("x", base, Ladder(rungs=RUNGS)).tasks().values() for name, task in own.items()}
+    task = every[rung]  # type: ignore[index]
+    torch.manual_seed(0)
+    network, whole = task.network().eval(), batch(task)
+    mask = torch.randint(0, len(ORGANS) + 1, whole["mask"].shape, dtype=torch.uint8)
+    whole["mask"], whole["sets"] = mask, torch.tensor([[1 << c for c in range(whole["sets"].shape[1])]] * len(mask))
+    found = task.losses(network, whole, At(step=1, steps=2))
+    networks = [*network.networks.values()] if rung == "cotraining" else [network]
+    plain = torch.zeros(())
+    for one in networks:
+        logits = one(whole["voxels"])
+        logits = logits if logits.shape[2:] == mask.shape[1:] else task.patch_of(logits)
+        entropy = functional.cross_entropy(logits, mask.long())
+        dice = dice_loss(logits, Truth.of_numbers(mask, len(ORGANS)), "softmax", At())
+        plain = plain + task.cross_entropy_weight * entropy + task.dice_weight * dice
+    assert float(found["loss"].detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
+    if rung == "cotraining":
+        assert float(found["soft"].detach()) == 0
 
 
 def test_means_follow_their_networks_in_closed_form_and_gather_no_gradient() -> None:
