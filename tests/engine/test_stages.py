@@ -30,7 +30,7 @@ from medray.engine.train.sweep import CrossValidation, FromRuns, out_of_fold
 from medray.shards.store import Store
 
 LOCAL = Resources(workers=0, gpu=False, side_by_side=2, threads=1, cpus_per_worker=0.5, data_cpus=0.5)
-FIRST = PatchTask(epochs=6, batch_size=8, crops=16, learning_rate=2e-2, schedule="constant")
+FIRST = PatchTask(epochs=8, batch_size=8, crops=16, learning_rate=1e-2, schedule="constant")
 SECOND = RefinerTask(epochs=2, batch_size=4, crops=4, learning_rate=1e-2, schedule="constant")
 COLUMNS = ("volume_id", "patient_id", "lesion")
 
