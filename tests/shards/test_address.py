@@ -38,7 +38,7 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(address: str, 
 @pytest.mark.parametrize(
     "address",
     [
-        "s3://bucket/a@b/c", "s3://bucket/out?region=eu-1&endpoint_override=h:9000", "http://host:5000/path@x", "sqlite:////tmp/a.db",
+        "s3://bucket/a@b/c", "s3://bucket/out?region=eu-1&endpoint_override=h:9000", "http://host:5000/path@x", "sqlite:////data/a.db",
         "/data/a:b@c", "C:/data/x@y", "postgresql://me@host/optuna", "hf://user/model", "http://127.0.0.1:5000",
     ],
 )  # fmt: skip
