@@ -26,7 +26,6 @@ DEFAULTS = {
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # a cluster of `ray start` reports that it does not report
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 
 

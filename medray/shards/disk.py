@@ -79,10 +79,11 @@ def listed(root: str, shown: str) -> Iterator[tuple[str, int]]:
         start = text_of(os.path.join(folder, b""))
         for entry in inside:
             try:
-                if entry.is_symlink() and (entry.is_dir() or leads_out(entry.path, top)):
-                    if leads_out(entry.path, top):
-                        yield start + text_of(entry.name), 0
-                    continue  # a folder inside has a name of its own
+                if entry.is_symlink() and leads_out(entry.path, top):
+                    yield start + text_of(entry.name), 0
+                    continue
+                if entry.is_dir() and entry.is_symlink():  # it is listed by its own name
+                    continue
                 if entry.is_dir():
                     folders.append(entry.path)
                     continue

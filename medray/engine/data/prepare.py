@@ -82,8 +82,9 @@ def prepare(
         warn(line)
     kinds = source.kinds()
     folders = {one.name: one.folder for one in inputs}
+    contents = _contents(source, inventory)
     written = shard.write(
-        source, folders, _to_write(source, inventory, folders, pseudonyms), shards, rows_per_shard, folding.seed,
+        source, folders, _to_write(source, inventory, contents, folders, pseudonyms), shards, rows_per_shard, folding.seed,
         check,
     )  # fmt: skip
     table = _with_results(source, inventory, written, pseudonyms)
@@ -94,7 +95,7 @@ def prepare(
     index["fold"] = -1
     if folding.folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
-        everyone = inventory.rows.assign(dealt=_dealt(source, inventory, pseudonyms))
+        everyone = inventory.rows.assign(dealt=_dealt(inventory.rows["patient_id"], contents["content"], pseudonyms))
         known = everyone.set_index(pd.Index(own)).loc[index[source.id_column]]
         try:
             if "split" in known:
@@ -137,15 +138,14 @@ def _where(out: Store) -> str:
 
 
 def _to_write(
-    source: Source, inventory: Inventory, folders: Mapping[str, Store], pseudonyms: Pseudonyms
+    source: Source, inventory: Inventory, contents: pd.DataFrame, folders: Mapping[str, Store], pseudonyms: Pseudonyms
 ) -> pd.DataFrame:
-    """The inventory's rows as ``shard.write`` wants them."""
+    """The inventory's rows as ``shard.write`` wants them; ``contents`` as ``_contents`` gives them."""
     rows = inventory.rows
     table = renamed(rows, pseudonyms, source.kinds()).drop(columns="files", errors="ignore")
-    found = _contents(source, inventory)
     # stacks of the same content stand in the order of names that only the key tells
-    names = found["stack"].map({stack: pseudonyms.of("stack", stack) for stack in found["stack"].unique()})
-    table = table.assign(private_files=texts_of(rows), stack_key=(found["content"] + " " + names).to_numpy())
+    names = contents["stack"].map({stack: pseudonyms.of("stack", stack) for stack in contents["stack"].unique()})
+    table = table.assign(private_files=texts_of(rows), stack_key=(contents["content"] + " " + names).to_numpy())
     table["input"] = rows.get("source", "")
     if "files" in rows:
         table["files_key"] = _files_key(inventory, rows, folders, pseudonyms)
@@ -227,13 +227,11 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
     say(f"  each file and its reason: {out.uri}/inventory.parquet")
 
 
-def _dealt(source: Source, inventory: Inventory, pseudonyms: Pseudonyms) -> pd.Series:
+def _dealt(patients: pd.Series, content: pd.Series, pseudonyms: Pseudonyms) -> pd.Series:
     """Of each row the name by which its patient is dealt to a fold: its own where names are public. Else a digest of what its
     files hold, as whoever has a list of the patients could deal it, too; another key leaves the folds as they are."""
-    patients = inventory.rows["patient_id"]
     if pseudonyms.key is None:
         return patients
-    content = _contents(source, inventory)["content"]
     of_patient = content.groupby(patients).agg(lambda own: digest(sorted(set(own))))
     names = {patient: f"{of_patient[patient]} {pseudonyms.of('patient', patient)}" for patient in of_patient.index}
     return patients.map(names)

@@ -43,10 +43,9 @@ def claim(
         out.delete(checkpoint.INITIAL)  # of the weights that the other configuration starts from
         out.write_json(_NAME, wanted)
         return
-    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-    if not {*differing} - (
-        {KEY} - found.keys()
-    ):  # of an older version, which did not have a setting that is None, or the key's
+    not_kept = {KEY} - found.keys()  # by the version that wrote it
+    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k) and k not in not_kept)
+    if not differing:  # a setting that it did not have either is None here
         out.write_json(_NAME, wanted)
         return
     name = differing[0]

@@ -32,6 +32,7 @@ from medray.shards.store import Store
 
 LOST_TRIALS = 2  # a trial whose process is lost is started again this often
 _CLEAN_SECONDS = 30.0
+_NAME = re.compile("[0-9a-f]{16}")  # of a folder with Tune's state
 
 
 def run_search(search: Search, sweep: Sweep, tracker: Tracker) -> list[dict[str, Any]]:
@@ -68,18 +69,14 @@ def _tune(search: Search, sweep: Sweep) -> None:
     store = sweep.store
     state = {"begun": 0, "ended": 0, "state": ""} | store.read_json("tune.json", {})
     while state["ended"] < search.trials:
-        if state["begun"] <= state["ended"]:
-            state |= {"begun": search.trials, "state": secrets.token_hex(8)}
+        fresh = state["begun"] <= state["ended"]
+        if fresh or not _NAME.fullmatch(str(state["state"])):  # no name that a search has given
+            state |= {"begun": search.trials if fresh else state["begun"], "state": secrets.token_hex(8)}
             store.write_json("tune.json", state)
-        _experiment(search, sweep, state["ended"], state["begun"], _own_folder(sweep, str(state["state"])))
+        own = sweep.validation.options.private / "searches" / digest(store.uri) / state["state"]
+        _experiment(search, sweep, state["ended"], state["begun"], own)
         state["ended"] = state["begun"]
         store.write_json("tune.json", state)
-
-
-def _own_folder(sweep: Sweep, name: str) -> Path:
-    """Where Tune's state of an experiment lies; of a name that no search has given, a folder that is not there."""
-    known = name if re.fullmatch("[0-9a-f]{16}", name) else "none"
-    return sweep.validation.options.private / "searches" / digest(sweep.store.uri) / known
 
 
 def _experiment(search: Search, sweep: Sweep, first: int, stop: int, own: Path) -> None:

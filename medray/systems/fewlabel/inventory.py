@@ -44,9 +44,8 @@ def assemble(scan: pd.DataFrame, sources: Sources) -> Inventory:
             why[case["source"]].append(reason)
             lost |= dict.fromkeys(paths, f"its case is set aside: {reason}")
             continue
-        patient = case["patient"]
-        if patient == f"{case['source']}/{case['case']}":  # no expression finds it: a DICOM header knows it
-            patient = next((header_patient[path] for path in files[CT] if path in header_patient), patient)
+        by_header = next((header_patient[path] for path in files[CT] if path in header_patient), name)
+        patient = case["patient"] or by_header
         rows.append({"scan_id": name, "patient_id": patient, "visit": "1", "origin": case["source"], "files": files})
         counts[case["source"]] += 1
         labelled[case["source"]] += any(what.startswith(LABELS) for what in files)

@@ -76,7 +76,7 @@ class Sources:
 
     origins: tuple[Origin, ...]
     cases: tuple[dict[str, Any], ...]
-    """Each with source, case, patient, ct (paths), labels and scored (label as it is written → path; "" for a mask of
+    """Each with source, case, patient (None where no expression finds it), ct (paths), labels and scored (label as it is written → path; "" for a mask of
     numbers)."""
     flag: str = FLAG
     """That names them."""
@@ -232,9 +232,8 @@ def _cases(origin: Origin, line: Mapping[str, str], folder: Store, listed: list[
         named = found[min(1, of_patient.groups)] if found else None
         if line["patient"] and not named:
             raise ValueError(f"{at}: patient {line['patient']}: finds none in the name of some case of {origin.name}")
-        patient = named or f"{origin.name}/{case}"
         rows.append({
-            "source": origin.name, "case": case, "patient": patient, "ct": paths, "labels": masks.get(case, {}),
+            "source": origin.name, "case": case, "patient": named, "ct": paths, "labels": masks.get(case, {}),
             "scored": scored.get(case, {}),
         })  # fmt: skip
     return rows

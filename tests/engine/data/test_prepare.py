@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 from miniature.volumes import Volumes
 
-from medray.engine.data.prepare import _to_write, _with_results
+from medray.engine.data.prepare import _contents, _to_write, _with_results
 from medray.shards.inventory import Inventory
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
@@ -39,5 +39,6 @@ def test_a_file_of_several_items_is_set_aside_only_with_all_of_them() -> None:
 def test_a_name_may_be_one_file_of_one_item_and_several_of_another() -> None:
     table = pd.DataFrame({"path": ["a", "b", "c"], "size_bytes": 1, "status": "ok", "content": list("123")})
     rows = pd.DataFrame({"volume_id": ["x", "y"], "patient_id": ["p", "q"], "files": [{"t1": "a"}, {"t1": ["b", "c"]}]})
-    written = _to_write(Volumes(), Inventory(table, rows, ()), {"": Store("/")}, Pseudonyms(None))
+    inventory = Inventory(table, rows, ())
+    written = _to_write(Volumes(), inventory, _contents(Volumes(), inventory), {"": Store("/")}, Pseudonyms(None))
     assert pa.Table.from_pandas(written)["private_files"].to_pylist() == ['{"t1": ["a"]}', '{"t1": ["b", "c"]}']

@@ -19,7 +19,7 @@ from ray.cloudpickle import register_pickle_by_value
 
 from medray.engine.data import shard as shards
 from medray.engine.data.inputs import Input
-from medray.engine.data.prepare import Folding, Ingest, Private, _to_write, prepare
+from medray.engine.data.prepare import Folding, Ingest, Private, _contents, _to_write, prepare
 from medray.engine.data.shard import scan
 from medray.imaging.phantom import PhantomSet
 from medray.shards.inventory import Inventory
@@ -199,7 +199,8 @@ def test_a_row_is_as_large_as_its_files_or_as_its_source_says() -> None:
         row_bytes = None
 
     def sizes(source: HeadCT, inventory: Inventory) -> list[float]:
-        return _to_write(source, inventory, {"": Store("/")}, Pseudonyms(None))["about_bytes"].tolist()
+        contents = _contents(source, inventory)
+        return _to_write(source, inventory, contents, {"": Store("/")}, Pseudonyms(None))["about_bytes"].tolist()
 
     assert sizes(AsItsFiles(), Inventory(table, rows, ())) == [103, 23]
     assert sizes(HeadCT(), Inventory(table, rows, ())) == [150_000, 150_000]

@@ -70,9 +70,9 @@ def test_a_name_that_one_case_alone_has_may_be_its_patients_and_is_not_said(fold
     assert "Meyerhans" not in str(error.value)
 
 
-def test_patients_are_a_sources_own_unless_a_pattern_finds_them(folder: Path) -> None:
+def test_patients_are_those_that_a_pattern_finds(folder: Path) -> None:
     own = read_sources(table(folder, LITS, KITS, SIDES))
-    assert {case["patient"] for case in own.cases} == {f"{c['source']}/{c['case']}" for c in own.cases}
+    assert {case["patient"] for case in own.cases} == {None}
     same = read_sources(table(folder, LITS + r"v-(\d)", KITS + r"case_(\d)", SIDES + r"\d"))
     assert {case["case"]: case["patient"] for case in same.cases} == {"v-1": "1", "v-2": "2", "case_1": "1"}
 

@@ -40,7 +40,7 @@ def later(kind: type[FocusTask], floor: float, hidden: bool = False, **changes: 
 
 CASES = {name: partial(scans, recipe) for name, recipe in recipes.RECIPES.items()} | {
     "hidden": partial(scans, recipes.small, hidden=True),
-    "sol": partial(later, FocusTask, 0.2),
+    "sol": partial(later, FocusTask, 0.15, grid_mm=(4.5, 3.9, 3.9)),
     "sos": partial(later, FocusTask, 0.8, stage="sos"),
     "sos-hidden": partial(later, FocusTask, 0.8, hidden=True, stage="sos"),
     "shapes": partial(later, ShapeTask, 0.3, code=16, coder_width=4),
