@@ -17,10 +17,10 @@ from typing import Literal
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
-from medray.engine.job.options import run_job
+from medray.engine.job.options import KEY_DIR, KeyOfRun, run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, model_of
+from medray.engine.train.finished import finished_job, finished_task, model_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
@@ -42,6 +42,7 @@ from medray.systems.boneage.words import number
 class BoneAgePredict:
     run: str
     """The --out of a finished boneage_cv.py."""
+    key_dir: KeyOfRun = KEY_DIR
     name: str = ""
     """Its model, where it has several."""
     images: str
@@ -62,7 +63,7 @@ def main(job: BoneAgePredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(job.images)
     name = model_of(out, job.name, "boneage_cv.py")
     results = out.sub(*of_model(name))
-    configuration, method = finished_job(out, results, "method.json")
+    configuration, method = finished_job(out, results, "method.json", job.key_dir)
     check_method(out, name, method)
     source = source_of(method["source"])
     caution = PHANTOMS if are_phantoms(configuration["images"]) else ""

@@ -16,7 +16,7 @@ import tyro
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.workspace import Workspace
-from medray.engine.train.checkpoint import finished_run
+from medray.engine.train.finished import finished_run
 from medray.engine.train.sweep import inner_predictions, out_of_fold
 from medray.nn.backbone import Backbone
 from medray.shards.folders import held_shards, of_model

@@ -18,9 +18,9 @@ import tyro
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
-from medray.engine.job.options import run_job
+from medray.engine.job.options import KEY_DIR, KeyOfRun, run_job
 from medray.engine.job.progress import say, say_all
-from medray.engine.train.checkpoint import finished_job, finished_task, model_of
+from medray.engine.train.finished import finished_job, finished_task, model_of
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
 from medray.shards.store import Store
@@ -39,6 +39,7 @@ class ChestExplain:
     """Films, or folders of films, by path or URI: PNG, JPEG or DICOM."""
     run: str
     """The --out of a finished chest_cv.py."""
+    key_dir: KeyOfRun = KEY_DIR
     name: str = ""
     """Its model, where it has several."""
     target: tuple[str, ...] = ()
@@ -63,7 +64,7 @@ def main(job: ChestExplain) -> None:
     out, to = Store(job.run), Store(job.to)
     name = model_of(out, job.name, "chest_cv.py")
     results = out.sub(*of_model(name))
-    _, method = finished_job(out, results, "method.json")
+    _, method = finished_job(out, results, "method.json", job.key_dir)
     tasks = [finished_task(out, method["runs"], fold, FilmTask) for fold in method["folds"]]
     task = tasks[0]
     check_targets(task, job.target)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
-from medray.engine.job.options import run_job
+from medray.engine.job.options import KEY_DIR, KeyOfRun, run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, model_of
+from medray.engine.train.finished import finished_job, finished_task, model_of
 from medray.shards.case_table import files_below
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
@@ -35,6 +35,7 @@ from medray.tasks.new_scans.organs import scans_of
 class FewLabelPredict:
     run: str
     """The --out of a finished fewlabel_cv.py."""
+    key_dir: KeyOfRun = KEY_DIR
     name: str = ""
     """Its model, where it has several."""
     images: str
@@ -51,7 +52,7 @@ def main(job: FewLabelPredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(job.images)
     name = model_of(out, job.name, "fewlabel_cv.py")
     results = out.sub(*of_model(name))
-    configuration, method = finished_job(out, results, "method.json")
+    configuration, method = finished_job(out, results, "method.json", job.key_dir)
     check_method(out, name, method)
     source = source_for_new(method["source"])
     caution = PHANTOMS if are_phantoms(configuration["sources"]) else ""

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
-from medray.engine.job.options import run_job
+from medray.engine.job.options import KEY_DIR, KeyOfRun, run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, model_of
+from medray.engine.train.finished import finished_job, finished_task, model_of
 from medray.shards.case_table import files_of, is_table
 from medray.shards.digest import digest
 from medray.shards.folders import of_model, shards_store
@@ -38,6 +38,7 @@ from medray.tasks.new_scans.organs import scans_of
 class HeadNeckPredict:
     run: str
     """The --out of a finished headneck_cv.py."""
+    key_dir: KeyOfRun = KEY_DIR
     name: str = ""
     """Its model, where it has several."""
     images: str
@@ -54,7 +55,7 @@ def main(job: HeadNeckPredict) -> None:
     out, to, folder = Store(job.run), Store(job.to), Store(files_of(job.images))
     name = model_of(out, job.name, "headneck_cv.py")
     results = out.sub(*of_model(name))
-    configuration, method = finished_job(out, results, "method.json")
+    configuration, method = finished_job(out, results, "method.json", job.key_dir)
     check_method(out, name, method)
     source = source_of(method["source"])
     caution = PHANTOMS if are_phantoms(configuration["images"]) else ""

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
-from medray.engine.job.options import run_job
+from medray.engine.job.options import KEY_DIR, KeyOfRun, run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task
+from medray.engine.train.finished import finished_job, finished_task
 from medray.shards.digest import digest
 from medray.shards.folders import of_variant
 from medray.shards.store import Store
@@ -33,6 +33,7 @@ from medray.systems.ich.task import SliceTask
 class IchPredict:
     run: str
     """The --out of a finished job."""
+    key_dir: KeyOfRun = KEY_DIR
     variant: str = ""
     """The variant of the job that is asked, such as one trained with --variant."""
     dicom: str
@@ -49,7 +50,7 @@ class IchPredict:
 def main(job: IchPredict) -> None:
     out, dicom, to = Store(job.run), Store(job.dicom), Store(job.to)
     results = out.sub(*of_variant(job.variant))
-    configuration, method = finished_job(out, results, "method.json")
+    configuration, method = finished_job(out, results, "method.json", job.key_dir)
     tasks = [finished_task(out, name, fold, SliceTask) for name, fold, _ in backbone_runs(method)]
     for run in sequence_runs(method):  # one that is missing is named before anything is read
         finished_task(out, *run)

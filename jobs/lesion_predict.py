@@ -14,10 +14,10 @@ from typing import Literal
 from medray.engine.derive.files import NewFiles, derive_files
 from medray.engine.derive.scan import little, reasons_kept, scan_new
 from medray.engine.job.claim import claim_answers
-from medray.engine.job.options import run_job
+from medray.engine.job.options import KEY_DIR, KeyOfRun, run_job
 from medray.engine.job.phantoms import are_phantoms
 from medray.engine.job.progress import say, say_all, warn
-from medray.engine.train.checkpoint import finished_job, finished_task, model_of
+from medray.engine.train.finished import finished_job, finished_task, model_of
 from medray.metrics.change import ChangeRules
 from medray.shards.case_table import files_of
 from medray.shards.digest import digest
@@ -35,6 +35,7 @@ from medray.systems.lesion.task import LesionTask
 class LesionPredict:
     run: str
     """The --out of a finished lesion_cv.py."""
+    key_dir: KeyOfRun = KEY_DIR
     name: str = ""
     """Its model, where it has several."""
     images: str
@@ -59,7 +60,7 @@ def main(job: LesionPredict) -> None:
     sites = site_names(job.site_names)
     name = model_of(out, job.name, "lesion_cv.py")
     results = out.sub(*of_model(name))
-    configuration, method = finished_job(out, results, "method.json")
+    configuration, method = finished_job(out, results, "method.json", job.key_dir)
     for fold in method["folds"]:  # one that is missing is named before anything is read
         finished_task(out, method["runs"], fold, LesionTask)
     caution = PHANTOMS if are_phantoms(configuration["images"]) else ""

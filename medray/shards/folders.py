@@ -1,6 +1,7 @@
 """What lies where in a job's --out.
 
 config.json                  what the folder was claimed for
+manifest.json                SHA-256 of settings, shards and finished runs, authenticated with the project's key
 inventory.parquet            every input file and what became of it
 folds.parquet                patient → fold
 phantoms/                    of a job that was given no data
@@ -26,6 +27,7 @@ KEPT = (SHARDS, RUNS, FEATURES)
 """Folders that a later start of the same job goes on from."""
 INITIAL = "initial.pt"  # of a run: weights that training starts from
 MODEL = "model.pt"  # of a finished run: its weights
+DONE = "done.json"  # of a finished run: that it is, and the digest of its weights
 
 
 def fold_folder(fold: int) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from medray.shards.store import Store
 
 KEY_BYTES = 32
+_KEY = "pseudonym.key"
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,17 @@ class Pseudonyms:
             return None
         return hmac.new(self.key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
 
+    def seal(self, content: bytes) -> str | None:
+        """What only who has the key can make of ``content`` (HMAC-SHA-256, RFC 2104); None where there is none."""
+        return None if self.key is None else hmac.new(self.key, b"manifest\0" + content, hashlib.sha256).hexdigest()
+
     def all(self, kind: str, identifiers: Iterable[str]) -> list[str]:
         return [self.of(kind, identifier) for identifier in identifiers]
+
+
+def project_key(key: bytes, project: str) -> bytes:
+    """A key of 32 bytes for one project, of this user's: without it, names of two projects tell nothing of each other."""
+    return hmac.new(key, f"project\0{project}".encode(), hashlib.sha256).digest()
 
 
 def private_folder(folder: Path) -> Path:
@@ -74,10 +84,15 @@ def _check_alone(path: Path) -> None:
         raise ValueError(f"{path}: others may use it (mode {mode}); chmod go= it, or name another --key-dir")
 
 
+def has_key(folder: Path) -> bool:
+    """Whether a key lies in a folder, which need not be there."""
+    return (folder / _KEY).exists()
+
+
 def load_key(folder: Path) -> bytes:
     """The key in ``folder``, made there on first use, readable by its owner only. Raises ValueError if damaged, or if others
     may read it."""
-    path = private_folder(folder) / "pseudonym.key"
+    path = private_folder(folder) / _KEY
     if not path.exists():
         unfinished = folder / f".pseudonym.{os.getpid()}"
         unfinished.touch(mode=0o600)

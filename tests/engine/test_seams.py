@@ -31,7 +31,7 @@ from medray.engine.derive.scan import scan_here
 from medray.engine.job.options import Options
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train import checkpoint
-from medray.engine.train.checkpoint import finished_run
+from medray.engine.train.finished import finished_run
 from medray.engine.train.fit import fit
 from medray.engine.train.run import Run
 from medray.engine.train.step import gradients_for

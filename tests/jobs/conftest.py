@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from left_files import finish
 
 from medray.engine.train import checkpoint
 from medray.shards.store import Store
@@ -29,6 +30,7 @@ def finished(tmp_path: Path, tiny_task: SliceTask) -> Callable[[str | None], Pat
         out.write_json("metrics.json", {"counts": {"observed_rate": dict.fromkeys(CLASSES, 0.125)}})
         state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
         checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
+        finish(out)
         return tmp_path / "run"
 
     return make

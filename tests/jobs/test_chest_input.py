@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from chest_films import write_png
 from conftest import the_error
+from left_files import finish
 
 from medray.engine.train import checkpoint
 from medray.shards.store import Store
@@ -51,6 +52,7 @@ def test_a_run_of_another_task_is_refused(run_in_process: Job, tmp_path: Path, t
     state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
     checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
     out.sub("models", "net").write_json("method.json", {"runs": "net", "folds": [0]})
+    finish(out)
     assert "runs/net is a SliceTask, expected FilmTask" in the_error(run_in_process("chest_explain", *flags))
 
 
@@ -110,6 +112,7 @@ def test_what_is_explained_and_is_no_film_leaves_its_reason(run_in_process: Job,
     state = {"weights": task.network().state_dict(), "task": json.dumps(task.identity())}
     checkpoint.write_weights(out.sub("runs", "net", "fold0"), "model.pt", state)
     out.sub("models", "net").write_json("method.json", {"runs": "net", "folds": [0]})
+    finish(out)
     (tmp_path / "film.png").write_bytes(b"no film")
     flags = [tmp_path / "film.png", "--run", tmp_path / "run", "--to", tmp_path / "to"]
     error = the_error(run_in_process("chest_explain", *flags))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import the_error
+from left_files import finish
 from new_scan_files import PATIENT, contours, csv_table, ct_series, put
 from volume_files import nifti
 
@@ -96,6 +97,7 @@ def made_run(
     hashes = {"learned": pixels_hash(ct(1)), "held": pixels_hash(ct(2)), "unlabelled": pixels_hash(ct(3))}
     shards = {"scan_id": [*hashes], "pixels_hash": [*hashes.values()], "organs_labelled": [1, 1, 0]}
     out.sub("shards", "scans").write_table("part.parquet", pa.table(shards))
+    finish(out)
     return folder
 
 
@@ -219,6 +221,7 @@ def test_wrong_flags_end_with_a_line(
     Store("other").write_json("config.json", {"images": "somewhere"})
     method = {"runs": "r", "kind": "snet", "folds": [0], "source": {}, "organs": [], "small": [], "training_ml": {}}
     Store("other").sub("models", "oar").write_json("method.json", method)
+    finish(Store("other"))
     error = the_error(run_in_process("fewlabel_predict", "--run", "run", "--images", "in", "--to", "to", *flags))
     assert message in error
     assert not (tmp_path / "to" / "parts").exists()

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import the_error
+from left_files import finish
 from new_scan_files import PATIENT, contours, csv_table, ct_series, put
 from volume_files import nifti
 
@@ -115,6 +116,7 @@ def made_run(
     out.sub("models", "net").write_json("method.json", about | method)
     shards = {"scan_id": ["a", "b"], "pixels_hash": [pixels_hash(ct(1)), ""]}
     out.sub("shards", "scans").write_table("part.parquet", pa.table(shards))
+    finish(out)
     return folder
 
 
@@ -296,6 +298,7 @@ def test_a_run_whose_last_stage_is_joint_and_nothing_that_is_found(
 
 def test_a_picture_of_so_many_scans_with_the_caution(run: Path, run_in_process: Job, tmp_path: Path) -> None:
     Store(run).write_json("config.json", {"images": None})
+    finish(Store(run))
     images = put(tmp_path / "in", {f"{p}/ct.nii": nifti(ct(Lens_L=LENS), SPL) for p in (WHO, "other")})
     assert f"! {PHANTOMS}" in answered(run_in_process, run, images, tmp_path / "to", "--pages", 1)
     assert [path.name for path in (tmp_path / "to").glob("*.png")] == ["scan00001.png"]
@@ -409,6 +412,7 @@ def test_wrong_flags_end_with_a_line(
     })  # fmt: skip
     Store("lesion").write_json("config.json", {"images": "somewhere"})
     Store("lesion").sub("models", "ms").write_json("method.json", {"runs": "ms", "folds": [0], "thresholds": {}})
+    finish(Store("lesion"))
     error = the_error(run_in_process("headneck_predict", "--run", "run", "--images", "in", "--to", "to", *flags))
     assert message in error
     assert not (tmp_path / "to" / "parts").exists()
@@ -421,6 +425,7 @@ def test_a_run_that_is_unfinished_is_named_before_anything_is_read(
     fold = Store(run).sub("runs", "net-snet", "fold0")
     state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
     checkpoint.write_weights(fold, "model.pt", state)
+    finish(Store(run))
     error = the_error(run_in_process("headneck_predict", *flags))
     assert "runs/net-snet is a SliceTask, expected OrganTask" in error
     fold.delete("model.pt")

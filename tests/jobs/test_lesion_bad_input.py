@@ -11,6 +11,7 @@ import pandas as pd
 import pydicom
 import pytest
 from conftest import the_error
+from left_files import finish
 from lesion_files import LAS, SHAPE, brain, las, lesion, write, write_table
 from volume_files import as_bytes, mr_series, nifti
 
@@ -226,6 +227,7 @@ def run(tmp_path: Path) -> Path:
     }
     out.sub("models", "net").write_json("method.json", method)
     out.sub("models", "net").write_json("metrics.json", {"repeatability": {"ml": None, "pairs": 0, "patients": 0}})
+    finish(out)
     return tmp_path / "run"
 
 
@@ -250,6 +252,7 @@ def test_new_scans_that_cannot_be_asked_for_are_one_line(
     assert f"{tmp_path}/to/set_aside.csv says what became of each file" in text
     state = {"weights": tiny_task.network().state_dict(), "task": json.dumps(tiny_task.identity())}
     checkpoint.write_weights(Store(run).sub("runs", "net", "fold0"), "model.pt", state)
+    finish(Store(run))
     assert "runs/net is a SliceTask, expected LesionTask" in error(*given)
 
 

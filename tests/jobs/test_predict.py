@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from conftest import the_error
 from ct_files import CORONAL, SCOUT, ct, dose_report, write
+from left_files import finish
 
 from medray.imaging.phantom import PhantomSet
 from medray.shards.store import Store
@@ -137,6 +138,7 @@ def test_a_run_without_labels_of_a_class_says_that_it_knows_nothing_of_it(
     run = finished("somewhere")
     rates = dict.fromkeys(CLASSES, 0.125) | {"epidural": None, "subdural": None}
     Store(run).write_json("metrics.json", {"counts": {"observed_rate": rates}})
+    finish(Store(run))
     text, submission = predict(run_in_process, run, tmp_path)
     assert "! this run had no label of epidural, subdural: its probabilities of it say nothing" in text
     labels = submission.set_index("ID")["Label"]

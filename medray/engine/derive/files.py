@@ -18,7 +18,7 @@ from medray.engine.derive.outputs import outputs_of
 from medray.engine.derive.pool import done_by_actors, placed
 from medray.engine.job.progress import Progress, warn
 from medray.engine.nodes.cluster import connect, what_happened
-from medray.engine.train.checkpoint import finished_run, weights_bytes
+from medray.engine.train.finished import finished_run, weights_bytes
 from medray.engine.train.stop import StopRun
 from medray.shards.store import Store, reason
 from medray.tasks.derivation import Networks, OfFiles

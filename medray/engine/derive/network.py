@@ -91,5 +91,5 @@ class NetworkWorker:
 
 def _network(store: Store, task: Task, device: torch.device) -> nn.Module:
     network = task.without_weights().network()
-    network.load_state_dict(checkpoint.read_weights(store, "model.pt")["weights"])
+    network.load_state_dict(checkpoint.read_model(store)["weights"])
     return laid_out(network.to(device), (stored(store) or Execution()).layout).eval()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medray.engine.job.lease import hold
 from medray.engine.train import checkpoint
 from medray.shards.folders import runs_store, search_store
 from medray.shards.store import Store
 
-_NAME = "config.json"
+CONFIG = "config.json"
 KEY = "pseudonym_key"
 """The setting that tells keys apart: ``Pseudonyms.fingerprint``."""
+PROJECT = "project"
+"""The setting that the key of the pseudonyms is derived with; None where identifiers are public."""
 
 MOST_SHOWN = 120
 """Letters of a setting in an error."""
@@ -36,17 +40,17 @@ def claim(
     Raises:
         ValueError: the folder is another configuration's; the first difference is named.
     """
-    wanted, found = json.loads(json.dumps(configuration)), out.read_json(_NAME)
+    wanted, found = json.loads(json.dumps(configuration)), out.read_json(CONFIG)
     if found == wanted:
         return
     if found is None or not begun:
         out.delete(checkpoint.INITIAL)  # of the weights that the other configuration starts from
-        out.write_json(_NAME, wanted)
+        out.write_json(CONFIG, wanted)
         return
     not_kept = {KEY} - found.keys()  # by the version that wrote it
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k) and k not in not_kept)
     if not differing:  # a setting that it did not have either is None here
-        out.write_json(_NAME, wanted)
+        out.write_json(CONFIG, wanted)
         return
     name = differing[0]
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
@@ -56,10 +60,20 @@ def claim(
     )
 
 
-def check_key(out: Store, fingerprint: str | None, folder: Path) -> None:
-    """Raises ValueError where the names in ``out`` were made with another key than the one in ``folder``: nobody could tell
-    whose they are, and everything would be made anew."""
-    found = (out.read_json(_NAME) or {}).get(KEY)
+def project_of(out: Store) -> str:
+    """That the names in ``out`` were made for; a new one where there are none."""
+    return (out.read_json(CONFIG) or {}).get(PROJECT) or secrets.token_hex(8)
+
+
+def check_key(out: Store, project: str | None, fingerprint: str | None, folder: Path) -> None:
+    """Raises ValueError where the names in ``out`` were made for another project, or with another key than the one in ``folder``:
+    nobody could tell whose they are, and everything would be made anew."""
+    there = out.read_json(CONFIG) or {}
+    found, its = there.get(KEY), there.get(PROJECT)
+    if its is not None and project is not None and its != project:
+        raise ValueError(
+            f"--out {out.uri}: its pseudonyms are those of --project {its}; name that one or none, or choose another --out"
+        )
     if found is not None and fingerprint is not None and found != fingerprint:
         raise ValueError(
             f"--out {out.uri}: its pseudonyms were made with the key {found}, and {folder} holds {fingerprint}; name the "
@@ -92,7 +106,8 @@ def claim_answers(to: Store, configuration: dict[str, Any]) -> None:
         ValueError: it cannot be written, or it holds something else: a job's --out, or parts of other answers.
     """
     to.check_writable()
-    found = to.read_json(_NAME)
+    hold(to, "--to")
+    found = to.read_json(CONFIG)
     if found is not None and found.keys() != configuration.keys():
         raise ValueError(f"--to {to.uri}: holds the results of another kind of job; choose another --to")
     claim(to, configuration, bool(to.sub("parts").names()), "--to", "--to")
@@ -117,7 +132,7 @@ def claim_each(
     others = "--name or --out" if variant is None else "--variant or --out"
     places = {}
     for name, configuration in configurations.items():
-        same = parent.sub(name).read_json(_NAME) == json.loads(json.dumps(configuration))
+        same = parent.sub(name).read_json(CONFIG) == json.loads(json.dumps(configuration))
         places[name] = name if same or not variant else f"{name}-{variant}"
     begun = {place: bool(parent.sub(place).folders()) for place in places.values()}
     for write in (False, True):  # a folder that is refused leaves the others unclaimed

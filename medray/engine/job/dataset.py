@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from medray.engine.data.digests import digests
 from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Folding, Ingest, Private, prepare
-from medray.engine.job.claim import KEY, any_begun, check_key, claim
+from medray.engine.job.claim import CONFIG, KEY, PROJECT, any_begun, check_key, claim, project_of
+from medray.engine.job.lease import hold
 from medray.engine.job.options import Options
 from medray.engine.job.phantoms import are_phantoms, phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
 from medray.shards.digest import digest
 from medray.shards.folders import shards_store
+from medray.shards.manifest import MANIFEST, Manifest, sha256
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
 from medray.tasks.system import Phantoms, System
 
-_SHARDS = "shards.json"  # folder of shards → digest of the names of its files, each of which tells what is in it
+_NAMES = "shards.json"  # folder of shards → digest of the names of its files, each of which tells what is in it
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Dataset:
     name: str = ""  # of these images and labels as a source, where there are others
     others: tuple[Input, ...] = ()  # further folders of images with their labels; one index is made of all
     phantom: bool = field(init=False)
+    manifest: Manifest = field(init=False)  # of --out, from ``claim`` on
     files: list[File] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,6 +56,8 @@ class Dataset:
         if self.phantom != (self.labels_uri is None) or (self.phantom and self.phantoms is None):
             neither = ", or neither for phantoms" if self.phantoms is not None else ""
             raise ValueError(f"{' and '.join(self.system.flags)}: both are needed to train{neither}")
+        if not (self.options.public_ids or self.options.project):
+            self.options = replace(self.options, project=project_of(Store(self.options.out)))
         self.options.pseudonyms()  # an error for a key or a folder that cannot be had, before anything is claimed
         if self.files_uri is not None:
             self.files = self._listed()
@@ -95,13 +101,22 @@ class Dataset:
         inputs = dict(zip(names, map(place, self._given), strict=True))
         out = Store(self.options.out)
         out.check_writable()
+        hold(out)
         out.remove_unfinished()
         settings = self.source.settings() | {"data_version": self.source.version}
         if self.others:
             settings["sources"] = {one.name: one.folder.uri for one in self.others}
-        settings |= {KEY: self.options.pseudonyms().fingerprint}
-        check_key(out, settings[KEY], self.options.private)
-        claim(out, inputs | settings | more | self.options.identity(), any_begun(out))
+        settings |= {
+            KEY: self.options.pseudonyms().fingerprint,
+            PROJECT: None if self.options.public_ids else self.options.project,
+        }
+        check_key(out, settings[PROJECT], settings[KEY], self.options.private)
+        self.manifest = Manifest(out, self.options.pseudonyms())
+        begun = any_begun(out)
+        claim(out, inputs | settings | more | self.options.identity(), begun)
+        if begun and not self.manifest.found:
+            warn(f"{out.uri} holds no {MANIFEST}: its shards and weights are taken as they are")
+        self.manifest.keep({CONFIG: sha256(out, CONFIG)})
 
     def find(self) -> None:
         """Join the cluster, and write the phantoms where they are wanted."""
@@ -172,29 +187,36 @@ class Dataset:
         options = self.options
         assert options.rows_per_shard is not None, "the system has said"
         options.warn_of_key()
+        out = Store(options.out)
         prepared = prepare(
             self.source, (self._first, *self.others), self.system.columns,
-            Folding(self.system.strata, options.folds, options.split_seed, self.held_out), Store(options.out), self.shards,
+            Folding(self.system.strata, options.folds, options.split_seed, self.held_out), out, self.shards,
             Private(options.pseudonyms(), options.private), options.rows_per_shard, self._check_unchanged,
         )  # fmt: skip
+        written = [self.manifest.name(self.shards, name) for name in self.shards.names(".parquet")]
+        self.manifest.keep(digests(out, [name for name in written if name not in self.manifest.files]))
         for line in self.system.fold_notes(prepared.index):
             warn(line)
         return prepared
 
     def _check_unchanged(self, names: list[str]) -> None:
-        """Runs that have begun have learned from these shards; asked before one of them is made anew.
+        """Runs that have begun have learned from these shards, and those that are there are used again; asked before one of them
+        is made anew.
 
         Args:
             names: of the files that the folder of shards is to hold.
         Raises:
-            ValueError: they were others when the runs began.
+            ValueError: they were others when the runs began, or one is not what this job left there.
         """
         out = Store(self.options.out)
-        noted, now = out.read_json(_SHARDS, {}), digest(sorted(names))
+        noted, now = out.read_json(_NAMES, {}), digest(sorted(names))
         if noted.get(self.source.folder, now) != now and any_begun(out):
             raise ValueError(
                 f"--out {out.uri}: its runs have learned from other shards than these: files, labels, masks or the key "
                 "have changed since; put them back as they were, or choose another --out"
             )
         if noted.get(self.source.folder) != now:
-            out.write_json(_SHARDS, noted | {self.source.folder: now})
+            out.write_json(_NAMES, noted | {self.source.folder: now})
+        self.manifest.forget_missing(self.manifest.name(self.shards, ""))
+        there = [self.manifest.name(self.shards, name) for name in self.shards.names(".parquet") if name in set(names)]
+        self.manifest.settle(digests(out, there))

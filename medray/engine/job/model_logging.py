@@ -55,7 +55,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     tracking_uri, run_id, store, task = pickle.loads(sys.stdin.buffer.read())  # from the process that started this one
     network = task.network()
-    network.load_state_dict(checkpoint.read_weights(store, "model.pt")["weights"])
+    network.load_state_dict(checkpoint.read_model(store)["weights"])
     log_model(tracking_uri, run_id, network, task.example_input())
 
 

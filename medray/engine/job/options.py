@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from medray.engine.job.lease import let_all_go
 from medray.engine.job.mistakes import is_ours, write_traceback
 from medray.engine.job.progress import warn
 from medray.engine.job.tracking import Tracker
@@ -20,11 +21,15 @@ from medray.engine.nodes.cluster import Resources, spread
 from medray.engine.train.layout import Layout
 from medray.engine.train.run import Monitor
 from medray.shards.address import check_address
-from medray.shards.pseudonym import Pseudonyms, load_key, private_folder
+from medray.shards.names import check_name
+from medray.shards.pseudonym import Pseudonyms, load_key, private_folder, project_key
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
 KEY_DIR = Path("~/.medray")
+KeyOfRun = Annotated[
+    Path, tyro.conf.arg(help="Of that job: with its key, its files are known to be those that it left.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,9 @@ class Options:
     """The identifiers in the files are public (a challenge's): keep them. Otherwise they become keyed hashes."""
     key_dir: Path = KEY_DIR
     """Where the key of the pseudonyms, the map back to identifiers and header tables lie; never below --out."""
+    project: str = ""
+    """Outputs of one project give a patient one pseudonym, so that they can be joined; where not given, each --out is a project
+    of its own."""
     tracking_uri: str | None = None
     """MLflow server; where not given, an SQLite database in --out (in --key-dir where that is object storage)."""
     track_pictures: bool = False
@@ -88,6 +96,7 @@ class Options:
     def __post_init__(self) -> None:
         check_address("--out", self.out)
         check_address("--tracking-uri", self.tracking_uri or "")
+        check_name("--project", self.project)
 
     def identity(self) -> dict[str, Any]:
         """What changes results, unlike where and on what the job runs."""
@@ -105,7 +114,7 @@ class Options:
         return private_folder(folder)
 
     def pseudonyms(self) -> Pseudonyms:
-        return Pseudonyms(None if self.public_ids else load_key(self.private))
+        return Pseudonyms(None if self.public_ids else project_key(load_key(self.private), self.project))
 
     def warn_of_key(self) -> None:
         """Say that the key is lost with this node, where an autoscaler's cluster is: its head goes with `ray down`."""
@@ -183,6 +192,8 @@ def run_job(job: type[JobT], main: Callable[[JobT], None], default: JobT | None 
             sys.exit(1)
         warn(f"error: {_line(error)}")
         sys.exit(2)
+    finally:
+        let_all_go()
 
 
 def _line(error: Exception) -> str:

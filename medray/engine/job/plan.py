@@ -10,7 +10,7 @@ from rich.table import Table
 
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.run import Run
-from medray.shards.folders import features_store, fold_folder, run_store, shards_store
+from medray.shards.folders import DONE, features_store, fold_folder, run_store, shards_store
 from medray.shards.store import File, Store
 from medray.tasks.task import Task
 
@@ -36,7 +36,7 @@ class Training:
         return (
             at.resources.gpu
             and not self.over
-            and any(not store.exists("done.json") for store in stores)
+            and any(not store.exists(DONE) for store in stores)
             and not any(store.read_json("history.json", []) for store in stores)
         )
 
@@ -45,7 +45,7 @@ class Training:
         folds = at.folds if self.folds is None else self.folds
         for model, task in self.tasks.items():
             if self.over:
-                rest = sum(not run_store(at.out, model, k).exists("done.json") for k in folds)
+                rest = sum(not run_store(at.out, model, k).exists(DONE) for k in folds)
                 work = f"{rest} runs × {task.epochs} epochs over {self.over}"
                 done = f"{len(folds) - rest} of {len(folds)} runs"
             else:
@@ -191,7 +191,7 @@ def _training(
     out: Store, name: str, task: Task, folds: Sequence[int], images: int, resources: Resources, price: float | None
 ) -> tuple[str, str]:
     stores = [run_store(out, name, k) for k in folds]
-    done = sum(store.exists("done.json") for store in stores)
+    done = sum(store.exists(DONE) for store in stores)
     epochs = [store.read_json("history.json", []) for store in stores]
     rest = len(folds) - done
     left = sum(task.epochs - len(of_run) for of_run in epochs) * images

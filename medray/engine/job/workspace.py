@@ -21,12 +21,13 @@ from medray.engine.job.progress import say
 from medray.engine.job.tracking import track_run
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.checkpoint import write_initial
-from medray.engine.train.fit import fit
+from medray.engine.train.fit import fit, renew
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
 from medray.report.page import IMAGES
-from medray.shards.folders import KEPT, features_store, fold_folder, runs_store
+from medray.shards.folders import DONE, KEPT, RUNS, features_store, fold_folder, runs_store
+from medray.shards.manifest import sha256
 from medray.shards.source import Source
 from medray.shards.store import Store
 from medray.tasks.derivation import ByFunction, ByNetwork
@@ -41,6 +42,11 @@ class _Over(Exception):
 def _holds_results(folder: Store) -> bool:
     """Whether there is more below it than what its parts were claimed for."""
     return any(part.folders() or part.names(".parquet") for part in map(folder.sub, folder.folders()))
+
+
+def _done(run: Run) -> str:
+    """Below --out."""
+    return f"{RUNS}/{run.name}/{DONE}"
 
 
 def _large_tasks(plan: Sequence[Stage]) -> dict[str, Task]:
@@ -197,7 +203,18 @@ class Workspace(AbstractContextManager["Workspace"]):
         """
         self.done[stage] = list(chain(*runs))
         wanted = None if with_models is None else set(with_models)
-        fit(self.done[stage], lambda run: track_run(self.tracker, run, wanted is None or run.model in wanted))
+        manifest = self.data.manifest
+        for run in self.done[stage]:
+            renew(run)
+            if not run.finished:
+                manifest.forget([_done(run)])
+
+        def changed(run: Run) -> None:
+            if run.store.exists(DONE):  # not of one that stops early, of which no weights are kept
+                manifest.settle({_done(run): sha256(self.out, _done(run))})
+            track_run(self.tracker, run, wanted is None or run.model in wanted)
+
+        fit(self.done[stage], changed)
 
     def by_unseen(
         self, model: str, task: Task, data: Shards, derivation: ByNetwork, what: str
@@ -260,6 +277,7 @@ class Workspace(AbstractContextManager["Workspace"]):
 
     def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:
         """Scores and charts go to MLflow, and what shows images where they may; the terminal says where everything is."""
+        self.data.manifest.keep_described(self.results)
         files = {name: self.results.read_bytes(name) for name in ("report.html", "metrics.json")}
         artifacts = pictures | files
         if not (self.options.track_pictures or self.options.public_ids or self.data.of_phantoms):

@@ -22,6 +22,7 @@ from medray.engine.train.glimpse import read_glimpse
 from medray.engine.train.loop import train_worker
 from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
+from medray.shards.folders import DONE
 
 RETRIES = 3
 ORIGIN = "origin.json"
@@ -245,7 +246,7 @@ class _Watched:
         if len(history) > self.epochs or (finished and not self.ended):
             changed = len({n for entry in history for n in entry.get("workers", [])}) > 1
             if finished and not self.ended and changed:
-                own = self.run.results.read_json("done.json").get("depends_on_workers", [])
+                own = self.run.results.read_json(DONE).get("depends_on_workers", [])
                 say(f"  {self.run.name}  {after_changes(own)}")
             self.epochs, self.ended = len(history), finished
             self.on_change(self.run)

@@ -34,6 +34,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.saving import Saver
 from medray.engine.train.step import Trainer, on_host
 from medray.engine.train.stop import StopRun
+from medray.shards.folders import DONE
 
 ASK_SECONDS = 5.0
 """Between questions whether a node is about to be taken; Ray itself looks every 5 s."""
@@ -222,7 +223,7 @@ class Worker:
             state = {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
             digest = checkpoint.write_weights(store, checkpoint.MODEL, state)
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
-        store.write_json("done.json", done | {"depends_on_workers": self._depends_on_workers()})
+        store.write_json(DONE, done | {"depends_on_workers": self._depends_on_workers()})
         self._clean()
 
     def _depends_on_workers(self) -> list[str]:
@@ -317,8 +318,8 @@ class Worker:
         """This network's weights, those of other runs in their places."""
         weights = self.trainer.network.state_dict()
         for start in self.run.starts:
-            found = checkpoint.read_weights(start.store, checkpoint.MODEL)["weights"]
             try:
+                found = checkpoint.read_model(start.store)["weights"]
                 weights |= checkpoint.renamed(found, start.prefixes, weights)
             except ValueError as error:
                 raise StopRun(f"run {self.run.name}: starts from {start.store.uri}: {error}") from None

@@ -11,7 +11,7 @@ import pandas as pd
 from medray.engine.data.samples import Rows
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.layout import Layout
-from medray.shards.folders import fold_folder
+from medray.shards.folders import DONE, fold_folder
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.results.exists("done.json")
+        return self.results.exists(DONE)
 
     @property
     def monitored(self) -> Rows | None:
@@ -101,5 +101,6 @@ class Run:
         return self.results.read_table(name).to_pandas() if self.results.exists(name) else None
 
     def weights_digest(self) -> str:
-        """Of the finished run's network: what is computed with it is only good as long as this is the same."""
-        return str(self.store.read_json("done.json")["weights"])
+        """Of the finished run's network, the beginning of its SHA-256: what is computed with it is only good as long as this is the
+        same."""
+        return str(self.store.read_json(DONE)["weights"])[:16]

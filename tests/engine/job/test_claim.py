@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medray.engine.job.claim import KEY, any_begun, check_key, claim, claim_answers, claim_each
+from medray.engine.job.claim import KEY, PROJECT, any_begun, check_key, claim, claim_answers, claim_each, project_of
 from medray.shards.store import Store
 
 
@@ -102,13 +102,24 @@ def test_answers_take_no_folder_of_another_job(tmp_path: Path) -> None:
 
 def test_another_key_is_refused_before_anything_is_made_anew(tmp_path: Path) -> None:
     out, keys = Store(tmp_path), tmp_path / "keys"
-    check_key(out, "aaaa", keys)
-    claim(out, {KEY: "aaaa"})
-    check_key(out, "aaaa", keys)
+    check_key(out, "p", "aaaa", keys)
+    claim(out, {KEY: "aaaa", PROJECT: "p"})
+    check_key(out, "p", "aaaa", keys)
     with pytest.raises(
         ValueError, match=r"made with the key aaaa, and .*keys holds bbbb; name the --key-dir with its key"
     ):
-        check_key(out, "bbbb", keys)
+        check_key(out, "p", "bbbb", keys)
+    with pytest.raises(ValueError, match="its pseudonyms are those of --project p; name that one or none, or choose"):
+        check_key(out, "q", "cccc", keys)
+
+
+def test_an_out_keeps_its_project_and_another_one_has_another(tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    new = project_of(one)
+    assert len(new) == 16
+    assert new != project_of(other)
+    claim(one, {KEY: "aaaa", PROJECT: new})
+    assert project_of(one) == new
 
 
 def test_a_run_of_a_version_without_a_setting_goes_on(tmp_path: Path) -> None:

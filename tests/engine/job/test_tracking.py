@@ -193,7 +193,8 @@ def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Pa
     task = SliceTask(backbone="test_resnet", pretrained=True, size_px=32)  # the weights come from the run, not the hub
     network = task.without_weights().network().eval()
     store = Store(tmp_path / "run")
-    checkpoint.write_weights(store, "model.pt", {"weights": network.state_dict()})
+    digest = checkpoint.write_weights(store, "model.pt", {"weights": network.state_dict()})
+    store.write_json("done.json", {"weights": digest})
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = Tracker(uri, "e", tmp_path.as_uri(), "job")
     tracker.want("", "job", model=(store, task), finished=True)

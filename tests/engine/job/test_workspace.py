@@ -24,6 +24,8 @@ from medray.engine.job.plan import Outcome, Training
 from medray.engine.job.workspace import Workspace
 from medray.engine.train import checkpoint
 from medray.engine.train.run import Run
+from medray.shards.manifest import Manifest
+from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
 from medray.tasks.system import System
 from medray.tasks.task import Example
@@ -206,7 +208,8 @@ def test_pictures_of_patients_go_to_mlflow_only_where_asked(
         sent.update(artifacts)
 
     work = SimpleNamespace(
-        results=results, tracker=SimpleNamespace(want=want, uri=""), cost="", data=SimpleNamespace(of_phantoms=phantoms),
+        results=results, tracker=SimpleNamespace(want=want, uri=""), cost="",
+        data=SimpleNamespace(of_phantoms=phantoms, manifest=Manifest(results, Pseudonyms(None))),
         options=Options(out=str(tmp_path), track_pictures=allowed, public_ids=public),
     )  # fmt: skip
     Workspace.conclude(work, {}, {"images/errors.png": b"x", "learning-curves.png": b"x"})  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 from chest_films import dicom, write_png
 
 from medray.engine.derive.scan import scan_here
-from medray.engine.train.checkpoint import model_of
+from medray.engine.train.finished import model_of
 from medray.shards.store import Store
 from medray.systems.boneage.films.inventory import assemble
 from medray.systems.boneage.films.source import HandFilm
