@@ -37,6 +37,9 @@ MAX_DEPTH = 64
 """Of sequences in sequences: structured reports, the deepest there are, stay below 20."""
 MAX_ELEMENTS = 1 << 16
 """In a data set or an item, and items in a sequence: an enhanced image of 10,000 frames has as many items."""
+MAX_TEXT_BYTES = 1 << 16
+"""Of a text or a list of numbers that are read: as many as an element with a written VR can have (PS3.5 7.1.2). One without may
+state gigabytes, of which a list would be made ten times as large."""
 MAX_ID_CHARACTERS = 1024
 """Of an identifier: the standard allows 64 (PS3.5 6.2, LO and UI)."""
 
@@ -349,9 +352,10 @@ def required_text(elements: Elements, tag: int) -> str:
 
 def text_of(value: bytes | None) -> str:
     """A text value without its padding. An id has to be the same everywhere, not legible, so the character set of
-    the file is not consulted: UTF-8 where it is that, else one character a byte."""
+    the file is not consulted: UTF-8 where it is that, else one character a byte. Cut after ``MAX_TEXT_BYTES``."""
     if not value:
         return ""
+    value = value[:MAX_TEXT_BYTES]
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:

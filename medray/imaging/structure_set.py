@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medray.imaging.contours import Slices, filled
-from medray.imaging.elements import plain
+from medray.imaging.elements import DEFLATED, parse, plain
 from medray.imaging.types import Unreadable
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _EDGE = 0.51  # of a pixel: where the outermost pixel ends, and the rounding of a file's numbers
+MOST_INFLATED_BYTES = 1 << 27
+"""Of a deflated file: five times what a head and neck with forty organs takes."""
 TWICE = "the same contour again"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
@@ -90,10 +92,13 @@ def read_structure_set(data: bytes) -> StructureSet:
     """The structures of a file.
 
     Raises:
-        Unreadable: no structure set, a file that is cut short, or one without structures.
+        Unreadable: no structure set, a file that is cut short, one without structures, or a deflated one (PS3.5 A.5) of more
+            than ``MOST_INFLATED_BYTES``.
     """
     from pydicom import dcmread
 
+    if DEFLATED.encode() in data:  # pydicom would inflate it whatever comes out
+        parse(data, inflate=MOST_INFLATED_BYTES)
     try:
         file = dcmread(io.BytesIO(data), force=True)
         if file.get("SOPClassUID") != RT_STRUCTURE_SET:

@@ -10,13 +10,14 @@ from medray.imaging.types import Unreadable, Volume
 
 MOST_VOXELS = 1 << 30
 """Of a volume: 1024³, four times the largest head scan. A damaged header asks for more than memory holds."""
+_SIZES_SHOWN = 8  # a header may list as many as a megabyte holds
 _LEAST_SPACING_MM, _MOST_SPACING_MM = 1e-3, 1e3
 
 
 def three_axes(shape: Sequence[int], kind: str) -> tuple[int, int, int]:
     """The first three sizes; a fourth axis and later ones must have the size 1."""
     sizes = [int(size) for size in shape]
-    text = " × ".join(map(str, sizes))
+    text = " × ".join(map(str, sizes[:_SIZES_SHOWN])) + (" × …" if len(sizes) > _SIZES_SHOWN else "")
     if len(sizes) < 3 or min(sizes) < 1:
         raise Unreadable(f"{kind} of shape ({text}): not a volume; give a file of three axes, none of them empty")
     if any(size != 1 for size in sizes[3:]):
