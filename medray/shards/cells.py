@@ -17,6 +17,10 @@ import pyarrow.csv as pacsv
 ZEROS_AND_ONES = {"0": 0.0, "0.0": 0.0, "0.": 0.0, "1": 1.0, "1.0": 1.0, "1.": 1.0}  # 1.0: pandas, beside empty cells
 UNKNOWN = {"", "-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "null", "none"}
 
+MOST_COLUMNS = 1_000
+"""Of a table of labels: ten times the widest there is. Tables of features are no labels."""
+MOST_BYTES_A_LINE = 1 << 20
+"""An outline of thousands of corners has a tenth."""
 _SEPARATORS = (",", ";", "\t")  # the second is what Excel writes where a comma is the decimal point
 
 
@@ -33,15 +37,20 @@ def read_cells(
         shown: the file's name in errors. flag: what the user gave it with; errors begin with it.
         meaning: name of a column → what it is read as, of which there may be one only; None where it is not read.
     Raises:
-        ValueError: no CSV in UTF-8, no row, a row of another length than the header, two columns of one meaning.
+        ValueError: no CSV in UTF-8, no row, a row of another length than the header, two columns of one meaning, more than
+            ``MOST_COLUMNS``, a line of more than ``MOST_BYTES_A_LINE``.
     """
-    text = _text(data, f"{flag} {shown}: not a CSV file in UTF-8; save it as one")
+    text = _text(data, f"{flag} {shown}", "CSV")
     separator = _separator(text)
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
         header = next(([" ".join(name.split()) for name in row] for row in lines if any(map(str.strip, row))), [])
     except csv.Error:
         raise ValueError(f"{flag} {shown}: not a CSV file in UTF-8; save it as one") from None
+    if len(header) > MOST_COLUMNS:
+        raise ValueError(
+            f"{flag} {shown}: {len(header):,} columns; at most {MOST_COLUMNS:,}: leave those of the image, the patient and the labels"
+        )
     read = [meaning(name) for name in header if name]
     for name in read:
         if name is not None and read.count(name) > 1:
@@ -74,19 +83,27 @@ def zeros_and_ones(cells: pd.Series, shown: str, flag: str = "--labels") -> np.n
 
 
 def read_lines(data: bytes, shown: str, flag: str = "--labels") -> list[tuple[int, list[str]]]:
-    """Number and words of each line of a text file that is not blank. Raises ValueError where it is not in UTF-8."""
-    text = _text(data, f"{flag} {shown}: not a text file in UTF-8; save it as one")
+    """Number and words of each line of a text file that is not blank. Raises ValueError where it is not in UTF-8, or a line has
+    more than ``MOST_BYTES_A_LINE``."""
+    text = _text(data, f"{flag} {shown}", "text")
     lines = enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
     return [(number, words) for number, line in lines if (words := line.split())]
 
 
-def _text(data: bytes, refusal: str) -> str:
+def _text(data: bytes, where: str, kind: str) -> str:
+    refusal = f"{where}: not a {kind} file in UTF-8; save it as one"
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(refusal) from None
     if "\0" in text:  # UTF-16 of plain letters, without its mark, is UTF-8 too
         raise ValueError(refusal)
+    letters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero((letters == ord("\n")) | (letters == ord("\r")))
+    if np.diff(ends, prepend=-1, append=len(letters)).max() > MOST_BYTES_A_LINE:
+        raise ValueError(
+            f"{where}: a line of more than {MOST_BYTES_A_LINE >> 20} MB; no {kind} file of labels has such"
+        )
     return text
 
 
