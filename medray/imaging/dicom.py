@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medray.imaging.burned_in import check_burned_in, is_secondary_capture
 from medray.imaging.elements import Elements, Source, integer, numbers, plain, read_elements, text_of
 from medray.imaging.frames import find, frame_headers, functional_groups
 from medray.imaging.hounsfield import to_hounsfield
@@ -22,7 +23,6 @@ from medray.imaging.tags import (
     RESCALE_TYPE,
     SAMPLES,
     SLOPE,
-    SOP_CLASS,
     SPACING,
     VOI_FUNCTION,
     WIDTH,
@@ -31,9 +31,6 @@ from medray.imaging.types import Header, Slice, Unreadable
 
 # What a rescale may produce and still be Hounsfield units (PS3.3 C.11.1.1.2); "US" is "unspecified", common in old CT.
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
-
-# Screenshots and dose reports; all UIDs of the kind (PS3.6 A) begin so. They may say that they are of modality CT.
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 _SANE = 1e5  # a rescale beyond it would not be one of CT, and would overflow
 
@@ -47,11 +44,12 @@ class FileWindow:
     function: str  # LINEAR, LINEAR_EXACT or SIGMOID; LINEAR where the file does not say
 
 
-def read_headers(source: Source) -> list[Header]:
+def read_headers(source: Source, allow_burned_in: bool = True) -> list[Header]:
     """Read what a CT file says of its slices, stopping before the pixels.
 
     Args:
         source: the file's bytes, or a binary file object at its start.
+        allow_burned_in: read an image into which text may be burned, too.
 
     Returns:
         One Header per frame in the file's order; a plain CT image is one frame. Frames of an enhanced multi-frame
@@ -60,9 +58,13 @@ def read_headers(source: Source) -> list[Header]:
     Raises:
         Unreadable: not DICOM, not CT, not one sample a pixel, or without pixels, rescale, position, orientation,
             spacing or identifiers. The reason never quotes the file's text but for its modality, rescale type and
-            photometric interpretation.
+            photometric interpretation. And as ``medray.imaging.burned_in.check_burned_in`` where that is not allowed.
     """
-    return [frame.header for frame in _read_frames(read_elements(source, with_pixels=False))]
+    elements = read_elements(source, with_pixels=False)
+    headers = [frame.header for frame in _read_frames(elements)]
+    if not allow_burned_in:
+        check_burned_in(elements)
+    return headers
 
 
 def read_slices(source: Source, frame: int | None = None) -> list[Slice]:
@@ -136,8 +138,8 @@ def _read_frames(elements: Elements) -> list[_Frame]:
     modality = text_of(elements.get(MODALITY))
     if modality != "CT":
         raise Unreadable(f"modality is {plain(modality)}, not CT" if modality else "no modality")
-    captured = text_of(elements.get(SOP_CLASS)).startswith(_SECONDARY_CAPTURE)
-    if captured and not {SLOPE, POSITION, ORIENTATION, SPACING} <= elements.index.keys():
+    # screenshots and dose reports may say that they are of modality CT
+    if is_secondary_capture(elements) and not {SLOPE, POSITION, ORIENTATION, SPACING} <= elements.index.keys():
         raise Unreadable("a secondary capture (such as a dose report or a screenshot), not a CT image")
     if FLOAT_PIXELS in elements.index or DOUBLE_PIXELS in elements.index:
         raise Unreadable("floating-point pixel data")

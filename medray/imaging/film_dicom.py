@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from medray.imaging.burned_in import check_burned_in
 from medray.imaging.elements import (
     Elements,
     Source,
@@ -58,9 +59,13 @@ _LEAST_SHOWN = 0.05
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
-def read_header(stream: BinaryIO) -> FilmHeader:
+def read_header(stream: BinaryIO, allow_burned_in: bool) -> FilmHeader:
     """What the header says. Raises Unreadable."""
-    return _header(read_elements(stream, with_pixels=False))
+    elements = read_elements(stream, with_pixels=False)
+    header = _header(elements)
+    if not allow_burned_in:
+        check_burned_in(elements)
+    return header
 
 
 def read(source: Source) -> Film:

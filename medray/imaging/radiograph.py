@@ -26,20 +26,22 @@ def _start(data: bytes) -> _Start:
     return _Start(begins_like_dicom(data), data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")))
 
 
-def read_film_header(stream: BinaryIO) -> FilmHeader:
+def read_film_header(stream: BinaryIO, allow_burned_in: bool = True) -> FilmHeader:
     """What a file says of its film, read without decoding the pixels.
 
     Args:
         stream: a binary file object at its start, which can seek.
+        allow_burned_in: read a DICOM image into which text may be burned, too.
     Raises:
-        Unreadable: no such file format, an absurd size, or DICOM that is no single grey radiograph (CR, DX, RG). The
+        Unreadable: no such file format, an absurd size, or DICOM that is no single grey radiograph (CR, DX, RG), or as
+            ``medray.imaging.burned_in.check_burned_in`` where that is not allowed. The
             reason never quotes the file's text but for its modality and photometric interpretation.
     """
     first = stream.read(_FIRST_BYTES)
     stream.seek(0)
     start = _start(first)
     if start.is_dicom:
-        return film_dicom.read_header(stream)
+        return film_dicom.read_header(stream, allow_burned_in)
     if start.is_picture:
         return film_picture.read_header(stream)
     raise _unknown(first)

@@ -13,15 +13,21 @@ from medray.imaging.types import Unreadable, Volume, VolumeHeader
 _FIRST_BYTES = 132
 
 
-def read_volume_header(stream: BinaryIO) -> VolumeHeader:
+def read_volume_header(stream: BinaryIO, allow_burned_in: bool = True) -> VolumeHeader:
     """What a file says of its volume, without decoding the voxels.
 
     Args:
         stream: a binary file object at its start, which can seek.
+        allow_burned_in: read a DICOM image into which text may be burned, too.
     Raises:
-        Unreadable: no such file format, or a header that makes no volume.
+        Unreadable: no such file format, or a header that makes no volume; or as
+            ``medray.imaging.burned_in.check_burned_in`` where that is not allowed.
     """
-    return _reader(_beginning(stream)).read_header(stream)
+    reader = _reader(_beginning(stream))
+    if reader is volume_dicom:
+        return volume_dicom.read_header(stream, allow_burned_in)
+    header: VolumeHeader = reader.read_header(stream)
+    return header
 
 
 def read_volume(data: bytes | list[bytes], name: str = "") -> Volume:

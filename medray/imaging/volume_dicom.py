@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from medray.imaging.burned_in import check_burned_in
 from medray.imaging.elements import Elements, numbers, plain, read_elements, text_of
 from medray.imaging.frames import Places, find, frame_headers
 from medray.imaging.geometry import slice_normal
@@ -27,11 +28,13 @@ _SAME_PLACE = 0.5  # of a step, that a slice may lie from where even steps have 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
-def read_header(stream: BinaryIO) -> VolumeHeader:
+def read_header(stream: BinaryIO, allow_burned_in: bool = True) -> VolumeHeader:
     """What one file says of its slices: its own grid, where it is one slice with the step of its thickness (1 mm where it
     says none). Raises Unreadable."""
     elements = read_elements(stream, with_pixels=False)
     headers = [header for header, _ in _frames(elements)]
+    if not allow_burned_in:
+        check_burned_in(elements)
     first = headers[0]
     step = slice_normal(first.orientation_rc) * (first.thickness_mm or 1.0)
     if len(headers) > 1:

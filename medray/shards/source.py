@@ -30,11 +30,15 @@ def named(headers: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """Its fields say how pixels are prepared: two folders of shards with equal fields hold equal pixels.
+    """Its fields, but for the first one, say how pixels are prepared: two folders of shards with equal fields hold equal pixels.
 
     A field of ``shard_schema`` that holds identifiers says so in its metadata, {"identifier": kind}: the kind is what its
     pseudonyms begin with.
     """
+
+    allow_burned_in: bool = False
+    """Use DICOM images, too, into which text may be burned: their headers say so (0028,0301), or they are secondary captures, as
+    films of some public sets are. Look at them first: the text may name the patient, and stays in the shards."""
 
     id_column: ClassVar[str]  # of shard_schema: unique
     stack_column: ClassVar[str | None] = None  # rows that share it stay together, in the order of "index"
@@ -49,7 +53,11 @@ class Source(ABC):
     shard_schema: ClassVar[pa.Schema]
 
     def identity(self) -> dict[str, Any]:
-        return {"source": type(self).__name__, "version": self.version, **asdict(self)}
+        return {"source": type(self).__name__, "version": self.version, **self.preparation()}
+
+    def preparation(self) -> dict[str, Any]:
+        """The fields that say how pixels are prepared. Which files are taken is seen in the rows."""
+        return {name: value for name, value in asdict(self).items() if name != "allow_burned_in"}
 
     @classmethod
     def kinds(cls) -> dict[str, str]:
@@ -65,8 +73,8 @@ class Source(ABC):
         """Name of the shards' folder: of what in them can differ within one --out."""
 
     def settings(self) -> dict[str, Any]:
-        """The fields that ``folder`` does not name: one --out holds one version of them."""
-        return asdict(self)
+        """Of ``preparation`` what ``folder`` does not name: one --out holds one version of it."""
+        return self.preparation()
 
     def holding(self: SomeSource, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> SomeSource:
         """This source with all that tasks need (``Task.shard_needs``); as existing shards have it where one does.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from chest_films import write_png
+from chest_films import dicom, noise, write_png
 from conftest import the_error
 from left_files import finish
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from medray.engine.train import checkpoint
 from medray.shards.store import Store
@@ -103,6 +104,25 @@ def test_films_that_cannot_be_used_leave_their_reasons(run_in_process: Job, tmp_
     inventory = pd.read_parquet(out / "inventory.parquet")
     assert [Path(path).name for path in inventory["path"]] == ["a.png", "b.png"]
     assert inventory["reason"].str.len().gt(5).all()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_films_that_are_secondary_captures_are_taken_where_a_flag_says_so(run_in_process: Job, tmp_path: Path) -> None:
+    """As those of the RSNA pneumonia challenge are."""
+    (tmp_path / "films").mkdir()
+    for name in ("a", "b"):
+        film = dicom(noise(ord(name)), Modality="CR", SOPClassUID=SecondaryCaptureImageStorage, PatientID=name)
+        (tmp_path / "films" / f"{name}.dcm").write_bytes(film)
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.dcm,p,1\nb.dcm,q,0\n")
+    flags = ["--images", tmp_path / "films", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out"]
+    flags += ["--recipe", "small", "--workers", 0, "--key-dir", tmp_path / "private", "--split", "folds"]
+    flags += ["--folds", 2, "--until", "shards"]
+    error = the_error(run_in_process("chest_cv", *flags))
+    assert "none of 2 files is a usable film; most often: a secondary capture: text may be burned into it" in error
+    assert "--allow-burned-in takes them (2)" in error
+    status, text = run_in_process("chest_cv", *flags, "--allow-burned-in")
+    assert status == 0, text
+    assert "2 ok" in text or "2 repaired" in text
 
 
 def test_what_is_explained_and_is_no_film_leaves_its_reason(run_in_process: Job, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def scan(source: Source, folder: Store, files: list[File], cache: Store) -> pd.D
     """
     chunks = [files[i : i + FILES_PER_SCAN] for i in range(0, len(files), FILES_PER_SCAN)]
     batches = [chunks[i : i + SCANS_PER_CACHE_FILE] for i in range(0, len(chunks), SCANS_PER_CACHE_FILE)]
-    how = [type(source).__name__, source.version, [*FOUND.names, *source.scan_schema.names]]
+    how = [type(source).__name__, source.version, [*FOUND.names, *source.scan_schema.names], source.allow_burned_in]
     names = [
         f"{digest(folder.root, how, [[(f.path, f.size_bytes) for f in c] for c in batch])}.parquet" for batch in batches
     ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pandas as pd
 
@@ -34,7 +35,11 @@ def little(files: Sequence[File]) -> bool:
 
 
 def scan_new(source: Source, folder: Store, files: Sequence[File]) -> pd.DataFrame:
-    """``shard.scan``, or ``scan_here`` where the files are few."""
+    """``shard.scan``, or ``scan_here`` where the files are few.
+
+    Text may be burned into them: the answer goes back to whoever owns them, and no shards are made.
+    """
+    source = replace(source, allow_burned_in=True)
     if len(files) <= LITTLE_FILES:
         return scan_here(source, folder, files)
     connect()

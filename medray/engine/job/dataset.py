@@ -104,6 +104,7 @@ class Dataset:
         hold(out)
         out.remove_unfinished()
         settings = self.source.settings() | {"data_version": self.source.version}
+        settings["allow_burned_in"] = self.source.allow_burned_in or None  # a folder of before it was asked goes on
         if self.others:
             settings["sources"] = {one.name: one.folder.uri for one in self.others}
         settings |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
@@ -69,7 +69,7 @@ class Radiograph(Source):
 
     def settings(self) -> dict[str, Any]:
         """What ``folder`` does not name: nothing."""
-        return {name: value for name, value in asdict(self).items() if name != "size_px"}
+        return {name: value for name, value in self.preparation().items() if name != "size_px"}
 
     def holding(self, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> Radiograph:
         """This source with the size that is needed ("256px"), the largest where there are several. Not with a larger one
@@ -77,7 +77,7 @@ class Radiograph(Source):
         return replace(self, size_px=max(map(_size, needs))) if needs else self
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        header = read_film_header(stream)
+        header = read_film_header(stream, self.allow_burned_in)
         return [
             {
                 "item_id": header.image_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -83,7 +83,7 @@ class FewLabelCT(Source):
         return next(one for one in self.origins if one.name == name)
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        header = read_volume_header(stream)
+        header = read_volume_header(stream, self.allow_burned_in)
         if header.modality not in ("", "CT"):
             raise Unreadable(f"DICOM of modality {header.modality}, not CT")
         return [{
@@ -178,9 +178,6 @@ class FewLabelCT(Source):
             if found is not None and (organ,) in found:
                 mask[found[organ,]] = number
         return {"scored": mask.tobytes() if any(known) else None, "scored_organs": known}
-
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _apart(found: Mapping[Group, np.ndarray], order: Sequence[Group], notes: list[str]) -> dict[Group, np.ndarray]:

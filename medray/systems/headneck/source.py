@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -95,7 +95,7 @@ class PlanningCT(Source):
                 "item_id": None, "kind": STRUCTURES, "series_id": series, "patient": found.patient_id or None,
                 "drawn": [one.name for one in found.structures if one.contours_mm],
             }]  # fmt: skip
-        header = read_volume_header(stream)
+        header = read_volume_header(stream, self.allow_burned_in)
         if header.modality not in ("", "CT"):  # a plan's folder holds its MR and PET too
             raise Unreadable(f"DICOM of modality {header.modality}, not CT")
         return [{
@@ -187,9 +187,6 @@ class PlanningCT(Source):
             "organs_ml": [float(masks[o].sum()) * voxel_mm3 / 1000 if o in masks else None for o in self.organs],
             "organs_drawn": sum(drawn),
         }  # fmt: skip
-
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _numbered_sets(masks: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

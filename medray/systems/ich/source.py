@@ -114,7 +114,7 @@ class HeadCT(Source):
         return replace(self, windows=tuple(distinct))
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        return [row_of(header) for header in read_headers(stream)]
+        return [row_of(header) for header in read_headers(stream, self.allow_burned_in)]
 
     def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         windows = tuple(parse_window(window) for window in self.windows)

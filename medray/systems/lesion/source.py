@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
@@ -89,7 +89,7 @@ class BrainMR(Source):
         return (*self.channels, *copies, *(f"{name}-highpass" for name in self.channels if self.high_pass))
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        header = read_volume_header(stream)
+        header = read_volume_header(stream, self.allow_burned_in)
         return [{"item_id": header.slice_id or None, "kind": header.kind, "series_id": header.series_id or None}]
 
     def encode(self, files: Files, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
@@ -162,9 +162,6 @@ class BrainMR(Source):
         if len(places) > PLACES:
             places = np.sort(np.random.default_rng(_SEED).choice(places, PLACES, replace=False))
         return {"mask": mask.tobytes(), "foreground": places.astype(np.int32), "lesion_ml": millilitres}
-
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def source_of(identity: Mapping[str, Any]) -> BrainMR:

@@ -120,6 +120,8 @@ def test_headers_are_read_again_where_more_is_read_of_them(
     assert len(kept) == 3
     pd.testing.assert_frame_equal(scan(HeadCT(), folder, files, cache), plain)
     assert cache.names(".parquet") == kept
+    scan(HeadCT(allow_burned_in=True), folder, files, cache)  # what is set aside by a header depends on it
+    assert len(cache.names(".parquet")) == 4
 
 
 @pytest.mark.real_data

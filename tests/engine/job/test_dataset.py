@@ -72,6 +72,29 @@ def test_another_source_beside_the_first_is_another_configuration(tmp_path: Path
         dataset().claim()
 
 
+def test_films_that_may_hold_text_are_another_configuration_and_a_folder_of_before_the_flag_goes_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_text("")
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,1\nb.png,2,0\n")
+    options = replace(Options(out=str(tmp_path / "out")), public_ids=True)
+
+    def dataset(allow_burned_in: bool = False) -> Dataset:
+        source = replace(FILMS.source, allow_burned_in=allow_burned_in)
+        return Dataset(FILMS, source, options, str(tmp_path / "images"), str(tmp_path / "labels.csv"))
+
+    dataset().claim()
+    out = Store(options.out)
+    out.sub("runs", "r", "fold0").write_json("history.json", [])
+    before = out.read_json("config.json")
+    out.write_json("config.json", {name: value for name, value in before.items() if name != "allow_burned_in"})
+    dataset().claim()
+    assert out.read_json("config.json") == before
+    with pytest.raises(ValueError, match="holds a run with allow_burned_in = None, this one has True; give the same"):
+        dataset(allow_burned_in=True).claim()
+
+
 def test_a_shard_holds_what_suits_the_system_where_the_user_does_not_say(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_text("")
     (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,1\n")

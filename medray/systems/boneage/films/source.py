@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, BinaryIO, ClassVar
 
 import cv2
@@ -99,10 +99,10 @@ class HandFilm(Source):
 
     def settings(self) -> dict[str, Any]:
         """What ``folder`` does not name."""
-        return {name: value for name, value in asdict(self).items() if name != "size_px"}
+        return {name: value for name, value in self.preparation().items() if name != "size_px"}
 
     def scan(self, stream: BinaryIO) -> list[dict[str, Any]]:
-        header = read_film_header(stream)
+        header = read_film_header(stream, self.allow_burned_in)
         return [
             {
                 "item_id": header.image_id,
