@@ -204,7 +204,6 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("t" * 64)
-    (tmp_path / "uv.lock").touch()
     for name in ("medray", "pyproject.toml", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "cluster.yaml").write_text(TEXT)
@@ -247,7 +246,7 @@ def test_ray_up_rehearsed(aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(".ray/auth_token" in line for line in copied)
     assert not any("t" * 64 in line for line in ran)
     sources = [Path(shlex.split(line)[-2]) for line in copied]
-    ours = {"auth_token", "medray", "pyproject.toml", "README.md", "uv.lock"}
+    ours = {"auth_token", "medray", "pyproject.toml", "README.md"}
     assert {s.name for s in sources if "bootstrap" not in s.name and s.suffix != ".pem"} == ours
 
 

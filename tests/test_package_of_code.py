@@ -26,6 +26,7 @@ CODE = (
     "medray/__init__.py",
     "medray/systems/ich/task.py",
     "medray/engine/nodes/gcp.yaml",
+    "medray/engine/nodes/requirements.txt",
     "pyproject.toml",
 )
 
