@@ -22,7 +22,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medray.report.look import CSS, TEMPLATE
+from medray.report.look import CSS, POLICY, TEMPLATE
 
 INK, FAINT, GRID, ACCENT, WARNING = "#1b2430", "#6b7787", "#dbe0e7", "#2f6fdf", "#e4572e"
 """Colours of a chart. The first three become the page's own, so that they suit a light and a dark one."""
@@ -120,7 +120,7 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
         }
         for number, section in enumerate(sections, start=1)
     ]
-    return TEMPLATE.render(title=title, lead=lead, sections=drawn, css=Markup(CSS))
+    return TEMPLATE.render(title=title, lead=lead, sections=drawn, css=Markup(CSS), policy=Markup(POLICY))
 
 
 IMAGES = "images/"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 import re
+from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import matplotlib
@@ -62,6 +64,54 @@ def outside(html: str) -> list[str]:
 def test_nothing_is_fetched() -> None:
     assert outside(page()) == []
     assert len(outside('<a href="http://x"><script src="y"></script>')) == 3  # the search itself finds
+
+
+class Needs(HTMLParser):
+    """What a page asks of a browser, by the directive of a Content Security Policy that allows it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.policy, self.before, self.found = "", list[str](), set[tuple[str, str]]()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"]
+        elif not self.policy:
+            self.before.append(tag)
+        if tag in ("img", "image"):
+            source = given.get("src") or given.get("xlink:href") or given["href"]
+            self.found.add(("img-src", source.partition(":")[0] + ":"))
+        if tag == "style" or "style" in given:
+            self.found.add(("style-src", "'unsafe-inline'"))
+        if tag in ("script", "iframe", "frame", "object", "embed", "video", "audio", "source", "link", "base", "form"):
+            self.found.add((tag, ""))
+        self.found |= {(name, "") for name in given if name.startswith("on")}
+
+
+def test_the_policy_allows_what_a_page_needs_and_nothing_else() -> None:
+    figure, axes = chart(5, 3)
+    axes[0, 0].imshow(np.zeros((4, 4)))  # an image within a drawing
+    page_ = render("t", "", [Section("s", figure=figure)])
+    assert "<image" in page_
+    for html in (page(), page(NASTY), page_):
+        needs = Needs(html)
+        allowed = {name: words for name, *words in (part.split() for part in needs.policy.split(";"))}
+        assert allowed.pop("default-src") == allowed.pop("base-uri") == allowed.pop("form-action") == ["'none'"]
+        assert {(name, word) for name, words in allowed.items() for word in words} == needs.found | {
+            ("img-src", "data:")
+        }
+        assert set(needs.before) == {"html", "head", "meta"}  # it holds for what comes after it
+    assert Needs("<img src=http://x><script></script><a onclick=y>").found == {
+        ("img-src", "http:"), ("script", ""), ("onclick", ""),
+    }  # fmt: skip
+
+
+def test_every_page_is_made_of_the_one_template() -> None:
+    root = Path(__file__).resolve().parents[2]
+    writing = [path for folder in ("medray", "jobs") for path in (root / folder).rglob("*.py") if "<html" in path.read_text().lower()]  # fmt: skip
+    assert [path.name for path in writing] == ["look.py"]
 
 
 def test_every_text_is_escaped() -> None:
