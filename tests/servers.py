@@ -93,10 +93,12 @@ class Bucket:
 
     def __init__(self) -> None:
         self.shut, self.refused = False, 0
+        self.asked: list[tuple[str, str, str]] = []  # method, path, query
         moto = DomainDispatcherApplication(create_backend_app)
         port = free_port()
 
         def gate(environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
+            self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]))
             if self.shut and environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
                 self.refused += 1
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -109,6 +111,7 @@ class Bucket:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **KEYS)
         self.client.create_bucket(Bucket=BUCKET)
+        self.asked.clear()
         self._options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region={KEYS['region_name']}"
 
     def uri(self, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -56,6 +57,41 @@ def test_what_compute_engine_is_asked_for(variant: str) -> None:
         assert added == []
     assert "nvidia" in json.dumps(body["disks"])
     assert body["disks"][0]["initializeParams"]["diskSizeGb"] == 200
+
+
+def test_the_head_s_role_is_what_its_autoscaler_calls() -> None:
+    """Each method of Compute Engine that Ray calls for a node's life has its permission, and so has what a new instance is made of."""
+    service, given = MagicMock(), loaded_with(TEXT, "V100")
+    service.instances().list().execute.return_value = {}
+    service.instances().get().execute.return_value = {
+        "name": "n",
+        "labels": {},
+        "labelFingerprint": "f",
+        "status": "RUNNING",
+    }
+    service.zoneOperations().get().execute.return_value = {"name": "o", "status": "DONE"}
+    service.reset_mock()
+    provider = GCPCompute(service, "MY_PROJECT", "us-central1-a", "medray")
+    _, name = provider.create_instance(given["available_node_types"]["gpu"]["node_config"], {"ray-node-name": "n"}, True)  # fmt: skip
+    provider.list_instances()
+    provider.set_labels(provider.get_instance(name), {"a": "b"}, True)
+    provider.delete_instance(name, True)
+    called = {m[0] for call in service.mock_calls if (m := re.search(r"(instances|zoneOperations)\(\)\.\w+$", call[0]))}
+    words = {"insert": "create"}
+    needed = {f"compute.{kind[:-2]}.{words.get(what, what)}" for kind, what in (each.split(".") for each in called)}
+    assert needed >= {f"compute.instances.{what}" for what in ("create", "delete", "get", "list", "setLabels")}
+    permissions = set(re.search(r"--permissions (.*?)\n#   for", TEXT, re.DOTALL)[1].replace("\\\n#   ", "").split(","))  # type: ignore[index]
+    made_of = {"disks.create", "instances.setMetadata", "instances.setServiceAccount", "subnetworks.use", "subnetworks.useExternalIp"}  # fmt: skip
+    assert permissions == needed | {f"compute.{each}" for each in made_of}
+
+
+def test_no_node_may_do_everything() -> None:
+    types = loaded_with(TEXT, "V100")["available_node_types"]
+    accounts = {name: each["node_config"]["serviceAccounts"] for name, each in types.items()}
+    assert "cloud-platform" not in TEXT
+    assert {name: account[0]["email"].partition("@")[0] for name, account in accounts.items()} == {
+        "head": "medray-head", "gpu": "medray-worker", "cpu": "medray-worker",
+    }  # fmt: skip
 
 
 def test_nodes_that_the_autoscaler_starts() -> None:
