@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import miniature
@@ -17,7 +18,7 @@ from medray.engine.data import shard
 from medray.engine.data.inputs import Input, joined
 from medray.engine.data.prepare import Ingest
 from medray.shards.inventory import Inventory, Refused
-from medray.shards.pseudonym import Pseudonyms
+from medray.shards.pseudonym import Pseudonyms, read_map
 from medray.shards.store import File, Store
 
 register_pickle_by_value(miniature)  # Ray's workers do not import tests
@@ -39,6 +40,21 @@ def graded(scan: pd.DataFrame) -> Inventory:
 
 def prepared(folder: Path, inputs: list[Input]) -> Ingest:
     return ingested(folder, Volumes(), inputs, ["lesion", "grade"], with_lesion)
+
+
+@pytest.mark.slow
+def test_the_way_back_is_made_again_of_the_key_and_the_files(tmp_path: Path, local_ray: None) -> None:
+    """All else of the key's folder may go with a cluster's head: the next start with the same key writes the same map."""
+    write_volumes(tmp_path / "in" / "bucket", 4)
+    files = bucket(tmp_path / "in")
+    inputs = [Input("in", files, files.files(), assemble)]
+    maps = []
+    for _ in range(2):
+        index = prepared(tmp_path, inputs).index
+        maps.append(read_map(tmp_path / "private", Store(tmp_path / "out").uri))
+        assert set(index["patient_id"]) <= set(maps[-1]["pseudonym"])
+        shutil.rmtree(tmp_path / "private")
+    pd.testing.assert_frame_equal(*maps)
 
 
 @pytest.mark.slow
