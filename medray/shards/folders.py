@@ -2,6 +2,7 @@
 
 config.json                  what the folder was claimed for
 manifest.json                SHA-256 of settings, shards and finished runs, authenticated with the project's key
+deidentification.json        what the shards keep of headers, by DICOM PS3.15 Annex E
 inventory.parquet            every input file and what became of it
 folds.parquet                patient → fold
 phantoms/                    of a job that was given no data

@@ -14,6 +14,7 @@ from medray.engine.job.options import Options
 from medray.engine.job.phantoms import are_phantoms, phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
+from medray.shards.deidentification import DEIDENTIFICATION, about
 from medray.shards.digest import digest
 from medray.shards.folders import shards_store
 from medray.shards.manifest import MANIFEST, Manifest, sha256
@@ -194,6 +195,7 @@ class Dataset:
             Folding(self.system.strata, options.folds, options.split_seed, self.held_out), out, self.shards,
             Private(options.pseudonyms(), options.private), options.rows_per_shard, self._check_unchanged,
         )  # fmt: skip
+        out.write_json(DEIDENTIFICATION, about(self.source.shard_schema, options.public_ids))
         written = [self.manifest.name(self.shards, name) for name in self.shards.names(".parquet")]
         self.manifest.keep(digests(out, [name for name in written if name not in self.manifest.files]))
         for line in self.system.fold_notes(prepared.index):

@@ -16,7 +16,7 @@ SECRET = "medray-pseudonym-key"
 
 def fetch(region: str, folder: Path) -> Path:
     """Raises ValueError where the secret is no key, or where another key lies there."""
-    import boto3  # a node's, not a laptop's
+    import boto3  # half a second
 
     secret = boto3.client("secretsmanager", region).get_secret_value(SecretId=SECRET)
     key = secret.get("SecretBinary", b"")

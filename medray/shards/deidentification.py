@@ -1,0 +1,44 @@
+"""What shards keep of the images' headers, in the words of DICOM PS3.15 Annex E, for whoever has to decide on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+DEIDENTIFICATION = "deidentification.json"
+OPTIONS = {
+    "113100 Basic Application Confidentiality Profile": "the attributes that it removes or replaces are not kept; names of patients, studies, series, images and files are keyed hashes",
+    "113105 Clean Descriptors Option": "no text of a header is kept but terms of the standard",
+    "113103 Clean Graphics Option": "overlays and curves are not kept",
+    "113104 Clean Structured Content Option": "structured reports are not read",
+}
+"""Codes of CID 7050 → why they hold of what is kept of headers."""
+NOT = {
+    "113101 Clean Pixel Data Option": "images that say that text is burned in, and secondary captures, are set aside; text is not looked for in pixels",
+    "113102 Clean Recognizable Visual Features Option": "a face can be drawn from a head's slices",
+    "113106 Retain Longitudinal Temporal Information with Full Dates Option": "no date and no time is kept",
+    "113107 Retain Longitudinal Temporal Information with Modified Dates Option": "no date and no time is kept",
+    "113108 Retain Patient Characteristics Option": "only what the kept columns name: sex, and ages up to 90",
+    "113109 Retain Device Identity Option": "no device is kept",
+    "113110 Retain UIDs Option": "no UID is kept",
+    "113111 Retain Safe Private Option": "no private element is kept",
+    "113112 Retain Institution Identity Option": "no institution is kept",
+}
+
+
+def about(schema: pa.Schema, public: bool) -> dict[str, Any]:
+    """What is written beside the shards.
+
+    Args:
+        schema: of the shards. public: whether identifiers are kept as they are.
+    """
+    kept = [field.name for field in schema]
+    if public:
+        return {"profile": "none: identifiers are kept as they are in the files", "kept": kept}
+    return {
+        "standard": "DICOM PS3.15 Annex E, as far as it is about attributes: shards are no DICOM files",
+        "satisfied": OPTIONS,
+        "not satisfied or not applied": NOT,
+        "kept": kept,
+    }
