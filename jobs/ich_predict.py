@@ -57,7 +57,7 @@ def main(job: IchPredict) -> None:
     caution = TRAINED_ON_PHANTOMS if are_phantoms(configuration["dicom"]) else ""
     if caution:
         warn(caution)
-    source = source_for(tasks, configuration["remove_hardware"])
+    source = source_for(tasks, configuration)
     truth = None if job.labels is None else read_truth(job.labels)
     files = dicom.files(to)
     identity = {"method": digest(method), "files": digest([(f.path, f.size_bytes) for f in files])}

@@ -16,7 +16,7 @@ OPTIONS = {
 """Codes of CID 7050 → why they hold of what is kept of headers."""
 NOT = {
     "113101 Clean Pixel Data Option": "images that say that text is burned in, and secondary captures, are set aside; text is not looked for in pixels",
-    "113102 Clean Recognizable Visual Features Option": "a face can be drawn from a head's slices",
+    "113102 Clean Recognizable Visual Features Option": "a face can be drawn from a head's slices; --deface of the hemorrhage jobs takes away what lies outside the skull, not all that tells a face",
     "113106 Retain Longitudinal Temporal Information with Full Dates Option": "no date and no time is kept",
     "113107 Retain Longitudinal Temporal Information with Modified Dates Option": "no date and no time is kept",
     "113108 Retain Patient Characteristics Option": "only what the kept columns name: sex, and ages up to 90",

@@ -56,10 +56,11 @@ def sequence_runs(method: dict[str, Any]) -> list[Finished]:
     return [(model["sequence"], fold, SequenceTask) for model in staged for fold in model["folds"]]
 
 
-def source_for(tasks: Sequence[SliceTask], remove_hardware: bool) -> HeadCT:
-    """How files become rows that every backbone can read."""
+def source_for(tasks: Sequence[SliceTask], configuration: Mapping[str, Any]) -> HeadCT:
+    """How files become rows that every backbone can read, prepared as the finished job's."""
     windows = [window for task in tasks for window in task.windows]
-    return HeadCT(remove_hardware=remove_hardware).holding(windows, ())
+    remove, deface = (bool(configuration.get(name)) for name in ("remove_hardware", "deface"))
+    return HeadCT(remove_hardware=remove, deface=deface).holding(windows, ())
 
 
 @dataclass(frozen=True)

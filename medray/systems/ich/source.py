@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import tyro
 
+from medray.imaging.deface import deface
 from medray.imaging.dicom import read_headers, read_slices
 from medray.imaging.headmask import head_mask, remove_hardware
 from medray.imaging.types import Header
@@ -34,6 +35,9 @@ class HeadCT(Source):
     windows: tyro.conf.Suppress[tuple[str, ...]] = ("brain", "subdural", "bone")  # of the shards; the job sets them
     remove_hardware: bool = True
     """Set table, head holder and everything else outside the head to air."""
+    deface: bool = False
+    """Set what lies outside the skull to air: nose, lips, ears, skin, and scalp hematomas with them. Not for skulls that surgery has
+    opened wide."""
 
     id_column: ClassVar[str] = "slice_id"
     stack_column: ClassVar[str] = "stack_id"
@@ -91,6 +95,8 @@ class HeadCT(Source):
     def __post_init__(self) -> None:
         if not self.windows:
             raise ValueError("--windows: at least one is needed")
+        if self.deface and not self.remove_hardware:
+            raise ValueError("--no-remove-hardware --deface: a head holder would pass for bone; leave one of them out")
         for window in self.windows:
             parse_window(window)
 
@@ -100,7 +106,22 @@ class HeadCT(Source):
         return "_".join(f"{_number(w.level)}x{_number(w.width)}" for w in map(parse_window, self.windows))
 
     def settings(self) -> dict[str, Any]:
-        return {"remove_hardware": self.remove_hardware}
+        return {"remove_hardware": self.remove_hardware} | self._defaced
+
+    def preparation(self) -> dict[str, Any]:
+        own = super().preparation()
+        return {name: value for name, value in own.items() if name != "deface"} | self._defaced
+
+    @property
+    def _defaced(self) -> dict[str, Any]:
+        """Nothing where faces stay: shards of before it could be asked for are the same."""
+        return {"deface": True} if self.deface else {}
+
+    def prepared(self, pixels_hu: np.ndarray, spacing_rc_mm: tuple[float, float]) -> np.ndarray:
+        """(rows, columns) HU as windows are applied to it."""
+        if self.remove_hardware:
+            pixels_hu = remove_hardware(pixels_hu, head_mask(pixels_hu, spacing_rc_mm))
+        return deface(pixels_hu, spacing_rc_mm) if self.deface else pixels_hu
 
     def holding(self, needs: Sequence[str], there: Sequence[Mapping[str, Any]]) -> HeadCT:
         """This source with the windows of existing shards that hold all that are needed and differ in nothing else, else
@@ -125,10 +146,7 @@ class HeadCT(Source):
             if image is None:
                 encoded.append(Encoded(None, f"frame {row['frame']} is no longer in the file"))
                 continue
-            pixels_hu = image.pixels_hu
-            if self.remove_hardware:
-                pixels_hu = remove_hardware(pixels_hu, head_mask(pixels_hu, image.header.spacing_rc_mm))
-            windowed = apply_windows(pixels_hu, windows)
+            windowed = apply_windows(self.prepared(image.pixels_hu, image.header.spacing_rc_mm), windows)
             columns = {
                 "rows": windowed.shape[0],
                 "columns": windowed.shape[1],

@@ -6,7 +6,7 @@ It runs on the driver, the only place that knows the files' own names. What it r
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -89,6 +89,8 @@ def collect_pictures(
     shown = _richest(oof) if len(oof) else list(series)[len(series) // 2]
     wanted = [shown, *series, *oof["slice_id"].iloc[hardest], *(s for _, *ids in pairs for s in ids if s is not None)]
     slices = _read(folder, files, wanted)
+    if source.deface:  # not in any picture either
+        slices = {name: image if isinstance(image, str) else _defaced(image, source) for name, image in slices.items()}
 
     channels = source.windows[:2]
 
@@ -148,6 +150,10 @@ def _series(files: pd.DataFrame, oof: pd.DataFrame) -> dict[str, int]:
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
+def _defaced(image: Slice, source: HeadCT) -> Slice:
+    return replace(image, pixels_hu=source.prepared(image.pixels_hu, image.header.spacing_rc_mm))
+
+
 def _read(folder: Store, files: pd.DataFrame, slice_ids: list[str]) -> dict[str, Slice | str]:
     """The slice behind each public name, or the reason why there is none, without a path in it."""
     found: dict[str, Slice | str] = {}
@@ -184,8 +190,7 @@ def _windows(source: HeadCT, slice_id: str, image: Slice | str) -> dict:
     shots = [("no window", f"{lowest:,.0f} to {highest:,.0f} HU", _whole(hu, lowest, highest))]
     shots += [(f"{n} {parsed[n].level:g}/{parsed[n].width:g}", f"{a:g} to {b:g} HU", _whole(hu, a, b)) for n, a, b in bounds]  # fmt: skip
     if len(parsed) == 3:
-        prepared = remove_hardware(hu, mask) if source.remove_hardware else hu
-        together = apply_windows(prepared, tuple(parsed.values()))
+        together = apply_windows(source.prepared(hu, spacing), tuple(parsed.values()))
         shots.append(("as the network gets it", f"{', '.join(parsed)} as red, green, blue", together))
     counts, _ = np.histogram(hu[mask] if mask.any() else hu, bins=HISTOGRAM_EDGES_HU)
     return {
@@ -235,7 +240,7 @@ def _shot(slice_id: str, image: Slice | str, source: HeadCT, channels: tuple[str
         return Shot(slice_id, None, image)
     hu, spacing = image.pixels_hu, image.header.spacing_rc_mm
     mask = head_mask(hu, spacing)
-    prepared = remove_hardware(hu, mask) if source.remove_hardware else hu
+    prepared = source.prepared(hu, spacing)
     box = _box(mask)
     views = [_fit(apply_window(prepared[box], parse_window(name)), spacing, _SLICE_PX) for name in channels]
     return Shot(slice_id, _beside(views))
