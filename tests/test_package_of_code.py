@@ -19,6 +19,9 @@ BESIDE = (
     ".env",
     "uv.lock",
     "jobs-old/a.py",
+    "jobs/out/film.png",
+    "medray/pseudonym.key",
+    "medray/data/x.dcm",
     "out/x",
 )
 CODE = (

@@ -110,7 +110,9 @@ def load_key(folder: Path) -> bytes:
 
 
 def _map_name(out_uri: str) -> str:
-    return f"map-{hashlib.sha256(out_uri.encode()).hexdigest()[:16]}.parquet"
+    """Of one folder, from wherever it is named: two that are called out/ours have two."""
+    place = out_uri if "://" in out_uri else str(Path(out_uri).expanduser().absolute())
+    return f"map-{hashlib.sha256(place.encode()).hexdigest()[:16]}.parquet"
 
 
 def write_map(folder: Path, out_uri: str, names: dict[str, list[tuple[str, str]]]) -> Path:

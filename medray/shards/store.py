@@ -87,6 +87,11 @@ class Store:
         """The folder as a local path, None in object storage."""
         return Path(self.root) if isinstance(self.filesystem, pafs.LocalFileSystem) else None
 
+    @property
+    def absolute(self) -> str:
+        """Tells this folder from every other one, however it was given."""
+        return self.uri if self.local is None else self.root
+
     def sub(self, *parts: str) -> Store:
         child = object.__new__(type(self))
         child.uri, child.filesystem = "/".join((self.uri, *parts)), self.filesystem

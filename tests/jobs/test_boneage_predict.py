@@ -27,8 +27,10 @@ from boneage_hands import (
 )
 from chest_films import dicom, write_png
 from conftest import the_error
+from left_files import finish
 from ray_processes import kill_driver
 
+from medray.shards.store import Store
 from medray.systems.boneage.predict.answers import PHANTOMS
 from medray.systems.boneage.predict.question import WHOLE_YEARS
 
@@ -326,6 +328,7 @@ def test_a_run_that_is_unfinished_is_named_before_anything_is_read(asked: Asked,
     assert f"--run {run}: runs/phantom-B-regression-both/fold0 has no model.pt; run the job again to its end" in error
     method = run / "models" / "phantom" / "method.json"
     method.write_text("{}")
+    finish(Store(run))
     error = error_of(["--run", str(run), "--images", str(asked.films), "--to", str(tmp_path / "to")])
     assert f"--run {run}: phantom reads no bone ages; name the --out of a finished boneage_cv.py" in error
     method.unlink()

@@ -36,7 +36,7 @@ def cv(table: str, folder: Path, *more: object) -> list[str]:
     flags = (
         "--sources", table, "--recipe", "phantom", "--folds", 2, "--train-folds", 0, "--width", 4, "--levels", 3, "--patch-DHW", 16, 24,
         24, "--epochs", 3, "--steps-per-epoch", 3, "--batch-size", 4, "--overlap", 0.0, "--pseudo-threshold", 0.05, "--threads", 1, "--out",
-        folder / "out", "--key-dir", Path(table).parent / "private", *more,
+        folder / "out", "--key-dir", Path(table).parent / "private", "--project", "one", *more,
     )  # fmt: skip
     return [sys.executable, str(ROOT / "jobs" / "fewlabel_cv.py"), *map(str, flags)]
 

@@ -71,7 +71,7 @@ def cv(heads: str, folder: Path, *more: object) -> list[str]:
     return words(
         "headneck_cv", "--images", heads, "--recipe", "phantom", "--folds", 2, "--train-folds", 0, *small, *short,
         "--organs", *ORGANS, "--joint-epochs", 4, "--overlap", 0.0, "--threads", 1, "--out", folder / "out",
-        "--key-dir", Path(heads).parent / "private", *more,
+        "--key-dir", Path(heads).parent / "private", "--project", "one", *more,
     )  # fmt: skip
 
 

@@ -103,3 +103,15 @@ def test_the_way_back(tmp_path: Path) -> None:
     assert known[known["kind"] == "patient"].to_numpy().tolist() == [["patient", name, "P1"]]
     assert read_map(tmp_path, "s3://other").empty
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_two_folders_of_one_relative_name_have_two_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        write_map(tmp_path / "keys", "out/ours", {"patient": [(f"patient-{place}", f"ANNA {place}")]})
+    for place in ("a", "b"):
+        found = [read_map(tmp_path / "keys", name) for name in (str(tmp_path / place / "out" / "ours"),)]
+        monkeypatch.chdir(tmp_path / place)
+        found.append(read_map(tmp_path / "keys", "out/ours"))
+        assert [table["identifier"].tolist() for table in found] == [[f"ANNA {place}"]] * 2

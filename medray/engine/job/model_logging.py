@@ -44,10 +44,16 @@ def log_model(tracking_uri: str, run_id: str, network: Any, example: Any) -> Non
     with torch.inference_mode():
         output = network.eval()(torch.from_numpy(example)).numpy()
     with mlflow.start_run(run_id=run_id):
-        mlflow.pytorch.log_model(
+        logged = mlflow.pytorch.log_model(
             network, name="model", signature=infer_signature(example, output), input_example=example,
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "timm"],
         )  # fmt: skip
+    client = mlflow.MlflowClient()
+    for tag in client.get_logged_model(logged.model_id).tags:
+        if tag.startswith(
+            ("mlflow.user", "mlflow.source.")
+        ):  # a person's login, a path of this machine, its repository
+            client.delete_logged_model_tag(logged.model_id, tag)
 
 
 def main() -> None:

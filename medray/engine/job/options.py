@@ -156,7 +156,7 @@ class Options:
     def tracker(self, of: str = "") -> Tracker:
         """MLflow's mirror of the job, or of a search ``of`` that name in the same --out."""
         out = Store(self.out)
-        identity = hashlib.sha256(f"{out.uri}{f'/{of}' if of else ''}".encode()).hexdigest()[:16]
+        identity = hashlib.sha256(f"{out.absolute}{f'/{of}' if of else ''}".encode()).hexdigest()[:16]
         if self.tracking_uri:
             return Tracker(self.tracking_uri, self.experiment, None, identity)
         folder = out.local or self.private

@@ -202,6 +202,7 @@ def test_a_model_is_logged_with_its_signature_and_its_batch_is_free(tmp_path: Pa
     mlflow.set_tracking_uri(uri)
     (experiment,) = [e for e in mlflow.MlflowClient().search_experiments() if e.name == "e"]
     (info,) = mlflow.search_logged_models([experiment.experiment_id], output_format="list")
+    assert not [tag for tag in info.tags if "user" in tag or "source" in tag]
     model = mlflow.pyfunc.load_model(info.model_uri)
     images = np.random.default_rng(0).integers(0, 255, (5, 3, 32, 32), dtype=np.uint8)
     with torch.inference_mode():
