@@ -20,6 +20,7 @@ UNKNOWN = {"", "-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "null", "none
 MOST_COLUMNS = 1_000
 """Of a table of labels: ten times the widest there is. Tables of features are no labels."""
 MOST_BYTES_A_LINE = 1 << 20
+MOST_LINES = 20_000_000  # RSNA 2019 has 4.5 million
 """An outline of thousands of corners has a tenth."""
 _SEPARATORS = (",", ";", "\t")  # the second is what Excel writes where a comma is the decimal point
 
@@ -100,6 +101,8 @@ def _text(data: bytes, where: str, kind: str) -> str:
         raise ValueError(refusal)
     letters = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero((letters == ord("\n")) | (letters == ord("\r")))
+    if len(ends) > MOST_LINES:
+        raise ValueError(f"{where}: {len(ends):,} lines, at most {MOST_LINES:,}; no {kind} file of labels has so many")
     if np.diff(ends, prepend=-1, append=len(letters)).max() > MOST_BYTES_A_LINE:
         raise ValueError(
             f"{where}: a line of more than {MOST_BYTES_A_LINE >> 20} MB; no {kind} file of labels has such"
@@ -138,7 +141,7 @@ def _at_once(text: str, separator: str, header: list[str], header_line: int) -> 
 def _one_by_one(lines: Any, header: list[str], where: str) -> pd.DataFrame:
     """The rest of the rows, however they are quoted, spaced and padded."""
     try:
-        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines]
+        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
     except csv.Error:
         raise ValueError(f"{where}: not a CSV file in UTF-8; save it as one") from None
     rows = [(line, row) for line, row in rows if any(row)]

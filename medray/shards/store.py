@@ -254,10 +254,11 @@ class Store:
     def check_writable(self) -> None:
         """Raise ValueError with one line where a file cannot be written and read back: before money is spent."""
         try:
-            self.write_bytes(".write-test", b"medray", patience=())
-            if self.read_bytes(".write-test") != b"medray":
+            name = f".write-test.{uuid.uuid4().hex[:8]}"  # of this job, where several start at once
+            self.write_bytes(name, b"medray", patience=())
+            if self.read_bytes(name) != b"medray":
                 raise OSError("what was read back differs from what was written")
-            self.filesystem.delete_file(self.path(".write-test"))
+            self.filesystem.delete_file(self.path(name))
         except OSError as error:
             reason = _first_line(error)
             raise ValueError(f"{self.uri}: cannot be written ({reason}); choose another --out") from None

@@ -18,6 +18,10 @@ import torch
 from chest_films import noise, write_png
 from conftest import load, the_error
 
+from medray.shards.manifest import Manifest, sha256
+from medray.shards.pseudonym import Pseudonyms, load_key, project_key
+from medray.shards.store import Store
+
 Job = Callable[..., tuple[int, str]]
 pytestmark = pytest.mark.slow
 PATIENTS = 12
@@ -99,6 +103,15 @@ def test_swapped_weights_are_named(out: Path, given: list[object], run_in_proces
     said = f"{out}/manifest.json: was not written with this project's key"
     assert said in the_error(run_in_process(*explain(out, given)))
     assert said in the_error(run_in_process("chest_cv", *given, "--out", out))
+    (out / "manifest.json").unlink()
+    older = Manifest(
+        Store(out),
+        Pseudonyms(
+            project_key(load_key(Path(str(given[5]))), json.loads((out / "config.json").read_text())["project"])
+        ),
+    )
+    older.keep({"config.json": sha256(Store(out), "config.json")})  # as a start that ended after its shards left it
+    assert "manifest.json does not name it; run the job again" in the_error(run_in_process(*explain(out, given)))
     (out / "manifest.json").unlink()
     assert "holds no manifest.json; run the job again" in the_error(run_in_process(*explain(out, given)))
 

@@ -161,3 +161,9 @@ def test_tables_are_written_in_one_place() -> None:
     assert {
         path.relative_to(package).as_posix() for path in package.rglob("*.py") if ".to_csv(" in path.read_text()
     } == own
+
+
+def test_blank_lines_take_no_memory_and_have_an_end() -> None:
+    with pytest.raises(ValueError, match=r"20,\d\d\d,\d\d\d lines, at most 20,000,000"):
+        read_cells(b"image,Mass\n" + b"\n" * 20_000_001, "a.csv")
+    assert len(read_cells(b'image,Mass\n"a",1\n' + b"\n" * 1_000_000, "a.csv")) == 1

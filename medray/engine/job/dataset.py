@@ -113,8 +113,10 @@ class Dataset:
             PROJECT: None if self.options.public_ids else self.options.project,
         }
         check_key(out, settings[PROJECT], settings[KEY], self.options.private)
-        self.manifest = Manifest(out, self.options.pseudonyms())
         begun = any_begun(out)
+        if not begun and (out.read_json(CONFIG) or {}).get(KEY) != settings[KEY]:
+            out.delete(MANIFEST)  # of shards under other names, which are made anew
+        self.manifest = Manifest(out, self.options.pseudonyms())
         claim(out, inputs | settings | more | self.options.identity(), begun)
         if begun and not self.manifest.found:
             warn(f"{out.uri} holds no {MANIFEST}: its shards and weights are taken as they are")

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -25,6 +26,14 @@ BEAT_SECONDS = 20.0
 STALE_SECONDS = 120.0
 """After its last sign, a job on another machine is held to be gone. Clocks of machines differ by less."""
 _ATTEMPTS = 3
+_KINDS = {
+    "token": (str,),
+    "began": (float,),
+    "seen": (float,),
+    "host": (str,),
+    "process": (int,),
+    "born": (float, int, type(None)),
+}
 _TOKEN = uuid.uuid4().hex  # of this process: it may come to the same folder twice
 _held: dict[str, _Lease] = {}
 
@@ -115,12 +124,16 @@ class _Lease:
 
 
 def _holder(content: bytes) -> dict[str, Any]:
-    """Empty where it is no lease of ours."""
+    """Empty where it is no lease of ours: whoever can write to the folder may have put anything there."""
     try:
         found = json.loads(content)
-        return found if isinstance(found, dict) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
+    if not isinstance(found, dict) or any(type(found.get(name)) not in kinds for name, kinds in _KINDS.items()):
+        return {}
+    times = (found["began"], found["seen"])
+    sane = all(0 < one < time.time() + STALE_SECONDS for one in times) and 0 < found["process"] < 1 << 31
+    return found if sane and re.fullmatch(r"[\w.-]{1,255}", found["host"]) else {}
 
 
 def _at_work(holder: dict[str, Any]) -> bool:
@@ -139,7 +152,7 @@ def _born(process: int) -> float | None:
 
 
 def _shown(holder: dict[str, Any]) -> str:
-    if "began" not in holder:
+    if not holder:
         return "it began this moment"
     began = datetime.fromtimestamp(holder["began"], UTC)
     ago = max(0.0, time.time() - holder["seen"])

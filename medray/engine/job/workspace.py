@@ -17,7 +17,7 @@ from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options
 from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent, stages_until
-from medray.engine.job.progress import say
+from medray.engine.job.progress import say, warn
 from medray.engine.job.tracking import track_run
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.checkpoint import write_initial
@@ -208,6 +208,8 @@ class Workspace(AbstractContextManager["Workspace"]):
             renew(run)
             if not run.finished:
                 manifest.forget([_done(run)])
+            elif run.store.exists(DONE) and _done(run) not in manifest.files:
+                warn(f"{run.name} is finished, and manifest.json does not name it: it is taken as it is")
 
         def changed(run: Run) -> None:
             if run.store.exists(DONE):  # not of one that stops early, of which no weights are kept

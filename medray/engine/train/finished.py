@@ -15,7 +15,7 @@ from torch import nn
 from medray.engine.job.claim import CONFIG, KEY, PROJECT
 from medray.engine.job.progress import warn
 from medray.engine.train.checkpoint import read_model, read_weights
-from medray.shards.folders import DONE, MODEL, run_store
+from medray.shards.folders import DONE, MODEL, run_store, runs_store
 from medray.shards.manifest import DESCRIBED, MANIFEST, Manifest
 from medray.shards.pseudonym import Pseudonyms, has_key, load_key, project_key
 from medray.shards.store import Store
@@ -57,13 +57,24 @@ def _check(out: Store, results: Store, configuration: dict[str, Any], key_dir: P
     manifest = Manifest(out, Pseudonyms(key))
     if not manifest.found:
         raise ValueError(f"--run {out.uri}: holds no {MANIFEST}; run the job again, which writes it")
-    if fingerprint is not None and key is None:
-        warn(
-            f"the key of --run {out.uri} is not in {key_dir}: its files are as its {MANIFEST} has them, and who wrote that is not "
-            "known (--key-dir)"
+    if key is None:
+        why = (
+            "has public identifiers and no key"
+            if fingerprint is None
+            else f"has a key that is not in {key_dir} (--key-dir)"
         )
-    described = [manifest.name(results, name) for name in DESCRIBED]
-    manifest.check_files([CONFIG, *described, *(name for name in manifest.files if name.endswith(DONE))])
+        warn(f"--run {out.uri} {why}: its files are as its {MANIFEST} has them, and who wrote that is not known")
+    described = [manifest.name(results, name) for name in DESCRIBED if results.exists(name)]
+    runs = [
+        runs_store(out, model).sub(fold)
+        for model in runs_store(out).folders()
+        for fold in runs_store(out, model).folders()
+    ]
+    used = [CONFIG, *described, *(manifest.name(run, DONE) for run in runs if run.exists(DONE))]
+    for name in used:  # an older manifest, put back, would say nothing of them
+        if name not in manifest.files:
+            raise ValueError(f"{out.uri}/{name}: {MANIFEST} does not name it; run the job again, which does")
+    manifest.check_files(used)
 
 
 def model_of(out: Store, name: str, job: str) -> str:

@@ -15,6 +15,7 @@ from medray.engine.job.lease import BEAT_SECONDS, LEASE, STALE_SECONDS, hold, le
 from medray.shards.only_if import OnlyIf
 from medray.shards.store import Store
 
+GOOD = {"token": "t", "began": 1.0e9, "seen": 1.0e9, "host": "elsewhere", "process": 7, "born": 1.0}
 HOLDER = """
 import sys, time
 from medray.engine.job.lease import hold
@@ -110,7 +111,30 @@ def test_a_number_that_another_process_has_now_is_not_the_job(tmp_path: Path) ->
     first.wait()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"host": "elsewhere"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"host": "elsewhere"}',
+        b"[" * 100_000,
+        *(
+            json.dumps(GOOD | bad).encode()
+            for bad in (
+                {"began": "x"},
+                {"process": "x"},
+                {"process": -1},
+                {"seen": [1]},
+                {"seen": 1e18},
+                {"seen": float("inf")},
+                {"began": 1e30},
+                {"host": "\x1b[31m"},
+                {"born": "x"},
+            )
+        ),
+    ],
+)
 def test_a_damaged_file_holds_nobody_up(content: bytes, tmp_path: Path) -> None:
     (tmp_path / LEASE).write_bytes(content)
     hold(Store(tmp_path))
