@@ -20,6 +20,7 @@ def finish(out: Store) -> None:
             run = run_store(out, model, fold)
             if run.exists(MODEL):
                 run.write_json(DONE, {"weights": hashlib.sha256(run.read_bytes(MODEL)).hexdigest()})
+            if run.exists(DONE):
                 manifest.keep({manifest.name(run, DONE): sha256(run, DONE)})
     manifest.keep({CONFIG: sha256(out, CONFIG)})
     for results in (out, *map(out.sub("models").sub, out.sub("models").folders())):
