@@ -25,7 +25,9 @@ def test_gzip_is_unpacked_whatever_its_name(tmp_path: Path) -> None:
         assert read_unpacked_in(Store(tmp_path), "list.csv") == (LIST, f"{tmp_path}/list.csv")
 
 
-@pytest.mark.parametrize("data", [gzip.compress(LIST, mtime=0)[:-9], gzip.compress(LIST)[:-8] + bytes(8), b"\x1f\x8bmore"])
+@pytest.mark.parametrize(
+    "data", [gzip.compress(LIST, mtime=0)[:-9], gzip.compress(LIST, mtime=0)[:-8] + bytes(8), b"\x1f\x8bmore"]
+)
 def test_damaged_gzip_is_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.csv.gz").write_bytes(data)
     with pytest.raises(ValueError, match=r"^--boxes .*/list\.csv\.gz: a damaged gzip file; unpack or fetch it again$"):
