@@ -53,5 +53,7 @@ def test_what_is_no_key_is_refused(vault: Any, tmp_path: Path) -> None:
 
 def test_the_shown_commands_are_of_this_secret() -> None:
     text = (ROOT / "medray" / "engine" / "README.md").read_text()
-    assert f"create-secret --region us-east-1 --name {SECRET} --secret-binary fileb://pseudonym.key" in text
+    assert (
+        f"create-secret --region us-east-1 --name {SECRET} --secret-binary fileb://$HOME/.medray/pseudonym.key" in text
+    )
     assert "python -m medray.engine.nodes.vault us-east-1" in text
