@@ -34,7 +34,7 @@ class Identify:
 
 def main(job: Identify) -> None:
     folder, out = private_folder(job.key_dir.expanduser().resolve()), Store(job.out)
-    known = read_map(folder, out.uri)
+    known = read_map(folder, out.absolute)
     if known.empty:
         raise ValueError(
             f"--key-dir {folder}: holds no map for --out {out.uri}; write --out as the job had it, and bring its key's folder "

@@ -19,7 +19,10 @@ NVIDIA = "NVIDIA's own terms: its libraries for its GPUs, which torch's wheels f
 EXCEPTIONS = {"cuda-bindings": NVIDIA}
 """Name → why it is there all the same; README.md names what these ask of whoever uses them."""
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="of the wheels for Linux")
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="looks into wheels for Linux: elsewhere torch wants no NVIDIA libraries, and OpenCV's lie in other files",
+)
 
 
 @pytest.fixture(scope="module")

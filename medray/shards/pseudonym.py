@@ -109,29 +109,31 @@ def load_key(folder: Path) -> bytes:
     return key
 
 
-def _map_name(out_uri: str) -> str:
-    """Of one folder, from wherever it is named: two that are called out/ours have two."""
-    place = out_uri if "://" in out_uri else str(Path(out_uri).expanduser().absolute())
+def _map_name(place: str) -> str:
     return f"map-{hashlib.sha256(place.encode()).hexdigest()[:16]}.parquet"
 
 
-def write_map(folder: Path, out_uri: str, names: dict[str, list[tuple[str, str]]]) -> Path:
-    """Keep the way back (kind → pairs of pseudonym and identifier) of one output folder beside the key."""
+def write_map(folder: Path, place: str, names: dict[str, list[tuple[str, str]]]) -> Path:
+    """Keep the way back (kind → pairs of pseudonym and identifier) of one output folder beside the key.
+
+    Args:
+        place: ``Store.absolute`` of that folder: two that are both called out/ours have two maps.
+    """
     rows = [(kind, name, identifier) for kind, pairs in names.items() for name, identifier in sorted(set(pairs))]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
     table = pa.table(dict(zip(("kind", "pseudonym", "identifier"), columns, strict=True)))
-    Store(folder).write_table(_map_name(out_uri), table)
-    path = folder / _map_name(out_uri)
+    Store(folder).write_table(_map_name(place), table)
+    path = folder / _map_name(place)
     path.chmod(0o600)
     return path
 
 
-def read_map(folder: Path, out_uri: str) -> pd.DataFrame:
+def read_map(folder: Path, place: str) -> pd.DataFrame:
     """kind, pseudonym, identifier of all names of one output folder; no rows where it has no map here."""
     store = Store(folder)
-    if not store.exists(_map_name(out_uri)):
+    if not store.exists(_map_name(place)):
         return pd.DataFrame(columns=["kind", "pseudonym", "identifier"])
-    return store.read_table(_map_name(out_uri)).to_pandas()
+    return store.read_table(_map_name(place)).to_pandas()
 
 
 def write_read_log(folder: Path, out_uri: str, count: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medray.shards.pseudonym import Pseudonyms, load_key, private_folder, read_map, write_map, write_read_log
+from medray.shards.store import Store
 
 
 def test_the_name_is_an_hmac_of_kind_and_identifier() -> None:
@@ -109,9 +110,9 @@ def test_two_folders_of_one_relative_name_have_two_maps(tmp_path: Path, monkeypa
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
-        write_map(tmp_path / "keys", "out/ours", {"patient": [(f"patient-{place}", f"ANNA {place}")]})
+        write_map(tmp_path / "keys", Store("out/ours").absolute, {"patient": [(f"patient-{place}", f"ANNA {place}")]})
     for place in ("a", "b"):
-        found = [read_map(tmp_path / "keys", name) for name in (str(tmp_path / place / "out" / "ours"),)]
         monkeypatch.chdir(tmp_path / place)
-        found.append(read_map(tmp_path / "keys", "out/ours"))
-        assert [table["identifier"].tolist() for table in found] == [[f"ANNA {place}"]] * 2
+        for name in (tmp_path / place / "out" / "ours", "out/ours"):
+            found = read_map(tmp_path / "keys", Store(name).absolute)
+            assert found["identifier"].tolist() == [f"ANNA {place}"]

@@ -127,7 +127,7 @@ def _write_inventory(
     if pseudonyms.key is not None:
         # of files and of items: those of several files know their patient, the files do not
         pairs = name_pairs([table] if rows is None else [table, rows], pseudonyms, kinds)
-        where = write_map(private.folder, out.uri, pairs)
+        where = write_map(private.folder, out.absolute, pairs)
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table, out)
     return table, shown

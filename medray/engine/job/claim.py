@@ -70,6 +70,11 @@ def check_key(out: Store, project: str | None, fingerprint: str | None, folder: 
     nobody could tell whose they are, and everything would be made anew."""
     there = out.read_json(CONFIG) or {}
     found, its = there.get(KEY), there.get(PROJECT)
+    if found is not None and project is not None and its is None:
+        raise ValueError(
+            f"--out {out.uri}: was begun by an earlier version, under which all outputs had one key; end it with that version, or "
+            "choose another --out"
+        )
     if its is not None and project is not None and its != project:
         raise ValueError(
             f"--out {out.uri}: its pseudonyms are those of --project {its}; name that one or none, or choose another --out"

@@ -111,6 +111,9 @@ def test_another_key_is_refused_before_anything_is_made_anew(tmp_path: Path) -> 
         check_key(out, "p", "bbbb", keys)
     with pytest.raises(ValueError, match="its pseudonyms are those of --project p; name that one or none, or choose"):
         check_key(out, "q", "cccc", keys)
+    claim(out.sub("old"), {KEY: "aaaa"})
+    with pytest.raises(ValueError, match="was begun by an earlier version, under which all outputs had one key"):
+        check_key(out.sub("old"), "p", "bbbb", keys)
 
 
 def test_an_out_keeps_its_project_and_another_one_has_another(tmp_path: Path) -> None:
