@@ -252,7 +252,9 @@ def test_another_sequence_stage_is_a_variant_on_the_same_backbones(
     out = tmp_path / "job" / "out"
     shutil.copytree(uninterrupted / "out", out, ignore=shutil.ignore_patterns("checkpoints", "mlflow*"))
     shutil.copytree(uninterrupted.parent / "private", tmp_path / "private")
-    kept = {p: p.read_bytes() for p in (*out.glob("*.json"), *out.glob("*.html"), *out.glob("runs/*/fold*/done.json"))}
+    places = (*out.glob("*.json"), *out.glob("*.html"), *out.glob("runs/*/fold*/done.json"))
+    kept = {p: p.read_bytes() for p in places if p.name != "manifest.json"}
+    named = json.loads((out / "manifest.json").read_text())["files"]
     words = command(phantoms, tmp_path / "job")[2:]
     words[words.index("--sequence.hidden") + 1] = "12"
     status, text = run_in_process("ich_cv", *words)
@@ -261,6 +263,7 @@ def test_another_sequence_stage_is_a_variant_on_the_same_backbones(
     status, text = run_in_process("ich_cv", *words, "--variant", "wide")
     assert status == 0, text
     assert {p: p.read_bytes() for p in kept} == kept  # no backbone again, and the first results stay
+    assert named.items() < json.loads((out / "manifest.json").read_text())["files"].items()
     assert {p.name for p in (out / "runs").iterdir() if "wide" in p.name} == {
         "test_resnet-sequence-wide", "test_byobnet-sequence-wide"
     }  # fmt: skip
