@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -31,6 +32,7 @@ _KINDS = {
     "began": (float,),
     "seen": (float,),
     "host": (str,),
+    "system": (str,),
     "process": (int,),
     "born": (float, int, type(None)),
 }
@@ -104,9 +106,8 @@ class _Lease:
 
     def _sign(self) -> bytes:
         now = {"token": _TOKEN, "began": self.began, "seen": time.time()}
-        return json.dumps(
-            now | {"host": socket.gethostname(), "process": os.getpid(), "born": _born(os.getpid())}
-        ).encode()
+        own = {"host": socket.gethostname(), "system": _system(), "process": os.getpid(), "born": _born(os.getpid())}
+        return json.dumps(now | own).encode()
 
     def _keep(self) -> None:
         """A sign of life every ``BEAT_SECONDS``; a storage that fails for a moment is asked again at the next."""
@@ -137,9 +138,18 @@ def _holder(content: bytes) -> dict[str, Any]:
 
 
 def _at_work(holder: dict[str, Any]) -> bool:
-    if holder.get("host") == socket.gethostname():
+    if (holder.get("host"), holder.get("system")) == (socket.gethostname(), _system()):
         return holder.get("born") is not None and _born(int(holder["process"])) == holder["born"]
     return time.time() - float(holder.get("seen", 0)) < STALE_SECONDS
+
+
+def _system() -> str:
+    """What numbers of processes belong to: containers of one host's name, as on the host's network, have numbers of their own, and
+    so has a machine that was cloned. Linux says it; elsewhere a host's name has to do."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _born(process: int) -> float | None:

@@ -6,16 +6,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import the_error
 
 from medray.engine.job import lease
 from medray.engine.job.lease import BEAT_SECONDS, LEASE, STALE_SECONDS, hold, let_go
 from medray.shards.only_if import OnlyIf
 from medray.shards.store import Store
 
-GOOD = {"token": "t", "began": 1.0e9, "seen": 1.0e9, "host": "elsewhere", "process": 7, "born": 1.0}
+GOOD = {"token": "t", "began": 1.0e9, "seen": 1.0e9, "host": "elsewhere", "system": "", "process": 7, "born": 1.0}
 HOLDER = """
 import sys, time
 from medray.engine.job.lease import hold
@@ -35,16 +37,13 @@ def holder(folder: Path, seconds: float = 60.0) -> tuple[subprocess.Popen[str], 
     return process, process.stdout.readline().strip()
 
 
-def of_another_machine(folder: Path, seconds_ago: float) -> None:
+def of_another_machine(folder: Path, seconds_ago: float, where: dict[str, object] | None = None) -> None:
     now = time.time()
     held = {
         "token": "theirs",
         "began": now - 3600,
         "seen": now - seconds_ago,
-        "host": "elsewhere",
-        "process": 7,
-        "born": 1.0,
-    }
+    } | (where or {"host": "elsewhere", "system": "", "process": 7, "born": 1.0})
     file = OnlyIf(Store(folder), LEASE)
     for _ in range(20):  # the job that has it writes, too
         if file.write(json.dumps(held).encode(), (file.read() or ("", None))[1]):
@@ -69,6 +68,20 @@ def test_a_second_job_is_refused_until_the_first_has_ended(tmp_path: Path) -> No
     let_go(Store(tmp_path))
     assert not (tmp_path / LEASE).exists()
     let_go(Store(tmp_path))
+
+
+def test_a_whole_job_is_refused_before_it_spends_anything(
+    tmp_path: Path, run_in_process: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "out").mkdir()
+    first, line = holder(tmp_path / "out")
+    assert line == "held"
+    flags = ("--out", tmp_path / "out", "--key-dir", tmp_path / "keys")
+    error = the_error(run_in_process("ich_cv", *flags))
+    assert f"--out {tmp_path}/out: another job is at work there (process {first.pid} on " in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LEASE]
+    first.kill()
+    first.wait()
 
 
 def test_one_that_was_killed_is_passed_over_at_once(tmp_path: Path) -> None:
@@ -98,6 +111,20 @@ def test_one_on_another_machine_is_passed_over_without_a_sign(tmp_path: Path) ->
         hold(Store(tmp_path), "--to")
     of_another_machine(tmp_path, STALE_SECONDS + 1)
     hold(Store(tmp_path), "--to")
+    let_go(Store(tmp_path))
+
+
+def test_one_in_another_container_of_this_host_s_name_is_not_looked_for_among_these_processes(tmp_path: Path) -> None:
+    first, _ = holder(tmp_path)
+    own = json.loads((tmp_path / LEASE).read_text())
+    first.kill()
+    first.wait()
+    where = {name: own[name] for name in ("host", "process", "born")}
+    of_another_machine(tmp_path, 5, where | {"system": own["system"] + "0"})
+    with pytest.raises(ValueError, match="another job is at work there"):
+        hold(Store(tmp_path))
+    of_another_machine(tmp_path, 5, where | {"system": own["system"]})
+    hold(Store(tmp_path))  # this machine's own: it is gone
     let_go(Store(tmp_path))
 
 
