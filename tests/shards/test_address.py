@@ -24,6 +24,16 @@ def as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://me:abc123@host:5000/", "http://host:5000/: holds", "MLFLOW_TRACKING_PASSWORD"),
         ("postgresql+psycopg2://me:abc123@host/optuna", "postgresql+psycopg2://host/optuna: holds", "pgpass"),
         ("abfs://c:abc123@account/x", "abfs://account/x: holds", "a profile"),
+        ("s3://me:12/abc123@bucket/x", "s3://bucket/x: holds", "AWS_PROFILE"),
+        ("s3://AKIA%3Aabc123@bucket", "s3://bucket: holds", "AWS_PROFILE"),
+        ("http://me:123/abc@host", "http://host: holds", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://abc123@host/x", "https://host/x: holds", "MLFLOW_TRACKING_PASSWORD"),
+        ("redis://:abc123@host", "redis://host: holds", "a profile"),
+        ("gs://bucket?access_token=abc", "gs://bucket: holds", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("abfs://bucket?account_key=abc", "abfs://bucket: holds", "a profile"),
+        ("s3://bucket/x?region=a&secret_access_key=abc", "s3://bucket/x: holds", "AWS_PROFILE"),
+        ("https://host/x?X-Amz-Signature=abc", "https://host/x: holds", "MLFLOW_TRACKING_PASSWORD"),
+        ("mssql://host/db;password=abc", "mssql://host/db: holds", "a profile"),
     ],
 )
 def test_an_address_with_a_secret_is_refused_without_repeating_it(address: str, shown: str, way: str) -> None:
@@ -38,8 +48,8 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(address: str, 
 @pytest.mark.parametrize(
     "address",
     [
-        "s3://bucket/a@b/c", "s3://bucket/out?region=eu-1&endpoint_override=h:9000", "http://host:5000/path@x", "sqlite:////data/a.db",
-        "/data/a:b@c", "C:/data/x@y", "postgresql://me@host/optuna", "hf://user/model", "http://127.0.0.1:5000",
+        "s3://bucket/a@b/c", "s3://bucket/out?region=eu-1&endpoint_override=h:9000", "http://host:5000/path%40x", "http://host:5000", "gs://anonymous@bucket/x", "sqlite:////data/a.db",
+        "/data/a:b@c", "C:/data/x@y", "postgresql://me@host/optuna", "hf://user/model", "postgresql://me@host/db?sslmode=require&sslkey=/etc/key", "abfs://container@account/x", "http://127.0.0.1:5000",
     ],
 )  # fmt: skip
 def test_others_pass(address: str) -> None:
