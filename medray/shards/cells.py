@@ -76,9 +76,10 @@ def zeros_and_ones(cells: pd.Series, shown: str, flag: str = "--labels") -> np.n
     for code, text in enumerate(texts):
         if text not in ZEROS_AND_ONES and text not in UNKNOWN:
             line = cells.index[(codes == code).argmax()]
+            found = f'"{text}"' if _ANSWER.fullmatch(text) else f"text of {len(text)} characters"
             raise ValueError(
-                f'{flag} {shown}: line {line}: {cells.name} is "{text[:40]}", neither 0 nor 1; leave the cell empty (or '
-                "-1) where it is unknown"
+                f"{flag} {shown}: line {line}: {cells.name} is {found}, neither 0 nor 1; leave the cell empty (or -1) where it "
+                "is unknown"
             )
     return np.array([ZEROS_AND_ONES.get(text, np.nan) for text in texts])[codes]
 
@@ -155,6 +156,10 @@ def _one_by_one(lines: Any, header: list[str], where: str) -> pd.DataFrame:
     return pd.DataFrame([row[:width] for _, row in rows], index=[line for line, _ in rows], dtype="str")
 
 
+_ANSWER = re.compile(
+    r"[-+.,% \d]{1,5}|([xyntf?]|yes|no|true|false|pos(itive)?|neg(ative)?|present|absent|may ?be|perhaps|possible|unsure)[?+-]?"
+)
+"""Cells that an error repeats: short numbers and these words. Where columns have slipped, any other may name a patient."""
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 

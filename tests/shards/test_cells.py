@@ -123,6 +123,10 @@ def test_cells_as_labels() -> None:
     other = read_cells(b'a,b\n\n1,0\n0,"may\nbe"\n', "t.csv")
     with pytest.raises(ValueError, match=r'^--reader t.csv: line 5: b is "may be", neither 0 nor 1; leave .* unknown$'):
         zeros_and_ones(other["b"], "t.csv", "--reader")
+    for name in ("Doe", "Doe, Jane 12.03.1960", "123456789"):
+        slipped = read_cells(f'a,b\n1,0\n0,"{name}"\n'.encode(), "t.csv")
+        with pytest.raises(ValueError, match=rf"line 3: b is text of {len(name)} characters, neither 0 nor 1"):
+            zeros_and_ones(slipped["b"], "t.csv")
 
 
 def test_a_cell_is_no_formula_and_no_row_of_its_own() -> None:
