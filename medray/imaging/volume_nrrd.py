@@ -16,7 +16,7 @@ from medray.imaging.types import Unreadable, Volume, VolumeHeader
 from medray.imaging.volume_checks import finite, native, sound_affine, three_axes
 from medray.imaging.volume_nifti import unpacked
 
-_MAGIC = b"NRRD000"
+_MAGIC, _GZIP = b"NRRD000", b"\x1f\x8b"
 _MOST_HEADER_BYTES = 1 << 20
 _TO_RAS = {
     "left-posterior-superior": (-1.0, -1.0, 1.0),
@@ -52,6 +52,10 @@ def _header(first: bytes) -> tuple[dict[str, Any], int]:
     """The fields, and where the voxels begin: behind the first empty line."""
     import nrrd
 
+    if first.startswith(_GZIP):
+        raise Unreadable(
+            "an NRRD file that is packed as a whole; unpack it: NRRD packs its own voxels (encoding: gzip)"
+        )
     end = re.search(rb"\n\r?\n", first)
     if end is None:
         raise Unreadable("NRRD without the empty line that ends its header: cut short or damaged; copy it anew")

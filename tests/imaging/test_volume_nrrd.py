@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         (written(tmp_path, space_directions=[[1, 0, 0], [1, 0, 0], [0, 0, 1]]), "singular affine"),
         (raw[:-1], "cut short: 240 bytes of voxels expected, 239 found"),
         (raw[:40], "without the empty line"),
+        (gzip.compress(raw), "packed as a whole; unpack it"),
         (written(tmp_path)[:-12], "gzip file that is cut short"),
         (written(tmp_path, encoding="bzip2")[:-50], "cut short"),
         (edited(tmp_path, b"encoding: raw", b"encoding: hex"), "neither raw, gzip nor bzip2"),
