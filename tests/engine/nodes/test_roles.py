@@ -52,7 +52,8 @@ def allowed(policy: list[dict[str, Any]], request: Request) -> bool:
         and any(fnmatch.fnmatchcase(request.action, each) for each in words(statement["Action"]))
         and any(fnmatch.fnmatchcase(request.resource, each) for each in words(statement["Resource"]))
         and all(
-            operator in ("StringEquals", "ArnLike") and fnmatch.fnmatchcase(request.about.get(key, ""), value)
+            operator in ("StringEquals", "ArnLike")
+            and any(fnmatch.fnmatchcase(request.about.get(key, ""), each) for each in words(value))
             for operator, keys in statement.get("Condition", {}).items()
             for key, value in keys.items()
         )
@@ -72,6 +73,7 @@ def requests(operation: str, given: dict[str, Any]) -> Iterator[Request]:
         (new,) = given["TagSpecifications"]
         assert new["ResourceType"] == "instance"
         about = tags(new["Tags"], "RequestTag") | {"ec2:InstanceProfile": f"{IAM}:instance-profile/{profile}"}
+        about |= {"ec2:InstanceType": given["InstanceType"], "aws:RequestedRegion": "us-east-1"}
         yield Request(action, f"{EC2}:instance/*", about)
         yield Request("ec2:CreateTags", f"{EC2}:instance/*", about | {"ec2:CreateAction": operation})
         yield Request("iam:PassRole", f"{IAM}:role/{profile}", {"iam:PassedToService": "ec2.amazonaws.com"})
@@ -154,6 +156,15 @@ def test_the_head_may_do_what_its_autoscaler_does(calls: list[tuple[str, dict[st
     assert not any(allowed(HEAD, Request(f"ec2:{operation}", "*")) for operation in ours)
 
 
+def test_types_and_region_are_those_of_the_cluster() -> None:
+    """A stolen head starts no larger nodes than these, and none where nobody looks."""
+    (condition,) = [s["Condition"]["StringEquals"] for s in HEAD if s["Sid"] == "StartNodesOfTheCluster"]
+    named = set(re.findall(r"InstanceType: (\S+)", TEXT))
+    heads = yaml.safe_load(TEXT)["available_node_types"]["head"]["node_config"]["InstanceType"]
+    assert set(condition["ec2:InstanceType"]) == named - {heads}
+    assert condition["aws:RequestedRegion"] == yaml.safe_load(TEXT)["provider"]["region"]
+
+
 def test_images_of_every_variant_are_known() -> None:
     named = set(re.findall(r"resolve:ssm:(\S+)", TEXT))
     (listed,) = [s["Resource"] for s in HEAD if s["Action"] == "ssm:GetParameters"]
@@ -162,7 +173,12 @@ def test_images_of_every_variant_are_known() -> None:
 
 
 OTHER = {"aws:ResourceTag/ray-cluster-name": "theirs"}
-TAGGED = {"aws:RequestTag/ray-cluster-name": "medray"}
+TAGGED = {
+    "aws:RequestTag/ray-cluster-name": "medray",
+    "aws:RequestedRegion": "us-east-1",
+    "ec2:InstanceType": "g5.12xlarge",
+}
+WORKERS = {"ec2:InstanceProfile": f"{IAM}:instance-profile/medray-worker"}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +186,9 @@ TAGGED = {"aws:RequestTag/ray-cluster-name": "medray"}
     [
         Request("ec2:RunInstances", f"{EC2}:instance/*", TAGGED),  # without a role
         Request("ec2:RunInstances", f"{EC2}:instance/*", TAGGED | {"ec2:InstanceProfile": f"{IAM}:instance-profile/medray-head"}),
-        Request("ec2:RunInstances", f"{EC2}:instance/*", {"ec2:InstanceProfile": f"{IAM}:instance-profile/medray-worker"}),
+        Request("ec2:RunInstances", f"{EC2}:instance/*", TAGGED | WORKERS | {"aws:RequestTag/ray-cluster-name": "theirs"}),
+        Request("ec2:RunInstances", f"{EC2}:instance/*", TAGGED | WORKERS | {"ec2:InstanceType": "u-24tb1.metal"}),
+        Request("ec2:RunInstances", f"{EC2}:instance/*", TAGGED | WORKERS | {"aws:RequestedRegion": "eu-west-1"}),
         Request("ec2:TerminateInstances", f"{EC2}:instance/i-1", OTHER),
         Request("ec2:CreateTags", f"{EC2}:instance/i-1", OTHER),  # else it could make any instance its own
         Request("ec2:CreateTags", f"{EC2}:instance/i-1", TAGGED),
@@ -186,6 +204,7 @@ TAGGED = {"aws:RequestTag/ray-cluster-name": "medray"}
     ids=lambda request: f"{request.action} {request.resource.split(':')[-1]}",
 )  # fmt: skip
 def test_the_head_may_not(request_: Request) -> None:
+    assert allowed(HEAD, Request("ec2:RunInstances", f"{EC2}:instance/*", TAGGED | WORKERS))  # what these differ from
     assert not allowed(HEAD, request_)
 
 
