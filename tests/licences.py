@@ -1,4 +1,4 @@
-"""The packages that medray runs on, each with its version and the licences that its own metadata state.
+"""The packages that medray runs on, on a cluster's nodes too, each with its version and the licences that its own metadata state.
 
 uv run python tests/licences.py
 """
@@ -21,9 +21,10 @@ KNOWN_TEXTS = {
 
 
 def run_time() -> dict[str, metadata.Distribution]:
-    """Name → what is installed here of the project's dependencies, and of theirs."""
+    """Name → what is installed here of the project's and the nodes' dependencies, and of theirs."""
     found, asked = dict[str, metadata.Distribution](), set[tuple[str, str]]()
-    open_ = [Requirement(text) for text in tomllib.loads(PROJECT.read_text())["project"]["dependencies"]]
+    project = tomllib.loads(PROJECT.read_text())
+    open_ = [Requirement(text) for text in project["project"]["dependencies"] + project["dependency-groups"]["nodes"]]
     while open_:
         wanted = open_.pop()
         name = canonicalize_name(wanted.name)
