@@ -20,6 +20,14 @@ from medray.shards.store import Store
 
 KEY_BYTES = 32
 _KEY = "pseudonym.key"
+_KEPT = (
+    "map-*.parquet",
+    "headers",
+    "searches",
+    "mlflow.db",
+    "mlflow-artifacts",
+    "read.log",
+)  # beside it; the key itself is checked, not mended
 
 
 @dataclass(frozen=True)
@@ -56,16 +64,21 @@ def project_key(key: bytes, project: str) -> bytes:
 
 
 def private_folder(folder: Path) -> Path:
-    """A folder of this user's alone, made on first use; its own that others may enter is closed to them.
+    """A folder of this user's alone, made on first use. One that others may enter is closed to them if it is empty or holds what
+    medray keeps there, and so is what it keeps; any other one, as a home folder, is its owner's to close.
 
     Raises:
         ValueError: it cannot be made, or others may use it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if folder.stat().st_mode & 0o077:
-            with contextlib.suppress(PermissionError):  # another user's
-                folder.chmod(0o700)
+        own = [path for pattern in _KEPT for path in folder.glob(pattern)]
+        for path in [folder, *own] if own or (folder / _KEY).exists() or not any(folder.iterdir()) else []:
+            with contextlib.suppress(
+                PermissionError, FileNotFoundError
+            ):  # another user's; one that is just being replaced
+                if path.stat(follow_symlinks=False).st_mode & 0o077 and not path.is_symlink():
+                    path.chmod(path.stat().st_mode & 0o700)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise ValueError(f"--key-dir {folder}: cannot be made ({why}); choose a folder of your own") from None
@@ -94,12 +107,7 @@ def load_key(folder: Path) -> bytes:
     may read it."""
     path = private_folder(folder) / _KEY
     if not path.exists():
-        unfinished = folder / f".pseudonym.{os.getpid()}"
-        unfinished.touch(mode=0o600)
-        unfinished.write_bytes(secrets.token_bytes(KEY_BYTES))
-        with contextlib.suppress(FileExistsError):  # unlike a rename, a link never replaces another job's new key
-            os.link(unfinished, path)
-        unfinished.unlink()
+        keep_key(folder, secrets.token_bytes(KEY_BYTES))
     _check_alone(path)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
@@ -107,6 +115,22 @@ def load_key(folder: Path) -> bytes:
             f"{path}: {len(key)} bytes where the key has {KEY_BYTES}; restore it, or name another --key-dir"
         )
     return key
+
+
+def keep_key(folder: Path, key: bytes) -> Path:
+    """The key's file, whole or not at all; one that is there stays as it is.
+
+    Args:
+        folder: as ``private_folder`` gives it.
+    """
+    path, unfinished = folder / _KEY, folder / f".pseudonym.{os.getpid()}"
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_bytes(key)
+    with contextlib.suppress(FileExistsError):  # unlike a rename, a link never replaces another job's new key
+        os.link(unfinished, path)
+    unfinished.unlink()
+    return path
 
 
 def _map_name(place: str) -> str:
@@ -126,6 +150,11 @@ def write_map(folder: Path, place: str, names: dict[str, list[tuple[str, str]]])
     path = folder / _map_name(place)
     path.chmod(0o600)
     return path
+
+
+def map_path(folder: Path, place: str) -> Path:
+    """Where the way back of one output folder lies, if a job of this user has made pseudonyms there."""
+    return folder / _map_name(place)
 
 
 def read_map(folder: Path, place: str) -> pd.DataFrame:

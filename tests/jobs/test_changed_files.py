@@ -132,6 +132,24 @@ def test_changed_labels_in_a_shard_are_named(out: Path, given: list[object], run
     assert status == 0, text
 
 
+def test_names_are_not_said_to_be_public_where_they_are_not(
+    out: Path, given: list[object], run_in_process: Job
+) -> None:
+    """Whoever may write to the folder leaves the key out, and makes a manifest that needs none."""
+    said = "holds the names of its patients, and its config.json says that they are public; put config.json back"
+    settings = json.loads((out / "config.json").read_text())
+    # the map is of this name of the folder
+    status, text = run_in_process("chest_cv", *given, "--out", out)
+    assert status == 0, text
+    (out / "config.json").write_text(json.dumps(settings | {"pseudonym_key": None, "project": None}))
+    names = json.loads((out / "manifest.json").read_text())["files"]
+    (out / "manifest.json").unlink()
+    Manifest(Store(out), Pseudonyms(None)).keep({name: sha256(Store(out), name) for name in names})
+    assert said in the_error(run_in_process(*explain(out, given)))
+    (out / "config.json").write_text(json.dumps(settings | {"pseudonym_key": "0" * 16}))
+    assert "and its config.json has another key" in the_error(run_in_process(*explain(out, given)))
+
+
 @pytest.mark.parametrize("name", ["config.json", "models/small-findings/method.json"])
 def test_changed_settings_are_named(name: str, out: Path, given: list[object], run_in_process: Job) -> None:
     (out / name).write_text((out / name).read_text().replace("}", ', "more": 1}', 1))

@@ -65,6 +65,30 @@ def test_a_folder_is_closed_to_others_or_refused_and_gets_no_key(
     assert not list((tmp_path / "open").iterdir())
 
 
+def test_what_lies_beside_the_key_is_closed_and_a_folder_of_other_things_stays(tmp_path: Path) -> None:
+    load_key(tmp_path / "keys")
+    (tmp_path / "keys" / "headers").mkdir()
+    for name in ("mlflow.db", "map-1.parquet", "notes.txt"):
+        (tmp_path / "keys" / name).write_text("")
+        (tmp_path / "keys" / name).chmod(0o644)
+    (tmp_path / "keys" / "headers").chmod(0o755)
+    (tmp_path / "elsewhere").write_text("")
+    (tmp_path / "elsewhere").chmod(0o644)
+    (tmp_path / "keys" / "read.log").symlink_to(tmp_path / "elsewhere")
+    private_folder(tmp_path / "keys")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()}
+    assert modes == {
+        "pseudonym.key": 0o600, "headers": 0o700, "mlflow.db": 0o600, "map-1.parquet": 0o600, "notes.txt": 0o644, "read.log": 0o644,
+    }  # fmt: skip
+    (tmp_path / "home" / "work").mkdir(parents=True)
+    (tmp_path / "home").chmod(0o755)
+    with pytest.raises(
+        ValueError, match=r"home: others may use it \(mode 755\); chmod go= it, or name another --key-dir"
+    ):
+        load_key(tmp_path / "home")
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o755
+
+
 def test_whose_a_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private_folder(tmp_path / "keys")
     own = os.stat(tmp_path / "keys").st_uid

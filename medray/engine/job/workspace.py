@@ -26,7 +26,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
 from medray.report.page import IMAGES
-from medray.shards.folders import DONE, KEPT, RUNS, features_store, fold_folder, runs_store
+from medray.shards.folders import DONE, INITIAL, KEPT, RUNS, features_store, fold_folder, runs_store
 from medray.shards.manifest import sha256
 from medray.shards.source import Source
 from medray.shards.store import Store
@@ -134,7 +134,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         soon = _large_tasks(shown)
         for model, task in tasks.items():  # an error for weights that cannot be had, before anything is spent
             if model in soon or getattr(task, "weights", None):  # of a name that may be wrong
-                write_initial(task, runs_store(self.out, model))
+                self._write_initial(model, task)
         self.data.find()
         together = max([len(stage.tasks) for stage in plan if isinstance(stage, Training) and not stage.over] or [1])
         self.resources = self.options.resources(len(self.folds) * together, tasks.values())
@@ -148,6 +148,15 @@ class Workspace(AbstractContextManager["Workspace"]):
         ).show(shown)  # fmt: skip
         name = " ".join([title, self.out.uri.rsplit("/", 1)[-1], *self._named])
         self.tracker.want("", name, params=dict(params))
+
+    def _write_initial(self, model: str, task: Task) -> None:
+        """Raises ValueError for weights that cannot be had, and where those that are there are others than this job wrote."""
+        folder, manifest = runs_store(self.out, model), self.data.manifest
+        name = manifest.name(folder, INITIAL)
+        if not folder.exists(INITIAL):
+            manifest.forget([name])
+        if write_initial(task, folder) is not None:
+            manifest.settle({name: sha256(self.out, name)})
 
     # ------------------------------------------------------------ stages
 

@@ -5,11 +5,10 @@ The head's role may read the secret of this name and no other (aws/head.json). A
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-from medray.shards.pseudonym import KEY_BYTES, private_folder
+from medray.shards.pseudonym import KEY_BYTES, keep_key, private_folder
 
 SECRET = "medray-pseudonym-key"
 
@@ -22,15 +21,9 @@ def fetch(region: str, folder: Path) -> Path:
     key = secret.get("SecretBinary", b"")
     if len(key) != KEY_BYTES:
         raise ValueError(f"{SECRET}: {len(key)} bytes where the key has {KEY_BYTES}; was it made with --secret-binary?")
-    path = private_folder(folder) / "pseudonym.key"
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key)
-    except FileExistsError:
-        if path.read_bytes() != key:
-            raise ValueError(
-                f"{path}: holds another key than {SECRET}; results made with it need it: move it away"
-            ) from None
+    path = keep_key(private_folder(folder), key)
+    if path.read_bytes() != key:
+        raise ValueError(f"{path}: holds another key than {SECRET}; results made with it need it: move it away")
     return path
 
 

@@ -17,7 +17,7 @@ from medray.engine.job.progress import warn
 from medray.engine.train.checkpoint import read_model, read_weights
 from medray.shards.folders import DONE, MODEL, run_store, runs_store
 from medray.shards.manifest import DESCRIBED, MANIFEST, Manifest
-from medray.shards.pseudonym import Pseudonyms, has_key, load_key, project_key
+from medray.shards.pseudonym import Pseudonyms, has_key, load_key, map_path, project_key
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -57,6 +57,12 @@ def _check(out: Store, results: Store, configuration: dict[str, Any], key_dir: P
     manifest = Manifest(out, Pseudonyms(key))
     if not manifest.found:
         raise ValueError(f"--run {out.uri}: holds no {MANIFEST}; run the job again, which writes it")
+    if key is None and map_path(key_dir, out.absolute).exists():  # whoever changed config.json would be believed
+        raise ValueError(
+            f"--run {out.uri}: {key_dir} holds the names of its patients, and its {CONFIG} "
+            f"{'says that they are public' if fingerprint is None else 'has another key'}; put {CONFIG} back as it was, or where "
+            f"{out.uri} is another job's now, delete {map_path(key_dir, out.absolute)}"
+        )
     if key is None:
         why = (
             "has public identifiers and no key"

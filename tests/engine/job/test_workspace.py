@@ -217,3 +217,35 @@ def test_pictures_of_patients_go_to_mlflow_only_where_asked(
         {"report.html", "images/errors.png"} if goes else set()
     )
     assert ("--track-pictures" in capsys.readouterr().out) != goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromWeights(PatchTask):
+    """As one with weights from the internet, which are those of its seed here."""
+
+    @property
+    def starts_from_weights(self) -> bool:
+        return True
+
+
+@pytest.mark.slow
+def test_weights_that_training_starts_from_are_those_that_the_job_fetched(options: Options, tmp_path: Path) -> None:
+    given, initial = (str(tmp_path / "files"), "no file"), tmp_path / "out" / "runs" / "first" / "initial.pt"
+
+    def begin(seed: int = 0) -> None:
+        task = FromWeights(epochs=1, batch_size=4, seed=seed)
+        with Workspace(VOLUMES, VOLUMES.source, options, *given) as begun:
+            begun.begin("volumes", {}, [Training("first", {"first": task}, folds=options.every_fold)])
+
+    begin()
+    begin()
+    own = initial.read_bytes()
+    checkpoint.write_weights(Store(initial.parent), "initial.pt", {"poisoned": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"runs/first/initial.pt: is not what the job left there"):
+        begin()
+    initial.unlink()  # the way out
+    begin()
+    assert initial.read_bytes() == own
+    initial.unlink()  # as for settings of a run that has not begun
+    begin(seed=1)
+    assert initial.read_bytes() != own

@@ -44,6 +44,23 @@ def test_a_key_that_is_there_stays(vault: Any, tmp_path: Path) -> None:
     assert load_key(tmp_path / "private") == before
 
 
+def test_a_fetch_that_was_killed_leaves_no_half_key(
+    vault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault.create_secret(Name=SECRET, SecretBinary=KEY)
+
+    def killed(path: Path, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("us-east-1", tmp_path / "private")
+    assert not (tmp_path / "private" / "pseudonym.key").exists()
+    fetch("us-east-1", tmp_path / "private")
+    assert load_key(tmp_path / "private") == KEY
+
+
 def test_what_is_no_key_is_refused(vault: Any, tmp_path: Path) -> None:
     vault.create_secret(Name=SECRET, SecretString="a password")
     with pytest.raises(ValueError, match="0 bytes where the key has 32"):
