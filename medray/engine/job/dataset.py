@@ -10,7 +10,7 @@ from medray.engine.data.inputs import Input
 from medray.engine.data.prepare import Folding, Ingest, Private, prepare
 from medray.engine.job.claim import CONFIG, KEY, PROJECT, any_begun, check_key, claim, project_of
 from medray.engine.job.lease import hold
-from medray.engine.job.options import Options
+from medray.engine.job.options import KEY_DIR, Options
 from medray.engine.job.phantoms import are_phantoms, phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
@@ -171,6 +171,8 @@ class Dataset:
         values = [*[text for pair in given for text in pair], "--out", out, "--folds", str(options.folds)]
         values += ["--split-seed", str(options.split_seed), "--rows-per-shard", str(options.rows_per_shard)]
         values += ["--monitor", options.monitor, *["--public-ids"] * options.public_ids]
+        values += ["--allow-burned-in"] * self.source.allow_burned_in
+        values += ["--key-dir", str(options.key_dir)] if options.key_dir != KEY_DIR else []
         return values if self.phantom else [*values, name_flag, beside]
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from medray.engine.data.inputs import Input
 from medray.engine.job.dataset import Dataset
-from medray.engine.job.options import Options
+from medray.engine.job.options import KEY_DIR, Options
 from medray.shards.inventory import Inventory
 from medray.shards.store import Store
 from medray.systems.chest.system import FILMS
@@ -49,6 +49,22 @@ def test_a_class_of_which_only_positives_are_known_is_said(tmp_path: Path, capsy
 def test_where_all_is_known_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["a,1,0,0,0,0,1", "b,0,1,1,1,1,1", "c,0,0,0,0,0,0"]
     assert warnings_of(HEAD_CT, tmp_path, "\n".join([f"slice_id,{','.join(CLASSES)}", *rows]), capsys) == []
+
+
+def test_a_search_shows_the_flags_that_change_what_is_read_and_where_the_key_is(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_text("")
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,1\nb.png,2,0\n")
+    keys = tmp_path / "keys"
+    options = Options(out=str(tmp_path / "out"), key_dir=keys)
+    given = (str(tmp_path / "images"), str(tmp_path / "labels.csv"))
+    shown = Dataset(FILMS, replace(FILMS.source, allow_burned_in=True), options, *given).flags("best", "--name")
+    assert "--allow-burned-in" in shown
+    assert shown[shown.index("--key-dir") + 1] == str(keys)
+    plain = Dataset(FILMS, FILMS.source, replace(options, public_ids=True, key_dir=KEY_DIR), *given).flags(
+        "best", "--name"
+    )
+    assert not {"--allow-burned-in", "--key-dir"} & set(plain)
 
 
 def test_another_source_beside_the_first_is_another_configuration(tmp_path: Path) -> None:
