@@ -1,13 +1,13 @@
 """95% intervals of scores of rows that come in patients, or the reason why there is none.
 
-An AUC has the interval of ``medray.metrics.clustered``. Of any other score patients are resampled: rows of one patient
+AUCs, rates and means over patients of any kind have the intervals of ``medray.metrics.clustered``. Of any other score patients are resampled: rows of one patient
 are not independent. How often the intervals hold the truth is what tests/benchmarks/bench_intervals.py prints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from medray.metrics.binary import Ranking, log_losses
-from medray.metrics.clustered import components, mean_interval
+from medray.metrics.clustered import ANY, Range, clustered_mean, components, mean_interval, rate_interval
 
 LEAST_PATIENTS = 5
 """With fewer patients of the rarer class there is no interval."""
@@ -25,6 +25,10 @@ LEAST_PRECISION = 10
 """Of an average precision, which depends on the few positives with the highest scores."""
 LEAST_AT_SENSITIVITY = 100
 """Of a specificity at a given sensitivity: its threshold rests on the few positives with the lowest scores."""
+
+LEAST_F1 = 10
+LEAST_KAPPA = 10
+"""Of patients of whom somebody says yes, and of those of whom both say no."""
 
 LEAST_DEFINED = 0.5
 """Part of the draws of patients in which a score has a value: of fewer they tell of other figures."""
@@ -49,6 +53,8 @@ class Score:
     """(rows,) the scores that an AUC ranks."""
     parts: Mapping[str, Score] = field(default_factory=dict)
     """The AUCs that this is the mean of."""
+    own: Callable[[np.ndarray], tuple[float, float] | None] | None = None
+    """Its interval, where it is not of draws: of the patients of the rows that count."""
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -107,16 +113,65 @@ def specificity_at(sensitivity: float, scores: np.ndarray, labels: np.ndarray) -
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> Score:
-    """Mean binary cross-entropy, in nats."""
-    return mean(log_losses(probabilities, labels), labels)
+    """Mean binary cross-entropy, in nats; undefined without positives, of which it would say nothing."""
+    of_all = mean(log_losses(probabilities, labels), labels)
+    return of_all if (labels == 1).any() else replace(of_all, statistic=lambda weights: float("nan"))
 
 
-def mean(values: np.ndarray, labels: np.ndarray | None = None) -> Score:
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> Score:
+    """Mean squared difference of probability and label (Brier 1950)."""
+    return mean((np.asarray(probabilities, np.float64) - labels) ** 2, labels)
+
+
+def rate(hits: np.ndarray) -> Score:
+    """The part of the rows that are 1, of those that are 1 or 0; NaN does not count. Sensitivity is the rate of answers among
+    positives, a predictive value that of positives among answers."""
+    labels = np.asarray(hits, dtype=np.float64)
+    counted = labels[~np.isnan(labels)]
+
+    def statistic(weights: np.ndarray) -> float:
+        return float(np.average(counted, weights=weights)) if weights.any() else float("nan")
+
+    return Score(statistic, labels, (), own=lambda patients: rate_interval(counted, patients))
+
+
+def f1(decided: np.ndarray, labels: np.ndarray) -> Score:
+    """Of (rows,) answers, 1 or 0; rows whose label or answer is NaN do not count."""
+    counted = np.where(np.isnan(decided), np.nan, labels)
+    known = ~np.isnan(counted)
+    both, either = (decided * labels)[known], (decided + labels)[known]
+
+    def statistic(weights: np.ndarray) -> float:
+        every = weights @ either
+        return float(2 * (weights @ both) / every) if every and weights @ labels[known] else float("nan")
+
+    return Score(statistic, counted, (1,), LEAST_F1)
+
+
+def kappa(first: np.ndarray, second: np.ndarray) -> Score:
+    """Cohen's, of two (rows,) answers of 1 or 0; undefined where one of the two always says the same."""
+    counted = np.where(np.isnan(first) | np.isnan(second), np.nan, np.maximum(first, second))
+    known = ~np.isnan(counted)
+    one, other = first[known], second[known]
+
+    def statistic(weights: np.ndarray) -> float:
+        total = weights.sum()
+        if not total:
+            return float("nan")
+        a, b, same = weights @ one / total, weights @ other / total, weights @ (one == other) / total
+        chance = a * b + (1 - a) * (1 - b)
+        return float((same - chance) / (1 - chance)) if chance < 1 - 1e-12 else float("nan")
+
+    return Score(statistic, counted, (1, 0), LEAST_KAPPA)
+
+
+def mean(values: np.ndarray, labels: np.ndarray | None = None, within: Range = ANY) -> Score:
     """The mean of (rows,) values, or of paired differences; NaN does not count.
 
     Args:
         labels: (rows,) where positive rows weigh most, as in a loss of a rare class, they must come from enough patients.
             None: patients of any kind.
+        within: what a value can be, as a Dice is 0 to 1: so far the interval reaches, but for that of labels.
     """
     kinds = np.zeros(len(values)) if labels is None else np.nan_to_num(labels)
     counted = values[~np.isnan(values)]
@@ -124,7 +179,10 @@ def mean(values: np.ndarray, labels: np.ndarray | None = None) -> Score:
     def statistic(weights: np.ndarray) -> float:
         return float(np.average(counted, weights=weights)) if weights.any() else float("nan")
 
-    return Score(statistic, np.where(np.isnan(values), np.nan, kinds), () if labels is None else (1,))
+    counts = np.where(np.isnan(values), np.nan, kinds)
+    if labels is not None:
+        return Score(statistic, counts, (1,))
+    return Score(statistic, counts, (), own=lambda patients: clustered_mean(counted, patients, within))
 
 
 def intervals(scores: Mapping[str, Score], groups: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, Figure]:
@@ -150,6 +208,11 @@ def intervals(scores: Mapping[str, Score], groups: np.ndarray, samples: int = 10
         out[name] |= {"reason": score.lacks(patients)}
         if out[name]["reason"] is None and (score.parts or score.ranked is not None):
             out[name] |= _of_aucs(list(score.parts.values()) or [score], patients, len(distinct))
+        elif out[name]["reason"] is None and score.own is not None:
+            low, high = score.own(patients[score.known]) or (None, None)
+            out[name] |= {"low": low, "high": high} | (
+                {"reason": "its patients do not differ, or it is undefined without one of them"} if low is None else {}
+            )
         elif out[name]["reason"] is None:
             drawn[name] = []
     rng = np.random.default_rng(seed)
@@ -197,7 +260,7 @@ def _undefined(score: Score) -> Figure:
     if score.parts:
         return undefined("an AUC that it is the mean of is undefined")
     if not score.known.any():
-        return undefined("no label is known")
+        return undefined("no row counts" if score.own and not score.classes else "no label is known")
     absent = [name for kind, name in ((1, "positive"), (0, "negative")) if not (score.labels == kind).any()]
     return undefined(f"no label is {absent[0]}" if absent else "it has no finite value")
 

@@ -115,7 +115,10 @@ def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
             "drawn_ml": float(known["drawn_ml"].mean()) if len(known) else None,
             "not_found": int(((known["ml"] == 0) & (known["drawn_ml"] > 0)).sum()),
             "scores": {
-                group: intervals({name: mean(part[name].to_numpy()) for name in SCORES}, part["patient_id"].to_numpy())
+                group: intervals(
+                    {n: mean(part[n].to_numpy(), within=of_organs.range_of(n)) for n in SCORES},
+                    part["patient_id"].to_numpy(),
+                )
                 for group, part in parts.items()
                 if part["dice"].notna().any()
             },

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.agreement import bland_altman, pearson, repeatability
+from medray.metrics.clustered import Range
 from medray.metrics.intervals import LEAST_PATIENTS, intervals, mean
 from medray.metrics.isbi import IsbiScore, isbi_score
 from medray.metrics.lesions import LesionMatch, free_response, recall_by_size
@@ -20,6 +21,10 @@ from medray.systems.lesion.masks import SCORES
 DEPTHS_MM = (0.0, 5.0, 10.0, 20.0, 40.0, np.inf)
 MEANS = (*SCORES, "lesion_recall", "lesion_false_rate", "lesion_f1")
 """Figures of which there is one a scan."""
+
+
+def _range_of(name: str) -> Range:
+    return (0.0, 1.0) if name not in ("volume_difference", "hd95_mm", "assd_mm") else (0.0, float("inf"))
 
 
 def match_of(row: Mapping[str, Any]) -> LesionMatch:
@@ -67,7 +72,7 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
     matches = [match_of(row) for row in rows]
     patients = scans["patient_id"].to_numpy()
     values = {name: scans[name].to_numpy(dtype=np.float64) for name in MEANS}
-    figures = intervals({name: mean(value) for name, value in values.items()}, patients)
+    figures = intervals({n: mean(value, within=_range_of(n)) for n, value in values.items()}, patients)
     true_ml, ml = scans["true_ml"].to_numpy(dtype=float), scans["ml"].to_numpy(dtype=float)
     limits = bland_altman(true_ml, ml)
     enough = len(set(patients)) >= LEAST_PATIENTS
@@ -101,7 +106,7 @@ def score(masks: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
 def dice_by_class(masks: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     """Class → its mean Dice over the scans with a mask, with its interval over patients and how many scans there are."""
     values = {name: masks["dice_by_class"].str[i].to_numpy(dtype=np.float64) for i, name in enumerate(classes)}
-    figures = intervals({name: mean(own) for name, own in values.items()}, masks["patient_id"].to_numpy())
+    figures = intervals({n: mean(own, within=(0.0, 1.0)) for n, own in values.items()}, masks["patient_id"].to_numpy())
     return {name: figure | {"scans": int(np.isfinite(values[name]).sum())} for name, figure in figures.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.metrics.intervals import Figure
+from medray.metrics.intervals import Figure, rate
 from medray.systems.boneage.scores.bias import bias
 from medray.systems.boneage.scores.calendar_age import against_calendar, between_films
 from medray.systems.boneage.scores.comparisons import fitted, pairs, source_table
@@ -57,7 +57,7 @@ def score(films: pd.DataFrame, fit: Fit, refused: pd.DataFrame) -> dict[str, Any
         "fitted": fitted(scored, fit.ensemble),
         "bias": bias(scored),
         "interval": {
-            "within": means(within(scored), scored["patient_id"].to_numpy()),
+            "within": means(within(scored), scored["patient_id"].to_numpy(), rate),
             "half_width": {name: group.half_width for name, group in fit.ensemble.groups.items()},
         },
         "calendar": against_calendar(films, answer),

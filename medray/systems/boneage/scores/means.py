@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from medray.metrics.intervals import Figure, intervals, mean, undefined
+from medray.metrics.intervals import Figure, Score, intervals, mean, undefined
 from medray.systems.boneage.scores.bands import band_of, band_words
 from medray.systems.boneage.scores.ensemble import SEXES_OF, groups_of
 
@@ -19,17 +19,19 @@ def parts_of_films(films: pd.DataFrame) -> dict[str, np.ndarray]:
     return out | {words: bands == number for number, words in enumerate(band_words())}
 
 
-def means(values: Mapping[str, np.ndarray], patients: np.ndarray) -> dict[str, Figure]:
+def means(
+    values: Mapping[str, np.ndarray], patients: np.ndarray, kind: Callable[[np.ndarray], Score] = mean
+) -> dict[str, Figure]:
     """Name → mean of the (rows,) values that are not NaN, its 95% interval or why there is none, and of how many
-    films and patients it is."""
-    found = intervals({name: mean(own) for name, own in values.items()}, patients)
+    films and patients it is.
+
+    Args:
+        kind: ``rate`` where the values are 0 or 1.
+    """
+    found = intervals({name: kind(own) for name, own in values.items()}, patients)
     out = {}
     for name, own in values.items():
         figure = found[name] if np.isfinite(own).any() else undefined("no film")
-        if (
-            figure["low"] is not None and figure["high"] - figure["low"] < 1e-9
-        ):  # such as 5 of 5: what is drawn is the same
-            figure |= {"low": None, "high": None, "reason": "no film differs from another"}
         out[name] = figure | number_of(own, patients)
     return out
 

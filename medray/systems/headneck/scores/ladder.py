@@ -58,7 +58,9 @@ def by_organ(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     found = {}
     for organ, own in table.groupby("organ", sort=False):
         drawn = own[own["drawn_ml"].notna()]
-        scores = intervals({name: mean(own[name].to_numpy()) for name in SCORES}, own["patient_id"].to_numpy())
+        scores = intervals(
+            {n: mean(own[n].to_numpy(), within=organs.range_of(n)) for n in SCORES}, own["patient_id"].to_numpy()
+        )
         human = HUMAN.get(str(organ))
         found[str(organ)] = {
             **scores,
