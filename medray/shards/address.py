@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import unquote
 
 ALLOWED = "MEDRAY_KEYS_IN_ADDRESSES"
 """Environment variable that lets them pass: for storage of tests, whose keys are none."""
-# a user and a password before an @, also where %3A stands for the colon; a password may hold a slash. http://host:5000/a@b looks
-# the same, and can be written http://host:5000/a%40b
-_LOGIN = re.compile(r"^[a-z][a-z0-9+.-]*://(?:[^/@:]*(?::|%3a)[^@]+@)|^https?://[^/@]+@", re.IGNORECASE)
-_OPTION = re.compile(
-    r"[?&;](?:[^=&;]*(?:secret|token|passw|pwd|credential|signature|accesskey|access_key|account_key|api_?key)[^=&;]*|sig|key|auth)"
-    r"=[^&;]",
-    re.IGNORECASE,
+_FILES = {"file", "sqlite"}  # no user and no key: a path, in which a colon, an @ or a ; is a letter
+_BUCKETS = {"s3", "gs", "gcs", "abfs", "abfss", "hf"}  # no port, and no options but behind a "?"
+_USERS = {"postgresql", "postgres", "mysql", "mssql", "oracle", "hdfs", "abfs", "abfss"}  # a user alone is no secret
+_PORT = re.compile(r":\d{1,5}$")
+_NAMES = re.compile(
+    r".*(secret|passw|passphrase|signature|accesskey|accountkey|apikey|privatekey|sharedkey|subscriptionkey).*|.*(token|pwd)"
+    r"|key|pass|pw|sig|sas|saskey|auth|authorization|code|jwt|bearer|credential|credentials|credentialkey|x(amz|goog)credential|odbcconnect"
 )
+"""Names of options, without - and _, whose values are secrets."""
 _WAYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, a profile (AWS_PROFILE), or the instance's role",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS in the environment, or the instance's role",
-    "http": "MLFLOW_TRACKING_LOGINNAME and MLFLOW_TRACKING_PASSWORD in the environment",
+    "http": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment",
     "postgresql": "PGPASSWORD in the environment, or a line of ~/.pgpass",
 }
 
@@ -29,16 +31,33 @@ def check_address(flag: str, address: str) -> None:
     Args:
         flag: what it was given with; "" where nobody knows.
     """
-    if os.environ.get(ALLOWED) or not (_LOGIN.search(address) or _OPTION.search(address)):
+    scheme, there, rest = address.strip().partition("://")
+    kind = scheme.lower().partition("+")[0]
+    if os.environ.get(ALLOWED) or not there or kind in _FILES:
         return
-    scheme = address.split("://", 1)[0].lower()
+    place, *options = re.split("[?#]" if kind in _BUCKETS else "[?#&;]", rest, maxsplit=1)
+    login = _has_login(kind, unquote(place) if kind in _BUCKETS else re.sub("%3a", ":", place, flags=re.IGNORECASE))
+    if not login and not any(_has_secret(one) for one in re.split("[?#&;]", "&".join(options))):
+        return
     way = next(
-        (text for start, text in _WAYS.items() if scheme.startswith(start)),
+        (text for start, text in _WAYS.items() if kind.startswith(start)),
         "the environment, or a profile of the client",
     )
-    rest = re.split("[?;]", address.split("://", 1)[-1], maxsplit=1)[0]
-    if _LOGIN.search(address):
-        rest = address.rsplit("@", 1)[-1].split("?", 1)[0]
     raise ValueError(
-        f"{flag}{' ' * bool(flag)}{scheme}://{rest}: holds a secret, which would be kept and shown; use {way}"
+        f"{flag}{' ' * bool(flag)}{scheme.lower()}://{place.rsplit('@', 1)[-1] if login else place}: holds a secret, which would "
+        f"be kept and shown; use {way}"
     )
+
+
+def _has_login(kind: str, place: str) -> bool:
+    """Whether a password stands before the host, or in its place: a slash in it ends what a parser takes for the host."""
+    host, _, path = re.sub(r"\[.*?\]", "", place).partition("/")
+    user, at, _ = host.rpartition("@")
+    if at:
+        return ":" in user or (kind not in _USERS and user != "anonymous")
+    return "@" in path and ":" in host and not (kind not in _BUCKETS and _PORT.search(host))
+
+
+def _has_secret(option: str) -> bool:
+    name, _, value = option.partition("=")
+    return bool(value and _NAMES.fullmatch(re.sub("[-_]", "", unquote(name).lower())))
