@@ -22,6 +22,14 @@ BESIDE = (
     "jobs/out/film.png",
     "medray/pseudonym.key",
     "medray/data/x.dcm",
+    "medray/data/IM0001",
+    "medray/x.png",
+    "medray/engine/nodes/patients.json",
+    "jobs/.env",
+    "jobs/patients.xlsx",
+    "jobs/explained/explain.html",
+    "jobs/labels.CSV",
+    "jobs/.medray/read.log",
     "out/x",
 )
 CODE = (
