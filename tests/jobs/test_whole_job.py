@@ -28,6 +28,23 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
+TRYING = """
+import contextlib, socket
+on_link = socket.if_nametoindex("out0")
+for kind, to in ((socket.AF_INET, ("192.0.2.7", 9)), (socket.AF_INET6, ("2001:db8::7", 9)), (socket.AF_INET6, ("ff02::1", 9, 0, on_link))):
+    socket.socket(kind, socket.SOCK_DGRAM).sendto(b"x", to)
+with contextlib.suppress(OSError):
+    socket.getaddrinfo("medray.invalid", 80)
+web = socket.socket(socket.AF_INET6)
+web.settimeout(0.3)
+web.connect_ex(("2001:db8::8", 443))
+own = socket.socket(type=socket.SOCK_DGRAM)
+own.bind(("127.0.0.1", 0))
+for _ in range(20_000):  # what stays here hides nothing
+    own.sendto(b"y", own.getsockname())
+"""
+
+
 def command(phantoms: PhantomSet, folder: Path, *more: object) -> list[str]:
     flags = [
         "--dicom", phantoms.folder / "dicom", "--labels", phantoms.folder / "labels.csv", "--out", folder / "out",
@@ -96,9 +113,11 @@ def test_nothing_is_sent_whoever_wanted_to(uninterrupted: Path, tmp_path: Path) 
     log = uninterrupted.parent / "sent.log"
     sent = log.read_text().splitlines() if log.exists() else []
     assert [line for line in sent if not line.startswith(METADATA)] == []
-    trying = "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.7', 9))"
-    subprocess.run(empty_network.inside(tmp_path / "log", [sys.executable, "-c", trying]), check=True)
-    assert (tmp_path / "log").read_text() == "192.0.2.7 port 9, protocol 17\n"
+    subprocess.run(empty_network.inside(tmp_path / "log", [sys.executable, "-c", TRYING]), check=True)
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "192.0.2.7 port 9, protocol 17", "2001:db8::7 port 9, protocol 17", "ff02::1 port 9, protocol 17",
+        f"medray.invalid asked of {empty_network.ROUTER}", "2001:db8::8 port 443, protocol 6",
+    ]  # fmt: skip
 
 
 def test_it_leaves_what_it_says(uninterrupted: Path, phantoms: PhantomSet) -> None:
