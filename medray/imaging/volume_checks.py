@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from medray.imaging.types import Unreadable, Volume
 
-MOST_VOXELS = 1 << 30
-"""Of a volume: 1024³, four times the largest head scan. A damaged header asks for more than memory holds."""
+MOST_VOXELS = 1 << 29
+"""Of a volume: 512 × 512 × 2,048, a CT of a whole body. A damaged header asks for more than memory holds."""
+MOST_BYTES = 1 << 31
+"""Of its voxels as they are stored: four bytes each, of the largest one."""
+_SLAB_VOXELS = 1 << 22
 _SIZES_SHOWN = 8  # a header may list as many as a megabyte holds
 _LEAST_SPACING_MM, _MOST_SPACING_MM = 1e-3, 1e3
 
@@ -50,7 +53,7 @@ def sound_affine(affine: np.ndarray, kind: str) -> np.ndarray:
 def finite(volume: Volume) -> Volume:
     """The volume as it is, where all voxels are finite."""
     if volume.voxels.dtype.kind == "f":
-        count = int(volume.voxels.size - np.count_nonzero(np.isfinite(volume.voxels)))
+        count = sum(int(part.size - np.count_nonzero(np.isfinite(part))) for part in _slabs(volume.voxels))
         if count:
             raise Unreadable(
                 f"{count:,} of {volume.voxels.size:,} voxels are NaN or infinite; give them the value of what is outside (0 in an MR, -1000 HU in a CT)"
@@ -65,7 +68,26 @@ def native(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> np
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is counted by ``finite``
         if slope == 1 and intercept == 0:
             return np.ascontiguousarray(stored, dtype=np.float32)
-        return np.ascontiguousarray(stored.astype(np.float64) * slope + intercept, dtype=np.float32)
+        scaled = np.empty(stored.shape, dtype=np.float32)
+        for to, part in zip(_slabs(scaled), _slabs(stored), strict=True):  # of float64, all would be twice the result
+            to[...] = part.astype(np.float64) * slope + intercept
+        return scaled
+
+
+def _slabs(voxels: np.ndarray) -> Iterator[np.ndarray]:
+    """Parts along the last axis, of some megabytes each."""
+    step = max(1, _SLAB_VOXELS // max(1, voxels[..., 0].size))
+    return (voxels[..., i : i + step] for i in range(0, voxels.shape[-1], step))
+
+
+def check_bytes(shape: tuple[int, int, int], dtype: np.dtype, kind: str) -> int:
+    """How many bytes the voxels take as they are stored. Raises Unreadable for more than ``MOST_BYTES``."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size > MOST_BYTES:
+        raise Unreadable(
+            f"{kind} of {size:,} bytes of voxels ({dtype.name}), at most {MOST_BYTES:,}; store it as int16 or float32"
+        )
+    return size
 
 
 UNKNOWN = 255

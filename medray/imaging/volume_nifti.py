@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from medray.imaging.types import Unreadable, Volume, VolumeHeader
-from medray.imaging.volume_checks import finite, native, sound_affine, three_axes
+from medray.imaging.volume_checks import check_bytes, finite, native, sound_affine, three_axes
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -68,6 +68,7 @@ def _damaged() -> Iterator[None]:
 def read_header(stream: BinaryIO) -> VolumeHeader:
     """What the header says, without the voxels. Raises Unreadable."""
     header, _ = _header(unpacked(stream, 540))
+    check_bytes(_shape(header), _dtype(header), "NIfTI")
     return VolumeHeader("nifti", _shape(header), _affine(header), _dtype(header).newbyteorder("=").name)
 
 
@@ -76,7 +77,7 @@ def read(data: bytes) -> Volume:
     """Decode a volume. Raises Unreadable."""
     header, block = _header(unpacked(io.BytesIO(data), 540))
     shape, affine, dtype = _shape(header), _affine(header), _dtype(header)
-    start, size = int(header.get_data_offset()), int(np.prod(shape)) * dtype.itemsize
+    start, size = int(header.get_data_offset()), check_bytes(shape, dtype, "NIfTI")
     if not len(block) <= start <= len(block) + (1 << 24):
         raise Unreadable(f"NIfTI whose voxels begin at byte {start}; the header is damaged, copy the file anew")
     # one byte more: at the end of a gzip file its check sum is compared

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from medray.imaging.types import Unreadable, Volume, VolumeHeader
-from medray.imaging.volume_checks import finite, native, sound_affine, three_axes
+from medray.imaging.volume_checks import check_bytes, finite, native, sound_affine, three_axes
 from medray.imaging.volume_nifti import unpacked
 
 _MAGIC, _GZIP = b"NRRD000", b"\x1f\x8b"
@@ -33,6 +33,7 @@ def begins_like_nrrd(first: bytes) -> bool:
 def read_header(stream: BinaryIO) -> VolumeHeader:
     """What the header says, without the voxels. Raises Unreadable."""
     header, _ = _header(stream.read(_MOST_HEADER_BYTES))
+    check_bytes(_shape(header), _dtype(header), "NRRD")
     return VolumeHeader("nrrd", _shape(header), _affine(header), _dtype(header).newbyteorder("=").name)
 
 
@@ -40,7 +41,7 @@ def read(data: bytes) -> Volume:
     """Decode a volume. Raises Unreadable."""
     header, start = _header(data[:_MOST_HEADER_BYTES])
     shape, affine, dtype = _shape(header), _affine(header), _dtype(header)
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = check_bytes(shape, dtype, "NRRD")
     raw = _voxels(header, data[start:], size)
     if len(raw) < size:
         raise Unreadable(f"NRRD that is cut short: {size:,} bytes of voxels expected, {len(raw):,} found; copy it anew")

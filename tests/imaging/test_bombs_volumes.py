@@ -65,16 +65,17 @@ def many_bz2(size: int) -> bytes:
     ("bomb", "reason"),
     [
         (lambda: packed(nifti(SMALL), 3 << 30), "read"),
-        (lambda: gzip.compress(stating((1024, 1024, 1024), "float64")), "NIfTI that is cut short: 8,589,934,944 bytes"),
-        (lambda: gzip.compress(stating((1025, 1024, 1024), "uint8")), "more than 1,073,741,824 voxels"),
+        (lambda: gzip.compress(stating((512, 1024, 1024), "float32")), "NIfTI that is cut short: 2,147,484,000 bytes"),
+        (lambda: gzip.compress(stating((512, 1024, 1024), "float64")), "NIfTI of 4,294,967,296 bytes of voxels"),
+        (lambda: gzip.compress(stating((513, 1024, 1024), "uint8")), "more than 536,870,912 voxels"),
         (lambda: nrrd(encoding="gzip", data=packed(SMALL.tobytes(), 3 << 30)), "read"),
-        (lambda: nrrd("1024 1024 1024", "gzip", packed(b"", 1 << 20)), "NRRD that is cut short: 2,147,483,648 bytes"),
-        (lambda: nrrd("1024 1024 1025", "gzip", packed(b"", 1 << 20)), "more than 1,073,741,824 voxels"),
+        (lambda: nrrd("1024 1024 512", "gzip", packed(b"", 1 << 20)), "NRRD that is cut short: 1,073,741,824 bytes"),
+        (lambda: nrrd("1024 1024 513", "gzip", packed(b"", 1 << 20)), "more than 536,870,912 voxels"),
         (lambda: nrrd(encoding="bzip2", data=many_bz2(1 << 30)), "read"),
-        (lambda: packed(nrrd(data=SMALL.tobytes()), 3 << 30), "NRRD without the empty line"),
+        (lambda: packed(nrrd(data=SMALL.tobytes()), 3 << 30), "packed as a whole; unpack it"),
         (lambda: nrrd("2 " * 400_000), "NRRD of shape (2 × 2 × 2 × 2 × 2 × 2 × 2 × 2 × …): 400000D"),
     ],
-    ids=["nifti", "nifti cut", "nifti states", "nrrd", "nrrd cut", "nrrd states", "nrrd bzip2", "nrrd in gzip", "nrrd axes"],
+    ids=["nifti", "nifti cut", "nifti bytes", "nifti states", "nrrd", "nrrd cut", "nrrd states", "nrrd bzip2", "nrrd in gzip", "nrrd axes"],
 )  # fmt: skip
 def test_it_is_done_with_in_little_memory(bomb: Callable[[], bytes], reason: str, tmp_path: Path) -> None:
     found = measured(VOLUME, nifti(SMALL), bomb(), tmp_path)
@@ -97,3 +98,15 @@ def test_a_structure_set_inflates_to_no_more_than_one_has() -> None:
     image.file_meta.MediaStorageSOPClassUID = RT_STRUCTURE_SET
     with pytest.raises(Unreadable, match="a deflated data set of more than 128 MB"):
         read_structure_set(deflated(image, 256 << 20))
+
+
+@pytest.mark.slow
+def test_the_largest_volume_takes_what_security_md_says(tmp_path: Path) -> None:
+    """Half a megabyte that unpacks to as many voxels as there may be, each of them scaled."""
+    header = Nifti1Header.from_fileobj(io.BytesIO(stating((512, 1024, 1024), "uint8")))
+    header["scl_slope"], header["scl_inter"] = 1.5, 1.0
+    bomb = packed(header.binaryblock + bytes(4), 1 << 29)
+    assert len(bomb) < 5e6
+    found = measured(VOLUME, nifti(SMALL), bomb, tmp_path)
+    assert found["why"] == "read"
+    assert 2e9 < found["more_bytes"] < 4e9, found

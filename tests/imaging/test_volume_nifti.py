@@ -100,7 +100,7 @@ def _holes(*values: float) -> bytes:
         (_changed(srow_x=[1, 1, 0, 0], srow_y=[1, 1, 0, 0]), "singular affine"),
         (_changed(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4), "spacing of 0 × 0 × 0 mm"),
         (_changed(srow_x=[np.nan] * 4), "NaN or infinite numbers"),
-        (_changed(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "more than 1,073,741,824 voxels"),
+        (_changed(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "more than 536,870,912 voxels"),
         (_changed(dim=[2, 4, 5, 1, 1, 1, 1, 1]), "not a volume"),
         (_changed(dim=[3, 4, 0, 6, 1, 1, 1, 1]), "none of them empty"),
         (_changed(dim=[99, 4, 5, 6, 1, 1, 1, 1]), "99 axes|no header's size|header is damaged"),
