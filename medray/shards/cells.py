@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 import pandas as pd
@@ -157,16 +158,16 @@ def _one_by_one(lines: Any, header: list[str], where: str) -> pd.DataFrame:
 
 
 _ANSWER = re.compile(
-    r"[-+.,% \d]{1,5}|([xyntf?]|yes|no|true|false|pos(itive)?|neg(ative)?|present|absent|may ?be|perhaps|possible|unsure)[?+-]?"
+    r"[-+]?\d{1,2}([., ]\d)?%?|([xyntf?]|yes|no|true|false|pos(itive)?|neg(ative)?|present|absent|may ?be|perhaps|possible|unsure)[?+-]?"
 )
 """Cells that an error repeats: short numbers and these words. Where columns have slipped, any other may name a patient."""
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
-    """A table without its index, as CSV (RFC 4180) that a spreadsheet only shows: a text that begins as a formula does (=, +, -, @)
-    and is no number has a quote before it.
+    """A table without its index, as CSV (RFC 4180) that a spreadsheet only shows: a text that begins as a formula does (=, +, -, @),
+    also behind a semicolon, and is no number has a quote before it, and control characters are written as \\u000d.
 
     Args:
         digits: of numbers; all where not given.
@@ -179,5 +180,10 @@ def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
 
 
 def _shown(value: Any) -> Any:
-    formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
-    return f"'{value}" if formula else value
+    if not isinstance(value, str):
+        return value
+    plain = "".join(f"\\u{ord(c):04x}" if category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in value)
+    parts = plain.split(";")  # a spreadsheet where the comma is the decimal point makes a cell of each
+    if len(parts) == 1 and _NUMBER.fullmatch(plain):
+        return plain
+    return ";".join(f"'{part}" if _FORMULA.match(part) else part for part in parts)

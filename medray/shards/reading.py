@@ -37,7 +37,7 @@ def scan_file(source: Source, folder: Store, file: File) -> list[dict[str, Any]]
         return [set_aside(file, reason(error))]
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def check_identifiers(headers: Sequence[Mapping[str, Any]], names: Iterable[str]) -> None:

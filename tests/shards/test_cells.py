@@ -135,9 +135,14 @@ def test_a_cell_is_no_formula_and_no_row_of_its_own() -> None:
         "+1-HYPERLINK(1)",
         "@SUM(A1)",
         "-x",
+        " =1",
+        "\uff1d1",
         "\t=1",
-        "a,b",
+        "a\r=1",
         "a\nb",
+        "x\u202egnp",
+        "x;=1+1;y",
+        "a,b",
         'a"b',
         "-5",
         "+1.5e3",
@@ -148,7 +153,14 @@ def test_a_cell_is_no_formula_and_no_row_of_its_own() -> None:
     found = list(csv.reader(io.StringIO(csv_text(table, 3), newline="")))
     assert len(found) == len(odd) + 1
     assert found[0] == ["name", "'=n", "kind"]
-    assert [row[0] for row in found[1:]] == [f"'{o}" if o in odd[:5] else o or "" for o in odd]
+    mended = {
+        "\t=1": r"\u0009=1",
+        "a\r=1": r"a\u000d=1",
+        "a\nb": r"a\u000ab",
+        "x\u202egnp": r"x\u202egnp",
+        "x;=1+1;y": "x;'=1+1;y",
+    }
+    assert [row[0] for row in found[1:]] == [f"'{o}" if o in odd[:6] else mended.get(o or "", o or "") for o in odd]
     assert {row[2] for row in found[1:]} == {"'=a"}
     assert found[2][1] == "0.333"
     plain = pd.DataFrame({"id": ["x", "y"], "p": [0.123456789, -1e-9], "n": [1, -2], "ok": [True, False]})
