@@ -130,15 +130,17 @@ def _holder(content: bytes) -> dict[str, Any]:
         found = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict) or any(type(found.get(name)) not in kinds for name, kinds in _KINDS.items()):
+    if not isinstance(found, dict) or any(type(found.get(n, "")) not in kinds for n, kinds in _KINDS.items()):
         return {}
     times = (found["began"], found["seen"])
+    found.setdefault("system", "")  # of a version that did not write it
     sane = all(0 < one < time.time() + STALE_SECONDS for one in times) and 0 < found["process"] < 1 << 31
     return found if sane and re.fullmatch(r"[\w.-]{1,255}", found["host"]) else {}
 
 
 def _at_work(holder: dict[str, Any]) -> bool:
-    if (holder.get("host"), holder.get("system")) == (socket.gethostname(), _system()):
+    own = (holder.get("host"), holder.get("system")) == (socket.gethostname(), _system())
+    if own and not _hidden(int(holder["process"])):
         return holder.get("born") is not None and _born(int(holder["process"])) == holder["born"]
     return time.time() - float(holder.get("seen", 0)) < STALE_SECONDS
 
@@ -150,6 +152,17 @@ def _system() -> str:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def _hidden(process: int) -> bool:
+    """Whether it is another user's, of which this machine shows nothing (hidepid)."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return _born(process) is None
+    except OSError:
+        pass
+    return False
 
 
 def _born(process: int) -> float | None:

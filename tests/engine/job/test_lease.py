@@ -128,6 +128,29 @@ def test_one_in_another_container_of_this_host_s_name_is_not_looked_for_among_th
     let_go(Store(tmp_path))
 
 
+def test_one_of_a_version_that_did_not_write_its_system_is_believed(tmp_path: Path) -> None:
+    for host in ("elsewhere", socket.gethostname()):
+        of_another_machine(tmp_path, 5, {"host": host, "process": 7, "born": 1.0})
+        with pytest.raises(ValueError, match="another job is at work there"):
+            hold(Store(tmp_path))
+
+
+def test_another_user_s_that_this_machine_hides_is_believed_while_it_gives_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(process: int, signal: int) -> None:
+        raise PermissionError
+
+    where = {"host": socket.gethostname(), "system": lease._system(), "process": 1 << 30, "born": 1.0}
+    of_another_machine(tmp_path, 5, where)
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.os, "kill", forbidden)
+        with pytest.raises(ValueError, match="another job is at work there"):
+            hold(Store(tmp_path))
+    hold(Store(tmp_path))  # there is no such process
+    let_go(Store(tmp_path))
+
+
 def test_a_number_that_another_process_has_now_is_not_the_job(tmp_path: Path) -> None:
     first, _ = holder(tmp_path)
     held = json.loads((tmp_path / LEASE).read_text())
