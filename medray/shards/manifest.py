@@ -108,4 +108,4 @@ class Manifest:
         self.found = True
 
 
-_WAY_OUT = "put it back as it was; where you have changed the folder yourself, delete this file and start the job again"
+_WAY_OUT = "put it back as it was; where you have changed the folder yourself, start its job once with --new-manifest"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import hmac
 import os
+import pwd
+import re
 import secrets
+import stat
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,19 +18,16 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from medray.shards.store import Store
 
 KEY_BYTES = 32
-_KEY = "pseudonym.key"
-_KEPT = (
-    "map-*.parquet",
-    "headers",
-    "searches",
-    "mlflow.db",
-    "mlflow-artifacts",
-    "read.log",
-)  # beside it; the key itself is checked, not mended
+KEY_FILE = "pseudonym.key"
+_LONG_AGO_SECONDS = 600.0  # no start takes so long to write a key
+_MAP = re.compile(r"map-[0-9a-f]{16}\.parquet(\.\d+)?")
+_KEPT = ("headers", "searches", "mlflow.db", "mlflow-artifacts", "read.log")
+"""Beside the key and the maps of names. The key itself is checked, not mended: others may have read it."""
 
 
 @dataclass(frozen=True)
@@ -64,26 +64,36 @@ def project_key(key: bytes, project: str) -> bytes:
 
 
 def private_folder(folder: Path) -> Path:
-    """A folder of this user's alone, made on first use. One that others may enter is closed to them if it is empty or holds what
-    medray keeps there, and so is what it keeps; any other one, as a home folder, is its owner's to close.
+    """A folder of this user's alone, made on first use. One that others may enter is closed to them if it is empty or medray's own,
+    and so is what medray keeps there; any other one, as a home folder or a shared one, is its owner's to close.
 
     Raises:
         ValueError: it cannot be made, or others may use it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        own = [path for pattern in _KEPT for path in folder.glob(pattern)]
-        for path in [folder, *own] if own or (folder / _KEY).exists() or not any(folder.iterdir()) else []:
+        for path in _own(folder):
             with contextlib.suppress(
                 PermissionError, FileNotFoundError
             ):  # another user's; one that is just being replaced
-                if path.stat(follow_symlinks=False).st_mode & 0o077 and not path.is_symlink():
-                    path.chmod(path.stat().st_mode & 0o700)
+                mode = path.stat(follow_symlinks=False).st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    path.chmod(stat.S_IMODE(mode) & ~0o077)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise ValueError(f"--key-dir {folder}: cannot be made ({why}); choose a folder of your own") from None
     _check_alone(folder)
     return folder
+
+
+def _own(folder: Path) -> list[Path]:
+    """What may be closed: the folder with what medray keeps in it; nothing where it is somebody else's."""
+    mode, names = folder.stat().st_mode, [path.name for path in folder.iterdir()]
+    ours = not names or any(name == KEY_FILE or _MAP.fullmatch(name) for name in names)
+    if not ours or mode & (stat.S_ISVTX | stat.S_ISGID):
+        return []
+    own = [folder / name for name in names if name in _KEPT or _MAP.fullmatch(name)]
+    return [folder, *own, *(folder / "headers").glob("*")]
 
 
 def _check_alone(path: Path) -> None:
@@ -99,13 +109,13 @@ def _check_alone(path: Path) -> None:
 
 def has_key(folder: Path) -> bool:
     """Whether a key lies in a folder, which need not be there."""
-    return (folder / _KEY).exists()
+    return (folder / KEY_FILE).exists()
 
 
 def load_key(folder: Path) -> bytes:
     """The key in ``folder``, made there on first use, readable by its owner only. Raises ValueError if damaged, or if others
     may read it."""
-    path = private_folder(folder) / _KEY
+    path = private_folder(folder) / KEY_FILE
     if not path.exists():
         keep_key(folder, secrets.token_bytes(KEY_BYTES))
     _check_alone(path)
@@ -118,18 +128,25 @@ def load_key(folder: Path) -> bytes:
 
 
 def keep_key(folder: Path, key: bytes) -> Path:
-    """The key's file, whole or not at all; one that is there stays as it is.
+    """The key's file, whole or not at all, also after a power cut; one that is there stays as it is.
 
     Args:
         folder: as ``private_folder`` gives it.
     """
-    path, unfinished = folder / _KEY, folder / f".pseudonym.{os.getpid()}"
-    unfinished.unlink(missing_ok=True)
-    unfinished.touch(mode=0o600)
-    unfinished.write_bytes(key)
-    with contextlib.suppress(FileExistsError):  # unlike a rename, a link never replaces another job's new key
-        os.link(unfinished, path)
-    unfinished.unlink()
+    path, unfinished = folder / KEY_FILE, folder / f".pseudonym.{secrets.token_hex(8)}"
+    try:
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # unlike a rename, a link never replaces another job's new key
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+        for left in folder.glob(".pseudonym.*"):  # of starts that were killed
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _LONG_AGO_SECONDS:
+                    left.unlink()
     return path
 
 
@@ -137,7 +154,17 @@ def _map_name(place: str) -> str:
     return f"map-{hashlib.sha256(place.encode()).hexdigest()[:16]}.parquet"
 
 
-def write_map(folder: Path, place: str, names: dict[str, list[tuple[str, str]]]) -> Path:
+@dataclass(frozen=True)
+class MadeWith:
+    """Fingerprints of the keys that a map of names was made with."""
+
+    owner: str  # of the key in the same folder
+    project: str  # of the one that the pseudonyms are made with
+
+
+def write_map(
+    folder: Path, place: str, names: dict[str, list[tuple[str, str]]], made_with: MadeWith | None = None
+) -> Path:
     """Keep the way back (kind → pairs of pseudonym and identifier) of one output folder beside the key.
 
     Args:
@@ -146,8 +173,9 @@ def write_map(folder: Path, place: str, names: dict[str, list[tuple[str, str]]])
     rows = [(kind, name, identifier) for kind, pairs in names.items() for name, identifier in sorted(set(pairs))]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
     table = pa.table(dict(zip(("kind", "pseudonym", "identifier"), columns, strict=True)))
-    Store(folder).write_table(_map_name(place), table)
-    path = folder / _map_name(place)
+    about = None if made_with is None else {"owner": made_with.owner, "project": made_with.project}
+    Store(folder).write_table(_map_name(place), table.replace_schema_metadata(about))
+    path = map_path(folder, place)
     path.chmod(0o600)
     return path
 
@@ -155,6 +183,25 @@ def write_map(folder: Path, place: str, names: dict[str, list[tuple[str, str]]])
 def map_path(folder: Path, place: str) -> Path:
     """Where the way back of one output folder lies, if a job of this user has made pseudonyms there."""
     return folder / _map_name(place)
+
+
+def map_fingerprints(folder: Path, place: str) -> MadeWith | None:
+    """None where there is no map of that output folder, or an earlier version wrote it."""
+    if not map_path(folder, place).exists():
+        return None
+    about = pq.read_schema(map_path(folder, place)).metadata or {}
+    return (
+        MadeWith(about[b"owner"].decode(), about[b"project"].decode())
+        if {b"owner", b"project"} <= about.keys()
+        else None
+    )
+
+
+def retire_map(folder: Path, place: str) -> None:
+    """A job without pseudonyms has taken the place: the map of the one before is kept under another name."""
+    path = map_path(folder, place)
+    if path.exists():
+        path.rename(f"{path}.{int(time.time())}")
 
 
 def read_map(folder: Path, place: str) -> pd.DataFrame:
@@ -168,8 +215,8 @@ def read_map(folder: Path, place: str) -> pd.DataFrame:
 def write_read_log(folder: Path, out_uri: str, count: int) -> None:
     """Add a line to read.log: when, who, and how many names of which output were led back."""
     try:
-        who = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
+        who = pwd.getpwuid(os.getuid()).pw_name  # not what the environment says
+    except KeyError:  # a user without a name, as in containers
         who = f"user {os.getuid()}"
     line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{who}\t{count} of {out_uri}\n"
     with open(

@@ -90,7 +90,9 @@ class Store:
     @property
     def absolute(self) -> str:
         """Tells this folder from every other one, however it was given."""
-        return self.uri if self.local is None else self.root
+        if self.local is not None:
+            return os.path.realpath(self.root)
+        return f"{self.uri.split('://', 1)[0].lower()}://{self.root}"
 
     def sub(self, *parts: str) -> Store:
         child = object.__new__(type(self))

@@ -117,6 +117,34 @@ def test_swapped_weights_are_named(out: Path, given: list[object], run_in_proces
     assert "manifest.json does not name it; run the job again" in the_error(run_in_process(*explain(out, given)))
     (out / "manifest.json").unlink()
     assert "holds no manifest.json; run the job again" in the_error(run_in_process(*explain(out, given)))
+    error = the_error(run_in_process("chest_cv", *given, "--out", out))
+    assert "holds shards/ and runs/ and no manifest.json, which its job wrote; put it back" in error
+    assert not (out / "manifest.json").exists()
+    status, text = run_in_process("chest_cv", *given, "--out", out, "--new-manifest")  # whoever did it himself
+    assert status == 0, text
+    assert (out / "manifest.json").exists()
+
+
+def test_a_finished_run_does_not_begin_again_from_a_checkpoint_that_somebody_put_there(
+    out: Path, given: list[object], run_in_process: Job
+) -> None:
+    run = next((out / "runs").glob("*/fold0"))
+    (run / "done.json").unlink()
+    error = the_error(run_in_process("chest_cv", *given, "--out", out))
+    assert f"{run}/done.json: this run had ended, and the file is gone; put it back, or delete the folder" in error
+    shutil.rmtree(run)
+    status, text = run_in_process("chest_cv", *given, "--out", out)
+    assert status == 0, text
+
+
+def test_changed_predictions_of_held_out_patients_are_named(
+    out: Path, given: list[object], run_in_process: Job
+) -> None:
+    path = next((out / "runs").glob("*/fold0")) / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.assign(p_Effusion=table["Effusion"]).to_parquet(path)  # an AUC of 1
+    error = the_error(run_in_process("chest_cv", *given, "--out", out))
+    assert f"{path}: is not what its run wrote (done.json has another SHA-256)" in error
 
 
 def test_changed_labels_in_a_shard_are_named(out: Path, given: list[object], run_in_process: Job) -> None:
@@ -136,7 +164,7 @@ def test_names_are_not_said_to_be_public_where_they_are_not(
     out: Path, given: list[object], run_in_process: Job
 ) -> None:
     """Whoever may write to the folder leaves the key out, and makes a manifest that needs none."""
-    said = "holds the names of its patients, and its config.json says that they are public; put config.json back"
+    said = "holds the names of its patients, and its config.json says that they are public; name the --key-dir of its job, put"
     settings = json.loads((out / "config.json").read_text())
     # the map is of this name of the folder
     status, text = run_in_process("chest_cv", *given, "--out", out)
@@ -146,6 +174,10 @@ def test_names_are_not_said_to_be_public_where_they_are_not(
     (out / "manifest.json").unlink()
     Manifest(Store(out), Pseudonyms(None)).keep({name: sha256(Store(out), name) for name in names})
     assert said in the_error(run_in_process(*explain(out, given)))
+    (out.parent / "link").symlink_to(out)
+    for other in (out.parent / "link", f"file://{out}/../out", f"{out.parent}/x/../out"):
+        words = ("chest_explain", given[1], "--run", other, "--to", out.parent / "to2", "--key-dir", given[5])
+        assert said in the_error(run_in_process(*words))
     (out / "config.json").write_text(json.dumps(settings | {"pseudonym_key": "0" * 16}))
     assert "and its config.json has another key" in the_error(run_in_process(*explain(out, given)))
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +31,17 @@ def test_the_key_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
     assert len(key) == 32
     assert (tmp_path / "keys" / "pseudonym.key").stat().st_mode & 0o077 == 0
     assert len(list((tmp_path / "keys").iterdir())) == 1
+
+
+def test_of_many_that_make_a_key_at_once_all_have_the_same_and_no_copy_is_left(tmp_path: Path) -> None:
+    folder = private_folder(tmp_path / "keys")
+    (folder / ".pseudonym.0123").write_bytes(bytes(32))  # of one that was killed an hour ago
+    os.utime(folder / ".pseudonym.0123", (time.time() - 3600,) * 2)
+    with ThreadPoolExecutor(8) as pool:
+        keys = {*pool.map(lambda _: load_key(folder), range(64))}
+    assert len(keys) == 1
+    assert [path.name for path in folder.iterdir()] == ["pseudonym.key"]
+    assert (folder / "pseudonym.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
@@ -68,25 +81,34 @@ def test_a_folder_is_closed_to_others_or_refused_and_gets_no_key(
 def test_what_lies_beside_the_key_is_closed_and_a_folder_of_other_things_stays(tmp_path: Path) -> None:
     load_key(tmp_path / "keys")
     (tmp_path / "keys" / "headers").mkdir()
-    for name in ("mlflow.db", "map-1.parquet", "notes.txt"):
+    names = f"map-{'0' * 16}.parquet"
+    for name in ("mlflow.db", names, "notes.txt"):
         (tmp_path / "keys" / name).write_text("")
         (tmp_path / "keys" / name).chmod(0o644)
+    (tmp_path / "keys" / "headers" / "a.parquet").write_text("")
     (tmp_path / "keys" / "headers").chmod(0o755)
     (tmp_path / "elsewhere").write_text("")
     (tmp_path / "elsewhere").chmod(0o644)
     (tmp_path / "keys" / "read.log").symlink_to(tmp_path / "elsewhere")
     private_folder(tmp_path / "keys")
+    assert (tmp_path / "keys" / "headers" / "a.parquet").stat().st_mode & 0o077 == 0
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()}
     assert modes == {
-        "pseudonym.key": 0o600, "headers": 0o700, "mlflow.db": 0o600, "map-1.parquet": 0o600, "notes.txt": 0o644, "read.log": 0o644,
+        "pseudonym.key": 0o600, "headers": 0o700, "mlflow.db": 0o600, names: 0o600, "notes.txt": 0o644, "read.log": 0o644,
     }  # fmt: skip
-    (tmp_path / "home" / "work").mkdir(parents=True)
-    (tmp_path / "home").chmod(0o755)
-    with pytest.raises(
-        ValueError, match=r"home: others may use it \(mode 755\); chmod go= it, or name another --key-dir"
-    ):
-        load_key(tmp_path / "home")
-    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o755
+    others = [("work", 0o755), ("mlflow.db", 0o755), ("map-of-europe.parquet", 0o755), ("searches", 0o1777)]
+    for number, (name, mode) in enumerate(others):
+        folder = tmp_path / f"home{number}"
+        (folder / name).mkdir(parents=True)
+        folder.chmod(mode)
+        with pytest.raises(
+            ValueError, match=rf"home{number}: others may use it \(mode {mode & 0o777:o}\); chmod go= it"
+        ):
+            load_key(folder)
+        assert folder.stat().st_mode & 0o7777 == mode
+    (tmp_path / "home3" / "pseudonym.key").write_bytes(bytes(32))  # such as /tmp, where a key was left
+    with pytest.raises(ValueError, match="others may use it"):
+        load_key(tmp_path / "home3")
 
 
 def test_whose_a_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from medray.shards.digest import digest
 from medray.shards.files import from_text, texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
-from medray.shards.pseudonym import Pseudonyms, write_map
+from medray.shards.pseudonym import MadeWith, Pseudonyms, write_map
 from medray.shards.source import Source
 from medray.shards.store import Store
 
@@ -52,6 +52,7 @@ class Private:
 
     pseudonyms: Pseudonyms
     folder: Path  # with the key; header tables and the map of names stay there
+    owner: str = ""  # fingerprint of the key that the project's is derived from
 
 
 def prepare(
@@ -127,7 +128,8 @@ def _write_inventory(
     if pseudonyms.key is not None:
         # of files and of items: those of several files know their patient, the files do not
         pairs = name_pairs([table] if rows is None else [table, rows], pseudonyms, kinds)
-        where = write_map(private.folder, out.absolute, pairs)
+        made_with = MadeWith(private.owner, pseudonyms.fingerprint or "")
+        where = write_map(private.folder, out.absolute, pairs, made_with)
         say(f"  identifiers are pseudonyms; the way back is {where}")
     _say_statuses(table, out)
     return table, shown

@@ -14,13 +14,16 @@ from medray.engine.job.options import KEY_DIR, Options
 from medray.engine.job.phantoms import are_phantoms, phantom_files
 from medray.engine.job.progress import say, warn
 from medray.engine.nodes.cluster import check_gpus, connect
+from medray.engine.train.checkpoint import write_initial
 from medray.shards.deidentification import DEIDENTIFICATION, about
 from medray.shards.digest import digest
-from medray.shards.folders import shards_store
+from medray.shards.folders import INITIAL, KEPT, shards_store
 from medray.shards.manifest import MANIFEST, Manifest, sha256
+from medray.shards.pseudonym import retire_map
 from medray.shards.source import Source
 from medray.shards.store import File, Store, place
 from medray.tasks.system import Phantoms, System
+from medray.tasks.task import Task
 
 _NAMES = "shards.json"  # folder of shards → digest of the names of its files, each of which tells what is in it
 
@@ -114,6 +117,10 @@ class Dataset:
         }
         check_key(out, settings[PROJECT], settings[KEY], self.options.private)
         begun = any_begun(out)
+        if settings[KEY] is not None and not self.options.new_manifest and not out.exists(MANIFEST):
+            self._check_new(out)
+        if self.options.new_manifest:
+            out.delete(MANIFEST)
         if not begun and (out.read_json(CONFIG) or {}).get(KEY) != settings[KEY]:
             out.delete(MANIFEST)  # of shards under other names, which are made anew
         self.manifest = Manifest(out, self.options.pseudonyms())
@@ -121,6 +128,31 @@ class Dataset:
         if begun and not self.manifest.found:
             warn(f"{out.uri} holds no {MANIFEST}: its shards and weights are taken as they are")
         self.manifest.keep({CONFIG: sha256(out, CONFIG)})
+        if settings[KEY] is None:
+            retire_map(self.options.private, out.absolute)
+
+    def _check_new(self, out: Store) -> None:
+        """Raises ValueError for results without a manifest: whoever takes it away could put anything in their place."""
+        there = [f"{name}/" for name in KEPT if out.sub(name).folders()]
+        if there:
+            raise ValueError(
+                f"--out {out.uri}: holds {' and '.join(there)} and no {MANIFEST}, which its job wrote; put it back, choose another "
+                "--out, or take what is there as it is with --new-manifest"
+            )
+
+    def write_initial(self, task: Task, folder: Store) -> Store | None:
+        """``checkpoint.write_initial``, looked after by the manifest.
+
+        Raises:
+            ValueError: weights that cannot be had, or others than the job wrote are there.
+        """
+        name = self.manifest.name(folder, INITIAL)
+        if not folder.exists(INITIAL):
+            self.manifest.forget([name])
+        written = write_initial(task, folder)
+        if written is not None:
+            self.manifest.settle({name: sha256(Store(self.options.out), name)})
+        return written
 
     def find(self) -> None:
         """Join the cluster, and write the phantoms where they are wanted."""
@@ -197,7 +229,7 @@ class Dataset:
         prepared = prepare(
             self.source, (self._first, *self.others), self.system.columns,
             Folding(self.system.strata, options.folds, options.split_seed, self.held_out), out, self.shards,
-            Private(options.pseudonyms(), options.private), options.rows_per_shard, self._check_unchanged,
+            Private(options.pseudonyms(), options.private, options.owner()), options.rows_per_shard, self._check_unchanged,
         )  # fmt: skip
         out.write_json(DEIDENTIFICATION, about(self.source.shard_schema, options.public_ids))
         written = [self.manifest.name(self.shards, name) for name in self.shards.names(".parquet")]

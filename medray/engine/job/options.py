@@ -22,7 +22,7 @@ from medray.engine.train.layout import Layout
 from medray.engine.train.run import Monitor
 from medray.shards.address import check_address
 from medray.shards.names import check_name
-from medray.shards.pseudonym import Pseudonyms, load_key, private_folder, project_key
+from medray.shards.pseudonym import KEY_FILE, Pseudonyms, load_key, private_folder, project_key
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -82,6 +82,9 @@ class Options:
     """The identifiers in the files are public (a challenge's): keep them. Otherwise they become keyed hashes."""
     key_dir: Path = KEY_DIR
     """Where the key of the pseudonyms, the map back to identifiers and header tables lie; never below --out."""
+    new_manifest: bool = False
+    """Make manifest.json anew: what lies in --out is taken as it is. For whoever has changed the folder, or has begun it with a
+    version that wrote none."""
     project: str = ""
     """Outputs of one project give a patient one pseudonym, so that they can be joined; where not given, each --out is a project
     of its own."""
@@ -109,12 +112,16 @@ class Options:
         may use it."""
         folder = self.key_dir.expanduser().resolve()
         out = Store(self.out).local
-        if out is not None and folder.is_relative_to(out.resolve()):
+        if out is not None and any(one.resolve().is_relative_to(out.resolve()) for one in (folder, folder / KEY_FILE)):
             raise ValueError(f"--key-dir {folder}: lies below --out, which others may read; choose a place outside it")
         return private_folder(folder)
 
     def pseudonyms(self) -> Pseudonyms:
         return Pseudonyms(None if self.public_ids else project_key(load_key(self.private), self.project))
+
+    def owner(self) -> str:
+        """The fingerprint of this user's key; "" where identifiers are public."""
+        return "" if self.public_ids else str(Pseudonyms(load_key(self.private)).fingerprint)
 
     def warn_of_key(self) -> None:
         """Say that the key is lost with this node, where an autoscaler's cluster is: its head goes with `ray down`."""

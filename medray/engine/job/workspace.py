@@ -20,13 +20,12 @@ from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent, stages
 from medray.engine.job.progress import say, warn
 from medray.engine.job.tracking import track_run
 from medray.engine.nodes.cluster import Resources
-from medray.engine.train.checkpoint import write_initial
 from medray.engine.train.fit import fit, renew
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
 from medray.report.page import IMAGES
-from medray.shards.folders import DONE, INITIAL, KEPT, RUNS, features_store, fold_folder, runs_store
+from medray.shards.folders import DONE, KEPT, RUNS, features_store, fold_folder, runs_store
 from medray.shards.manifest import sha256
 from medray.shards.source import Source
 from medray.shards.store import Store
@@ -134,7 +133,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         soon = _large_tasks(shown)
         for model, task in tasks.items():  # an error for weights that cannot be had, before anything is spent
             if model in soon or getattr(task, "weights", None):  # of a name that may be wrong
-                self._write_initial(model, task)
+                self.data.write_initial(task, runs_store(self.out, model))
         self.data.find()
         together = max([len(stage.tasks) for stage in plan if isinstance(stage, Training) and not stage.over] or [1])
         self.resources = self.options.resources(len(self.folds) * together, tasks.values())
@@ -148,15 +147,6 @@ class Workspace(AbstractContextManager["Workspace"]):
         ).show(shown)  # fmt: skip
         name = " ".join([title, self.out.uri.rsplit("/", 1)[-1], *self._named])
         self.tracker.want("", name, params=dict(params))
-
-    def _write_initial(self, model: str, task: Task) -> None:
-        """Raises ValueError for weights that cannot be had, and where those that are there are others than this job wrote."""
-        folder, manifest = runs_store(self.out, model), self.data.manifest
-        name = manifest.name(folder, INITIAL)
-        if not folder.exists(INITIAL):
-            manifest.forget([name])
-        if write_initial(task, folder) is not None:
-            manifest.settle({name: sha256(self.out, name)})
 
     # ------------------------------------------------------------ stages
 
@@ -216,6 +206,11 @@ class Workspace(AbstractContextManager["Workspace"]):
         for run in self.done[stage]:
             renew(run)
             if not run.finished:
+                if _done(run) in manifest.files and run.begun:
+                    raise ValueError(
+                        f"{run.store.uri}/{DONE}: this run had ended, and the file is gone; put it back, or delete the folder, and "
+                        "the run is made anew"
+                    )
                 manifest.forget([_done(run)])
             elif run.store.exists(DONE) and _done(run) not in manifest.files:
                 warn(f"{run.name} is finished, and manifest.json does not name it: it is taken as it is")

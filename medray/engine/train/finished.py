@@ -17,7 +17,7 @@ from medray.engine.job.progress import warn
 from medray.engine.train.checkpoint import read_model, read_weights
 from medray.shards.folders import DONE, MODEL, run_store, runs_store
 from medray.shards.manifest import DESCRIBED, MANIFEST, Manifest
-from medray.shards.pseudonym import Pseudonyms, has_key, load_key, map_path, project_key
+from medray.shards.pseudonym import Pseudonyms, has_key, load_key, map_fingerprints, map_path, project_key
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
@@ -44,7 +44,7 @@ def finished_job(out: Store, results: Store, description: str, key_dir: Path) ->
         raise ValueError(f"--run {out.uri}: holds no config.json; name the --out of a job")
     if found is None:
         raise ValueError(f"--run {results.uri}: holds no {description}; run the job again to its end")
-    _check(out, results, configuration, key_dir.expanduser())
+    _check(out, results, configuration, key_dir.expanduser().resolve())
     return configuration, found
 
 
@@ -57,12 +57,8 @@ def _check(out: Store, results: Store, configuration: dict[str, Any], key_dir: P
     manifest = Manifest(out, Pseudonyms(key))
     if not manifest.found:
         raise ValueError(f"--run {out.uri}: holds no {MANIFEST}; run the job again, which writes it")
-    if key is None and map_path(key_dir, out.absolute).exists():  # whoever changed config.json would be believed
-        raise ValueError(
-            f"--run {out.uri}: {key_dir} holds the names of its patients, and its {CONFIG} "
-            f"{'says that they are public' if fingerprint is None else 'has another key'}; put {CONFIG} back as it was, or where "
-            f"{out.uri} is another job's now, delete {map_path(key_dir, out.absolute)}"
-        )
+    if key is None and has_key(key_dir):
+        _check_map(out, fingerprint, key_dir)
     if key is None:
         why = (
             "has public identifiers and no key"
@@ -81,6 +77,19 @@ def _check(out: Store, results: Store, configuration: dict[str, Any], key_dir: P
         if name not in manifest.files:
             raise ValueError(f"{out.uri}/{name}: {MANIFEST} does not name it; run the job again, which does")
     manifest.check_files(used)
+
+
+def _check_map(out: Store, fingerprint: str | None, key_dir: Path) -> None:
+    """Raises ValueError where this user's own map says that the job in ``out`` has other pseudonyms than its settings say: whoever
+    changed them would be believed."""
+    written = map_fingerprints(key_dir, out.absolute)
+    if written is None or written.owner != Pseudonyms(load_key(key_dir)).fingerprint or written.project == fingerprint:
+        return
+    claims = "says that they are public" if fingerprint is None else "has another key"
+    raise ValueError(
+        f"--run {out.uri}: {key_dir} holds the names of its patients, and its {CONFIG} {claims}; name the --key-dir of its job, put "
+        f"{CONFIG} back as it was, or where another job wrote there since, move {map_path(key_dir, out.absolute)} away"
+    )
 
 
 def model_of(out: Store, name: str, job: str) -> str:

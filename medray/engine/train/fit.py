@@ -20,12 +20,11 @@ from medray.engine.nodes.elastic import RESIZE_SECONDS, ElasticTrainer
 from medray.engine.nodes.groups import NamedGroups, remove_groups
 from medray.engine.train.glimpse import read_glimpse
 from medray.engine.train.loop import train_worker
-from medray.engine.train.run import Run
+from medray.engine.train.run import ORIGIN, Run
 from medray.engine.train.stop import StopRun
 from medray.shards.folders import DONE
 
 RETRIES = 3
-ORIGIN = "origin.json"
 _POLL_SECONDS = 2.0
 _SAY_SECONDS = 30.0
 _MOST_LINES = 500

@@ -35,6 +35,7 @@ from medray.engine.train.saving import Saver
 from medray.engine.train.step import Trainer, on_host
 from medray.engine.train.stop import StopRun
 from medray.shards.folders import DONE
+from medray.shards.manifest import sha256
 
 ASK_SECONDS = 5.0
 """Between questions whether a node is about to be taken; Ray itself looks every 5 s."""
@@ -215,14 +216,17 @@ class Worker:
             return
         check_ids(table[self.task.id_column], self.run.held_out_ids, self.run.name)
         store = self.run.results
-        for name, rows in (("predictions", table), ("inner", inner)):
+        tables = {}
+        for name, rows in (("predictions.parquet", table), ("inner.parquet", inner)):
             if rows is not None:
-                store.write_table(f"{name}.parquet", pa.Table.from_pandas(rows, preserve_index=False))
+                store.write_table(name, pa.Table.from_pandas(rows, preserve_index=False))
+                tables[name] = sha256(store, name)
         digest = None
         if self.run.last_epoch == self.task.epochs:
             state = {"weights": network.state_dict(), "task": json.dumps(self.task.identity())}
             digest = checkpoint.write_weights(store, checkpoint.MODEL, state)
         done = {"epoch": chosen, "rows": len(table), "weights": digest, "metrics": self.history[-1]["metrics"]}
+        done |= {"tables": tables}
         store.write_json(DONE, done | {"depends_on_workers": self._depends_on_workers()})
         self._clean()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from medray.engine.data.samples import Rows
 from medray.engine.nodes.cluster import Resources
@@ -15,6 +18,7 @@ from medray.shards.folders import DONE, fold_folder
 from medray.shards.store import Store
 from medray.tasks.task import Task
 
+ORIGIN = "origin.json"  # what a run was made from
 Monitor = Literal["held-out", "inner", "none"]
 
 
@@ -92,13 +96,29 @@ class Run:
         """One entry an epoch, from the folder; empty before the first epoch has ended."""
         return list(self.store.read_json("history.json", []))
 
+    @property
+    def begun(self) -> bool:
+        """Whether something lies in its folder but what it was made from."""
+        return bool(self.store.folders() or {*self.store.names()} - {ORIGIN})
+
     def predictions(self) -> pd.DataFrame:
-        return self.results.read_table("predictions.parquet").to_pandas()
+        """Of the held-out rows. Raises ValueError where they are not those that the run wrote."""
+        return self._written("predictions.parquet")
 
     def inner_predictions(self) -> pd.DataFrame | None:
         """Of the inner rows, None where there are none."""
         name = "inner.parquet"
-        return self.results.read_table(name).to_pandas() if self.results.exists(name) else None
+        return self._written(name) if self.results.exists(name) else None
+
+    def _written(self, name: str) -> pd.DataFrame:
+        content = self.results.read_bytes(name)
+        noted = self.results.read_json(DONE, {}).get("tables", {})  # an earlier version noted nothing
+        if noted.get(name, digest := hashlib.sha256(content).hexdigest()) != digest:
+            raise ValueError(
+                f"{self.results.uri}/{name}: is not what its run wrote ({DONE} has another SHA-256); put it back, or delete the "
+                "folder, and the run is made anew"
+            )
+        return pq.read_table(io.BytesIO(content)).to_pandas()
 
     def weights_digest(self) -> str:
         """Of the finished run's network, the beginning of its SHA-256: what is computed with it is only good as long as this is the

@@ -13,7 +13,6 @@ from medray.engine.data.samples import Shards
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options, flags_over, run_job
 from medray.engine.job.progress import say
-from medray.engine.train.checkpoint import write_initial
 from medray.engine.train.sweep import CrossValidation
 from medray.engine.tuning.page import best_trials, write_search
 from medray.engine.tuning.search import Search, claim_search, show_search
@@ -105,7 +104,7 @@ def _search(
     data.claim()
     objectives = {str(name): what.objectives[name] for name in job.objective}
     store = claim_search(out, search, space, bases, objectives, folds)
-    initial = {name: write_initial(task, store.sub("initial", name)) for name, task in bases.items()}
+    initial = {name: data.write_initial(task, store.sub("initial", name)) for name, task in bases.items()}
     data.find()
     resources = search.resources(options, folds)
     rungs = search.rungs(next(iter(bases.values())).epochs)

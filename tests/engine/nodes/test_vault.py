@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +50,11 @@ def test_a_fetch_that_was_killed_leaves_no_half_key(
 ) -> None:
     vault.create_secret(Name=SECRET, SecretBinary=KEY)
 
-    def killed(path: Path, data: bytes) -> None:
+    def killed(*paths: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", killed)
+        patch.setattr(os, "link", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch("us-east-1", tmp_path / "private")
     assert not (tmp_path / "private" / "pseudonym.key").exists()
