@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
 _LEVEL = 0.95
@@ -105,8 +105,8 @@ def rate_interval(hits: np.ndarray, patients: np.ndarray) -> tuple[float, float]
     """The 95% interval of a rate: Wilson's (1927) of as many independent rows as tell as much.
 
     Their number is p (1 - p) by the variance between patients (as Kott and Carr 1997, Journal of Official Statistics 13:
-    123-136), the rows at most; with patients who are all alike, as at a rate of 0 or 1, it is the number of patients. In place of
-    the normal quantile stands Student's with as many degrees of freedom as there are patients, less one.
+    123-136), the rows at most; with patients who are all alike, as at a rate of 0 or 1, it is the number of patients. With Student's
+    quantile in place of the normal one, 98% to 99% of the intervals of few patients would hold the truth.
 
     Args:
         hits: (rows,) 0 or 1.
@@ -122,7 +122,7 @@ def rate_interval(hits: np.ndarray, patients: np.ndarray) -> tuple[float, float]
     apart = np.bincount(own, hits - rate)
     variance = count / (count - 1) * float(apart @ apart) / rows**2
     size = min(rate * (1 - rate) / variance, rows) if variance > 0 else count
-    square = student.ppf((1 + _LEVEL) / 2, count - 1) ** 2
+    square = norm.ppf((1 + _LEVEL) / 2) ** 2
     middle = (rate + square / (2 * size)) / (1 + square / size)
     half = np.sqrt(square / size * (rate * (1 - rate) + square / (4 * size))) / (1 + square / size)
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))

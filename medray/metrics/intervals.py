@@ -26,6 +26,8 @@ LEAST_PRECISION = 10
 LEAST_AT_SENSITIVITY = 100
 """Of a specificity at a given sensitivity: its threshold rests on the few positives with the lowest scores."""
 
+LEAST_PREDICTIVE = 20
+"""Of a predictive value: few of its patients are wrong, and which of them there are is chance."""
 LEAST_F1 = 10
 LEAST_KAPPA = 10
 """Of patients of whom somebody says yes, and of those of whom both say no."""
@@ -53,13 +55,15 @@ class Score:
     """(rows,) the scores that an AUC ranks."""
     parts: Mapping[str, Score] = field(default_factory=dict)
     """The AUCs that this is the mean of."""
+    rows: np.ndarray | None = None
+    """(rows,) bool: those that count, where ``labels`` does not say."""
     own: Callable[[np.ndarray], tuple[float, float] | None] | None = None
     """Its interval, where it is not of draws: of the patients of the rows that count."""
 
     @cached_property
     def known(self) -> np.ndarray:
         """(rows,) bool: the rows that count."""
-        return ~np.isnan(self.labels)
+        return ~np.isnan(self.labels) if self.rows is None else self.rows
 
     def value(self, weights: np.ndarray) -> float:
         """The figure for (rows,) weights."""
@@ -123,16 +127,26 @@ def brier(probabilities: np.ndarray, labels: np.ndarray) -> Score:
     return mean((np.asarray(probabilities, np.float64) - labels) ** 2, labels)
 
 
-def rate(hits: np.ndarray) -> Score:
-    """The part of the rows that are 1, of those that are 1 or 0; NaN does not count. Sensitivity is the rate of answers among
-    positives, a predictive value that of positives among answers."""
-    labels = np.asarray(hits, dtype=np.float64)
-    counted = labels[~np.isnan(labels)]
+def rate(hits: np.ndarray, labels: np.ndarray | None = None) -> Score:
+    """The part of (rows,) that are 1, of those that are 1 or 0; NaN does not count: a sensitivity is the rate of answers among
+    positives.
+
+    Args:
+        labels: of all rows, for a predictive value, the rate of true answers among those of one kind: enough patients must be
+            positive for it.
+    """
+    counts = ~np.isnan(hits)
+    counted = np.asarray(hits, dtype=np.float64)[counts]
 
     def statistic(weights: np.ndarray) -> float:
         return float(np.average(counted, weights=weights)) if weights.any() else float("nan")
 
-    return Score(statistic, labels, (), own=lambda patients: rate_interval(counted, patients))
+    def own(patients: np.ndarray) -> tuple[float, float] | None:
+        return rate_interval(counted, patients)
+
+    if labels is None:
+        return Score(statistic, np.where(counts, 0.0, np.nan), (), own=own)
+    return Score(statistic, labels, (1,), LEAST_PREDICTIVE, rows=counts, own=own)
 
 
 def f1(decided: np.ndarray, labels: np.ndarray) -> Score:
@@ -260,7 +274,7 @@ def _undefined(score: Score) -> Figure:
     if score.parts:
         return undefined("an AUC that it is the mean of is undefined")
     if not score.known.any():
-        return undefined("no row counts" if score.own and not score.classes else "no label is known")
+        return undefined("no row counts" if score.own else "no label is known")
     absent = [name for kind, name in ((1, "positive"), (0, "negative")) if not (score.labels == kind).any()]
     return undefined(f"no label is {absent[0]}" if absent else "it has no finite value")
 

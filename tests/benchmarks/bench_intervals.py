@@ -73,8 +73,8 @@ def of_classes(rng: np.random.Generator, positive: int, times: int, exactly: boo
         "log loss": kinds.log_loss(chances[0], truth),
         "Brier": kinds.brier(chances[0], truth),
         "paired difference": kinds.mean(losses[1] - losses[0], truth),
-        "PPV": kinds.rate(np.where(said == 1, truth, np.nan)),
-        "NPV": kinds.rate(np.where(said == 0, 1 - truth, np.nan)),
+        "PPV": kinds.rate(np.where(said == 1, truth, np.nan), truth),
+        "NPV": kinds.rate(np.where(said == 0, 1 - truth, np.nan), truth),
         "F1": kinds.f1(said, truth),
         "kappa": kinds.kappa(said, other),
     }
