@@ -125,7 +125,7 @@ def rate_interval(hits: np.ndarray, patients: np.ndarray) -> tuple[float, float]
     square = norm.ppf((1 + _LEVEL) / 2) ** 2
     middle = (rate + square / (2 * size)) / (1 + square / size)
     half = np.sqrt(square / size * (rate * (1 - rate) + square / (4 * size))) / (1 + square / size)
-    return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
+    return float(np.clip(middle - half, 0.0, rate)), float(np.clip(middle + half, rate, 1.0))  # rounding
 
 
 def clustered_mean(values: np.ndarray, patients: np.ndarray, within: Range = ANY) -> tuple[float, float] | None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from medray.metrics.binary import Ranking, calibration_bins, log_losses
+from medray.metrics.binary import Ranking, calibration_bins, log_losses, unsmoothed
 
 
 @st.composite
@@ -87,3 +87,22 @@ def test_specificity_is_that_of_the_best_threshold_that_finds_enough() -> None:
 
 def test_a_tied_negative_is_not_told_from_a_positive() -> None:
     assert Ranking(np.array([0.5, 0.5, 0.1]), np.array([1, 0, 0])).specificity_at(1.0) == 0.5
+
+
+@pytest.mark.parametrize("smoothing", [0.02, 0.1])
+def test_smoothing_is_undone_and_the_order_stays(smoothing: float) -> None:
+    rng = np.random.default_rng(0)
+    chances = rng.beta(0.05, 4, 200_000)
+    labels = (rng.random(len(chances)) < chances).astype(float)
+    noise = 0.02 * rng.normal(size=len(chances))  # of a fit
+    fitted = np.clip(chances * (1 - smoothing) + smoothing / 2 + smoothing * noise, 1e-9, 1)
+    plain = unsmoothed(fitted, smoothing)
+    assert (np.argsort(plain, kind="stable") == np.argsort(fitted, kind="stable")).all()
+    assert plain.min() > 0
+    assert plain.max() < 1
+    middle = (chances > 0.01) & (chances < 0.99)
+    np.testing.assert_allclose(plain[middle], chances[middle], atol=0.01)
+    best, before, after = (log_losses(p, labels).mean() for p in (chances.clip(1e-12), fitted, plain))
+    assert after - best < 0.1 * (before - best)
+    assert unsmoothed(np.array([0.0, 1.0]), smoothing) == pytest.approx([0, 1], abs=1e-4)
+    assert unsmoothed(fitted, 0.0) is fitted

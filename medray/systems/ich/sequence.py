@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from medray.metrics.binary import unsmoothed
 from medray.shards.classes import any_known
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.systems.ich.features import STACK_SCHEMA
@@ -47,7 +48,7 @@ class SequenceTask(Task):
     any_weight: float = 2.0
     """Weight of any's column in the loss; the challenge's score has 2, and 1 for each other class."""
     label_smoothing: float = 0.0
-    """Labels become this much less certain."""
+    """Labels become this much less certain in the loss; probabilities are of the labels as they are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,7 +136,7 @@ class SequenceTask(Task):
             turned = network(reverse(features, lengths), lengths).double()
             logits = (logits + reverse(turned, lengths)) / 2
         real = np.arange(logits.shape[1]) < counts[:, None]
-        probabilities = logits.sigmoid().cpu().numpy()[real]
+        probabilities = unsmoothed(logits.sigmoid().cpu().numpy()[real], self.label_smoothing)
         labels = batch["labels"].cpu().numpy()[real]
         ids = [name for text in batch["slice_id"] for name in str(text).split(_SEPARATOR)]
         return {

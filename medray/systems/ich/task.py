@@ -15,6 +15,7 @@ import tyro
 
 from medray.imaging.resize import resize
 from medray.imaging.window import parse_window
+from medray.metrics.binary import unsmoothed
 from medray.shards.classes import any_known
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, column_weights
 from medray.systems.ich.scores import slice_metrics
@@ -69,7 +70,7 @@ class SliceTask(BackboneTask):
     any_weight: float = 2.0
     """Weight of any's column in the loss; the challenge's score has 2, and 1 for each other class."""
     label_smoothing: float = 0.0
-    """Labels become this much less certain."""
+    """Labels become this much less certain in the loss; probabilities are of the labels as they are."""
     augmentation: float = 1.0
     """Strength: shift, zoom, rotation and brightness times this; 0 leaves the flips only."""
     flip: bool = True
@@ -198,7 +199,8 @@ class SliceTask(BackboneTask):
         return self.columns_of(network(batch["image"]).double().sigmoid().cpu().numpy(), batch)
 
     def columns_of(self, probabilities: np.ndarray, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Output columns of a batch with these (batch, 6) probabilities."""
+        """Output columns of a batch with these (batch, 6) probabilities of the labels that the network was fitted to."""
+        probabilities = unsmoothed(probabilities, self.label_smoothing)
         labels = batch["labels"].cpu().numpy()
         return {
             **{name: np.asarray(batch[name]) for name in IDENTIFIERS},
