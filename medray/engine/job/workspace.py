@@ -90,6 +90,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         self.tracker = self.options.tracker("/".join(results) if tracked_as is None else tracked_as)
         self.done: dict[str, list[Run]] = {}  # stage → its runs
         self._until, self._named, self._stages = until, results[1:], list[str]()
+        self._inner: dict[int, frozenset[str]] = {}  # fold → inner patients of all its runs
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         over = kind is _Over
@@ -190,7 +191,7 @@ class Workspace(AbstractContextManager["Workspace"]):
         """
         resources: Resources = self.resources.for_small_runs() if small else self.resources
         wanted = self.options.every_fold if every_fold else self.folds
-        folds = CrossValidation(self.out, wanted, self.options, resources, self.data.system.strata)
+        folds = CrossValidation(self.out, wanted, self.options, resources, self.data.system.strata, self._inner)
         return folds.runs(model, task, data, starts)
 
     def fit(self, stage: str, runs: Iterable[Iterable[Run]], with_models: Iterable[str] | None = None) -> None:

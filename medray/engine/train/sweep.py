@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,8 @@ class CrossValidation:
     options: Options
     resources: Resources
     strata: Strata  # of the system
+    inner_patients: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Fold → inner patients, as its first run with some has drawn them: those of its later stages are the same."""
 
     def runs(
         self,
@@ -106,7 +108,7 @@ class CrossValidation:
         if given.any():  # of given lists: the validation list
             train, inner = train[~given], train[given]
         elif options.monitor == "inner" or task.keeps_inner(index.iloc[train]):
-            inner = _inner_rows(index.iloc[train], self.strata, task.seed)
+            inner = self._inner(fold, index.iloc[train], task.seed)
             train, inner = np.delete(train, inner), train[inner]
         learned, share = _copies(task.times_per_epoch(index.iloc[train]), task.examples_per_row)
         return Run(
@@ -130,6 +132,16 @@ class CrossValidation:
             compiled=options.compile,
         )
 
+    def _inner(self, fold: int, index: pd.DataFrame, seed: int) -> np.ndarray:
+        """Places of the inner rows. A stage whose features come from a network must not choose its epoch on patients whom that
+        network has learned from."""
+        if fold not in self.inner_patients:
+            rows = _inner_rows(index, self.strata, seed)
+            self.inner_patients[fold] = frozenset(index["patient_id"].iloc[rows])
+        found = index["patient_id"].isin(self.inner_patients[fold]).to_numpy()
+        # none of them has such rows, or all who have: a stage of other patients than the first
+        return _inner_rows(index, self.strata, seed) if found.all() or not found.any() else np.flatnonzero(found)
+
 
 def _copies(times: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows that are seen so many times an epoch, each time for ``together`` examples: the places of their copies, and the
@@ -148,8 +160,11 @@ def _inner_rows(index: pd.DataFrame, strata: Strata, seed: int) -> np.ndarray:
             "one patient is left to learn from, and none to choose on; take --monitor none, fewer --folds or more patients"
         )
     folds = min(INNER_FOLDS, patients.max() + 1)
-    by_patient = assign_folds(patients, strata(index), folds, seed)
-    return np.flatnonzero(by_patient.loc[patients].to_numpy() == 0)
+    own = strata(index)
+    part = assign_folds(patients, own, folds, seed).loc[patients].to_numpy()
+    # the first part that holds as many kinds of rows as any: few patients of a class may all lie in other ones
+    kinds = [len(np.unique(own[part == k])) for k in range(folds)]
+    return np.flatnonzero(part == int(np.argmax(kinds)))
 
 
 def inner_predictions(runs: Sequence[Run]) -> pd.DataFrame | None:

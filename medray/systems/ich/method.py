@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from medray.metrics.intervals import intervals
 from medray.systems.ich.blend import Blend, Space, align, average, find_weights, nested
+from medray.systems.ich.blend import Method as Find
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import Rung, mean_over_neighbours
 from medray.systems.ich.recalibrate import Recalibration, fit_recalibration
-from medray.systems.ich.scores import weighted_log_loss
+from medray.systems.ich.scores import count_patients, slice_losses, weighted_log_loss, weighted_loss
 from medray.systems.ich.task import SliceTask
 
+LEAST_FOLDS, LEAST_POSITIVE_PATIENTS = 3, 200
+"""For searched weights to be the answer. With two folds, or 160 patients of whom some bleed, they were worse than the plain average
+on new patients, and looked better on held-out ones; with 640 they were better (simulated: four alike models)."""
+SEARCHED, DESCENDED, PLAIN = "searched weights, nested", "searched by descent, nested", "plain average"
+"""Ways of blending, as metrics.json and the report name them."""
 SEQUENCE = "{} sequence"
 """What the sequence stage of a backbone is called among the models of the ensemble."""
 
@@ -24,6 +31,9 @@ SEQUENCE = "{} sequence"
 class Ensemble:
     """How the models' predictions become one."""
 
+    blend: Literal["auto", "plain", "searched"] = "auto"
+    """Which average of the models is the answer: the plain one, or one with weights that were searched on other folds. auto: the
+    searched one with 3 folds or more and 200 patients with a bleed or more; with fewer, the search costs more than it finds."""
     blend_space: Space = "logit"
     """Average the models as logits or as probabilities."""
     blend_trials: int = 100
@@ -78,13 +88,16 @@ class Predictions:
 class Method:
     """The run's answer and how it came about."""
 
-    final: pd.DataFrame  # held-out slices by the nested ensemble, with "fold"
+    final: pd.DataFrame  # held-out slices by the ensemble, with "fold"
     rungs: list[Rung]
     remedies: list[Rung]  # what was done about the rare class, step by step
     recalibrations: dict[str, dict[int, Recalibration]]  # model → fold → fit, of the averages over the views
-    blend: Blend  # fitted on all held-out slices: for new studies only
-    weights: dict[str, dict[int, float]]  # model → fold → weight in the nested ensemble
-    comparison: dict[str, float]  # way of blending → weighted log loss of the held-out slices
+    blend: Blend  # for new studies; searched weights are those of all held-out slices
+    plain: str  # why the answer is the plain average; "" where its weights were searched
+    weights: dict[str, dict[int, float]]  # model → fold → weight that was searched on the other folds
+    comparison: dict[str, dict[str, Any]]
+    """Way of blending, or model → weighted_log_loss of the held-out slices, and its change (a Figure, paired over patients) against
+    the plain average."""
     tables: dict[str, pd.DataFrame]  # model → its held-out slices, with "fold"
 
     def description(
@@ -134,30 +147,49 @@ def combine(
             tables[SEQUENCE.format(name)] = model.sequence
     stacked, first = align(tables)
     labels, folds = first[list(CLASSES)].to_numpy(dtype=np.float64), first["fold"].to_numpy()
-    blended, by_fold = nested(stacked, labels, folds, how.blend_space, "optuna", how.blend_trials, seed)
-    final = with_probabilities(first, blended)
-
-    def loss(probabilities: np.ndarray) -> float:
-        return weighted_log_loss(probabilities, labels)
-
-    descended, _ = nested(stacked, labels, folds, how.blend_space, "scipy")
-    comparison = {
-        "nested, Optuna (the answer)": loss(blended),
-        "nested, scipy": loss(descended),
-        "plain average": loss(average(stacked, None, how.blend_space)),
-    } | {name: loss(one) for name, one in zip(tables, stacked, strict=True)}
-    every = find_weights(stacked, labels, how.blend_space, "optuna", how.blend_trials, seed)
+    searched, by_fold = nested(stacked, labels, folds, how.blend_space, "optuna", how.blend_trials, seed)
+    ways = {
+        SEARCHED: searched,
+        DESCENDED: nested(stacked, labels, folds, how.blend_space, "scipy")[0],
+        PLAIN: average(stacked, None, how.blend_space),
+    }
+    patients = first["patient_id"].to_numpy()
+    why = _why_plain(how, len(np.unique(folds)), count_patients(patients, labels[:, CLASSES.index("any")]))
+    final = with_probabilities(first, ways[PLAIN if why else SEARCHED])
+    find: Find = "equal" if why else "optuna"
+    every = find_weights(stacked, labels, how.blend_space, find, how.blend_trials, seed)
     lead, name = next(iter(models.values())), next(iter(models))
     return Method(
         final=final,
-        rungs=_rungs(name, lead, ablations, tables[name], final, views),
+        rungs=_rungs(name, lead, ablations, tables[name], final, views, PLAIN if why else SEARCHED),
         remedies=_remedies(lead, ablations),
         recalibrations=recalibrations,
         blend=Blend(tuple(tables), tuple(every.tolist()), how.blend_space),
         weights={n: {fold: float(w[i]) for fold, w in by_fold.items()} for i, n in enumerate(tables)},
-        comparison=comparison,
+        plain=why,
+        comparison=_compared(ways | dict(zip(tables, stacked, strict=True)), labels, patients),
         tables=tables,
     )
+
+
+def _why_plain(how: Ensemble, folds: int, positive_patients: int) -> str:
+    if how.blend != "auto":
+        return "asked for (--blend plain)" if how.blend == "plain" else ""
+    if folds < LEAST_FOLDS:
+        return f"{folds} fold{'s' * (folds != 1)}, fewer than {LEAST_FOLDS}"
+    if positive_patients < LEAST_POSITIVE_PATIENTS:
+        return f"{positive_patients} patients with a bleed, fewer than {LEAST_POSITIVE_PATIENTS}"
+    return ""
+
+
+def _compared(ways: Mapping[str, np.ndarray], labels: np.ndarray, patients: np.ndarray) -> dict[str, dict[str, Any]]:
+    losses = {name: slice_losses(one, labels) for name, one in ways.items()}
+    changes = {name: weighted_loss(one - losses[PLAIN], labels) for name, one in losses.items() if name != PLAIN}
+    found = intervals(changes, patients)
+    return {
+        name: {"weighted_log_loss": weighted_log_loss(one, labels), "change": found.get(name)}
+        for name, one in ways.items()
+    }
 
 
 def _rungs(
@@ -167,6 +199,7 @@ def _rungs(
     averaged: pd.DataFrame,
     final: pd.DataFrame,
     views: Sequence[str],
+    weights: str,
 ) -> list[Rung]:
     rungs = []
     windows = len(lead.task.windows)
@@ -185,7 +218,7 @@ def _rungs(
     rungs.append(Rung("mean over neighbours", "three slices of the stack", mean_over_neighbours(averaged)))
     if lead.sequence is not None:
         rungs.append(Rung("sequence", "BiLSTM over the stack's features", lead.sequence))
-    rungs.append(Rung("ensemble", "all models, nested weights", final))
+    rungs.append(Rung("ensemble", f"all models, {weights}", final))
     return rungs
 
 
@@ -193,7 +226,8 @@ def _later(lead: Predictions, ablations: Mapping[str, Predictions]) -> list[tupl
     """What the lead has that the bare network has not, step by step: title, what it adds, the network with it."""
     task, steps = lead.task, []
     if task.repeat_epidural > 1 or task.epidural_weight != 1:
-        adds = _remedy(task) + (", recalibrated" if task.repeat_epidural > 1 else "")
+        kept = ", recalibrated on a tenth of the patients, of whom it learns nothing and the step before did"
+        adds = _remedy(task) + (kept if task.repeat_epidural > 1 else "")
         steps.append(("imbalance", adds, _remedied(lead, ablations)))
     if task.negatives < 1:
         part = "half" if task.negatives == 0.5 else f"{task.negatives:.0%}"

@@ -56,7 +56,8 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
         },
         "ensemble": {
             "weights": {n: {str(fold): w for fold, w in of.items()} for n, of in method.weights.items()},
-            "weighted_log_loss": method.comparison,
+            "plain": method.plain,
+            "comparison": method.comparison,
         },
     }
     for name, table in method.tables.items():

@@ -26,7 +26,7 @@ from medray.engine.train.fit import fit, renew
 from medray.engine.train.loop import Worker
 from medray.engine.train.run import Run
 from medray.engine.train.stop import StopRun
-from medray.engine.train.sweep import CrossValidation, FromRuns, out_of_fold
+from medray.engine.train.sweep import CrossValidation, FromRuns, _inner_rows, out_of_fold
 from medray.shards.folds import assign_folds
 from medray.shards.store import Store
 
@@ -202,3 +202,31 @@ def test_folds_are_balanced_on_months_as_on_classes() -> None:
     fold = assign_folds(patients, bands, 5, seed=0).loc[patients].to_numpy()
     shares = pd.crosstab(bands, fold, normalize="index").to_numpy()
     assert np.abs(shares - 0.2).max() < 0.06
+
+
+def test_every_stage_of_a_fold_has_the_same_inner_patients_whatever_its_rows_are() -> None:
+    """Else an epoch is chosen on features of patients from whom the network before has learned."""
+    rng = np.random.default_rng(0)
+    slices = pd.DataFrame({"patient_id": np.repeat([f"p{i}" for i in range(40)], 5), "ill": rng.random(200) < 0.2})
+    stacks = slices.drop_duplicates("patient_id").sample(frac=1, random_state=1)  # other rows, in another order
+
+    def strata(index: pd.DataFrame) -> np.ndarray:
+        return index["ill"].to_numpy().astype(int)
+
+    common: dict[int, frozenset[str]] = {}
+    both = [CrossValidation(Store("x"), (0,), Options(out="x"), LOCAL, strata, common) for _ in range(2)]
+    first = set(slices["patient_id"].iloc[both[0]._inner(0, slices, 0)])
+    assert len(first) == 4
+    assert set(stacks["patient_id"].iloc[both[1]._inner(0, stacks, 0)]) == first
+    others = stacks[~stacks["patient_id"].isin(first)]
+    assert len(both[1]._inner(0, others, 0)) > 0  # of a stage that has none of them
+
+
+def test_an_inner_part_holds_the_rare_class_where_any_does() -> None:
+    for seed in range(20):
+        ill = np.arange(60) < 3
+        order = np.random.default_rng(seed).permutation(60)
+        index = pd.DataFrame({"patient_id": [f"p{i}" for i in order], "ill": ill[order]})
+        rows = _inner_rows(index, lambda own: own["ill"].to_numpy().astype(int), seed)
+        assert index["ill"].iloc[rows].any()
+        assert len(rows) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from scipy.special import expit, logit
 from medray.systems.ich import recipes
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import Rung, mean_over_neighbours
+from medray.systems.ich.method import PLAIN as PLAIN_AVERAGE
 from medray.systems.ich.method import Ensemble, Method, Predictions, combine, probabilities_of, with_probabilities
 from medray.systems.ich.new_studies import answer, images_of, submission
 from medray.systems.ich.recalibrate import fit_recalibration
@@ -24,7 +26,7 @@ from medray.systems.ich.task import SliceTask
 from medray.systems.ich.views import Views
 
 FOLDS, PATIENTS, SLICES = 3, 18, 6
-HOW = Ensemble(blend_trials=12)
+HOW = Ensemble(blend="searched", blend_trials=12)
 PLAIN = SliceTask(backbone="test_resnet", pretrained=False)
 REPEATED = replace(PLAIN, repeat_epidural=3, epidural_weight=2.0)
 
@@ -162,7 +164,28 @@ def test_the_answer_is_the_same_each_time_and_holds_every_slice_once(method: Met
     assert set(method.weights) == set(method.tables) == set(method.blend.names)
     for fold in range(FOLDS):
         assert sum(weights[fold] for weights in method.weights.values()) == pytest.approx(1)
-    assert min(method.comparison, key=lambda name: method.comparison[name]) != "second"
+    losses = {name: one["weighted_log_loss"] for name, one in method.comparison.items()}
+    assert min(losses, key=losses.__getitem__) != "second"
+    assert method.comparison[PLAIN_AVERAGE]["change"] is None
+    for name, one in method.comparison.items():
+        if name != PLAIN_AVERAGE:
+            assert one["change"]["value"] == pytest.approx(losses[name] - losses[PLAIN_AVERAGE])
+            assert one["change"]["low"] < one["change"]["value"] < one["change"]["high"]
+
+
+def test_the_plain_average_is_the_answer_where_a_search_costs_more_than_it_finds(method: Method) -> None:
+    assert method.plain == ""
+    few = combine(two_models(), {}, replace(HOW, blend="auto"))
+    assert re.fullmatch(r"\d+ patients with a bleed, fewer than 200", few.plain)
+    assert few.rungs[-1].adds == "all models, plain average"
+    assert few.weights == method.weights  # shown beside it
+    assert set(few.blend.weights) == {0.25}  # for new studies
+    equal = sum(logit(by_id(table).clip(1e-6, 1 - 1e-6)) for table in few.tables.values()) / 4
+    np.testing.assert_allclose(by_id(few.final), expit(equal), atol=1e-12)
+    assert combine(two_models(), {}, replace(HOW, blend="plain")).plain == "asked for (--blend plain)"
+    one_fold = {name: model(1.0, 1).plain.query("fold == 0") for name in ("a", "b")}
+    bare = {n: Predictions(PLAIN, table, {}, {0: table}) for n, table in one_fold.items()}
+    assert combine(bare, {}, replace(HOW, blend="auto")).plain == "1 fold, fewer than 3"
 
 
 def test_the_answer_of_a_fold_is_the_blend_with_its_own_weights(method: Method) -> None:
@@ -265,7 +288,10 @@ def test_the_rungs_with_all_ablations() -> None:
     )
     assert rungs["sequence"].predictions is first.sequence
     assert rungs["ensemble"].predictions is found.final
-    assert rungs["imbalance"].adds == "epidural slices × 3, its loss × 2, recalibrated"
+    assert (
+        rungs["imbalance"].adds
+        == "epidural slices × 3, its loss × 2, recalibrated on a tenth of the patients, of whom it learns nothing and the step before did"
+    )
     assert names_of(found.remedies) == [
         "no remedy", "repetition", "repetition, recalibrated", "repetition and column weight",
         "repetition and column weight, recalibrated",
@@ -302,7 +328,10 @@ def test_what_is_turned_off_is_not_named() -> None:
     bare = replace(model(1.5, 200, sequence=False), views={})
     lead = model(1.0, 1, replace(PLAIN, repeat_epidural=3))
     found = combine({"first": lead}, {"no-remedy": bare}, HOW)
-    assert {rung.name: rung.adds for rung in found.rungs}["imbalance"] == "epidural slices × 3, recalibrated"
+    assert (
+        {rung.name: rung.adds for rung in found.rungs}["imbalance"]
+        == "epidural slices × 3, recalibrated on a tenth of the patients, of whom it learns nothing and the step before did"
+    )
     assert found.remedies[1].adds == "epidural slices × 3"
 
 

@@ -112,6 +112,19 @@ def test_with_few_positives_the_answer_is_near_theory() -> None:
     assert 0.5 < fitted.slopes[0] < 1.5
 
 
+def test_a_class_that_was_not_repeated_stays_as_it_is_with_few_patients() -> None:
+    """By chance 7 patients have more of it than they should: that is no reason to raise everybody's."""
+    inner, _ = world(n=2000)
+    inner["patient_id"] = [f"p{i % 7}" for i in range(len(inner))]
+    inner["p_subdural"] = expit(logit(inner["p_subdural"]) - 0.4)
+    few = fit_recalibration(inner, repeats=4)
+    place = CLASSES.index("subdural")
+    assert (few.slopes[place], few.biases[place]) == (1.0, 0.0)
+    assert few.biases[0] != pytest.approx(-np.log(4), abs=1e-6)  # of the repeated class the data has a say
+    inner["patient_id"] = [f"p{i % 200}" for i in range(len(inner))]
+    assert fit_recalibration(inner, repeats=4).biases[place] > 0.2
+
+
 def test_without_labels_it_is_theory() -> None:
     inner, _ = world(n=50)
     inner[list(CLASSES)] = np.nan

@@ -285,7 +285,7 @@ def test_of_any_alone_the_page_says_what_is_absent(run: Finished, phantoms: Phan
     metrics = alone.out.read_json("metrics.json")
     assert metrics["classes"] == ["any"]
     assert metrics["auc"]["any"] == run.out.read_json("metrics.json")["auc"]["any"]
-    assert metrics["ensemble"]["weighted_log_loss"]["plain average"] == pytest.approx(
+    assert metrics["ensemble"]["comparison"]["plain average"]["weighted_log_loss"] == pytest.approx(
         metrics["log_loss"]["any"]["value"]
     )
     assert summary(metrics)[0].endswith("  of 1 of 6 classes: any")

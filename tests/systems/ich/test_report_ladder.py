@@ -152,8 +152,8 @@ def test_a_rare_class_without_positives_or_recalibration() -> None:
 @pytest.mark.parametrize("key", [int, str])  # JSON makes texts of folds
 def test_the_ensemble_shows_weights_and_what_they_were_worth(key: type) -> None:
     weights = {"a": {key(2): 0.25, key(10): 0.5}, "b": {key(2): 0.75, key(10): 0.5}}
-    losses = {"plain average": 0.06001, "nested, Optuna (the answer)": 0.0598, "b alone": 0.0712}
-    text = page(about_ladder.ensemble(weights, losses))
+    losses = {"plain average": 0.06001, "searched weights, nested": 0.0598, "b alone": 0.0712}
+    text = page(about_ladder.ensemble(weights, compared(losses)))
     flat = cells(text)
     assert text.index("fold 2") < text.index("fold 10")
     assert "|0.375|" in flat  # the mean of a
@@ -162,41 +162,71 @@ def test_the_ensemble_shows_weights_and_what_they_were_worth(key: type) -> None:
     assert "one fold only" not in text
 
 
+def compared(losses: dict[str, float], half: float = 0.001) -> dict[str, Any]:
+    """As ``Method.comparison``, with intervals of one width."""
+    plain = losses["plain average"]
+    return {
+        name: {
+            "weighted_log_loss": loss,
+            "change": None
+            if name == "plain average"
+            else {"value": loss - plain, "low": loss - plain - half, "high": loss - plain + half},
+        }
+        for name, loss in losses.items()
+    }
+
+
 def test_an_ensemble_of_one_fold() -> None:
-    text = page(about_ladder.ensemble({"a": {0: 0.5}, "b": {0: 0.5}}, {}))
+    text = page(about_ladder.ensemble({"a": {0: 0.5}, "b": {0: 0.5}}, {}, "1 fold, fewer than 3"))
     assert "There is one fold only" in text
+    assert "The answer is the plain average of the models (1 fold, fewer than 3)." in text
     assert "|mean|" not in cells(text)
 
 
 @pytest.mark.parametrize(
     ("searched", "verdict"),
     [
-        (0.1505, "The searched weights are worse than the plain average by 0.0051 (0.1505 against 0.1454)"),
-        (0.1400, "The searched weights are better than the plain average by 0.0054 (0.1400 against 0.1454)"),
-        (0.14541, "The searched weights score as the plain average does (0.1454 against 0.1454)"),
+        (
+            0.1505,
+            "Searched weights score 0.1505 and the plain average 0.1454: worse by +0.0051 (95% +0.0041 to +0.0061).",
+        ),
+        (
+            0.1400,
+            "Searched weights score 0.1400 and the plain average 0.1454: better by −0.0054 (95% −0.0064 to −0.0044).",
+        ),
+        (
+            0.1450,
+            "0.1450 and the plain average 0.1454: a change of −0.0004 (95% −0.0014 to +0.0006), which leaves open which of the two "
+            "is better.",
+        ),
     ],
 )
-def test_the_ensemble_says_whether_searching_was_worth_it(searched: float, verdict: str) -> None:
+def test_the_ensemble_says_whether_searching_was_worth_it_and_how_sure_that_is(searched: float, verdict: str) -> None:
     weights = {"a": {0: 0.2, 1: 0.9}, "b": {0: 0.8, 1: 0.1}}
     losses = {
-        "nested, Optuna (the answer)": searched,
-        "nested, scipy": 0.1509,
+        "searched weights, nested": searched,
+        "searched by descent, nested": 0.1509,
         "plain average": 0.1454,
-        "a": 0.1456,
+        "a": 0.1430,
         "b": 0.2,
     }
-    text = page(about_ladder.ensemble(weights, losses))
+    text = page(about_ladder.ensemble(weights, compared(losses), "2 folds, fewer than 3"))
     assert verdict in text
-    assert "With 2 folds each set of weights rests on one fold." in text
-    assert ("One model alone, a, has a lower loss than the ensemble (0.1456)" in text) == (searched > 0.1456)
-    assert "The best single model was chosen on these very slices, so its score is flattered" in text
+    assert "That flatters the search" in text
+    assert "with two folds most of the luck" in text
+    assert "The answer is the plain average of the models (2 folds, fewer than 3)." in text
+    assert (
+        "One model alone, a, has a lower loss than the plain average: better by −0.0024 (95% −0.0034 to −0.0014)."
+        in text
+    )
     table = cells(text[text.index("blend or model") :])
-    shown = [float(loss) for loss in re.findall(r"0\.\d{4}", table)]
+    shown = [float(loss) for loss in re.findall(r"\|(0\.\d{4})", table)]
     assert shown == sorted(shown)
     assert len(shown) == 5
 
 
 def test_one_model_has_no_weights_to_judge() -> None:
-    losses = {"nested, Optuna (the answer)": 0.15, "plain average": 0.15, "a": 0.15}
-    text = page(about_ladder.ensemble({"a": {0: 1.0, 1: 1.0}}, losses))
-    assert "The searched weights" not in text
+    losses = {"searched weights, nested": 0.15, "plain average": 0.15, "a": 0.15}
+    text = page(about_ladder.ensemble({"a": {0: 1.0, 1: 1.0}}, compared(losses)))
+    assert "Searched weights score" not in text
+    assert "There is one model, which is the answer." in text

@@ -11,14 +11,12 @@ from medray.report.figures import HOW, texts
 from medray.report.page import Block, Cell, Notice, Picture, Section, Table
 from medray.report.sections import listed
 from medray.systems.ich.classes import CLASSES
+from medray.systems.ich.method import DESCENDED, PLAIN, SEARCHED
 from medray.systems.ich.recalibrate import Recalibration
 from medray.systems.ich.report import ladder_chart
 from medray.systems.ich.report.published import COMPARABLE, RESULTS, VALIDATION, Published
 
 Row = dict[str, Any]
-
-NESTED, PLAIN = "nested, Optuna (the answer)", "plain average"
-"""Names of two ways of blending among the losses of ``medray.systems.ich.method``."""
 
 
 def ladder(rows: list[Row], published: Sequence[Published] = RESULTS, phantom: bool = False) -> Section:
@@ -182,12 +180,14 @@ def rare_class(rows: list[Row], recalibration: Mapping[str, Row] | None = None) 
     return Section(f"The rare class: {name}", text, more=tuple(more))
 
 
-def ensemble(weights: Mapping[str, Mapping[Any, float]], losses: Mapping[str, float]) -> Section:
+def ensemble(
+    weights: Mapping[str, Mapping[Any, float]], comparison: Mapping[str, Mapping[str, Any]], plain: str = ""
+) -> Section:
     """The weight of each model by fold, and what searching the weights was worth.
 
     Args:
-        weights: model name → fold (int, or its text after JSON) → its weight in the blend of that fold.
-        losses: way of blending, or model → weighted log loss.
+        weights: model name → fold (int, or its text after JSON) → its weight that was searched on the other folds.
+        comparison: as ``Method.comparison``. plain: why the plain average is the answer.
     """
     folds = sorted({fold for of in weights.values() for fold in of}, key=int)
     table = pd.DataFrame({"model": list(weights)})
@@ -196,45 +196,58 @@ def ensemble(weights: Mapping[str, Mapping[Any, float]], losses: Mapping[str, fl
     if len(folds) > 1:
         table["mean"] = [_weight(sum(of.values()) / len(folds)) for of in weights.values()]
     more: list[Block] = []
+    several = len(weights) > 1 and len(folds) > 1
     if len(folds) == 1:
-        alone = "There is one fold only, and so no other one to find weights on: all models weigh the same."
-        more.append(Notice(alone, warning=False))
-    more.append(Table(table, "The weights that blend each fold; they were found on the other folds."))
-    if losses:
-        ordered = sorted(losses.items(), key=lambda item: item[1])
-        compared = pd.DataFrame(ordered, columns=["blend or model", "weighted log loss"])
-        compared["weighted log loss"] = [f"{loss:.4f}" for _, loss in ordered]
+        more.append(Notice("There is one fold only, and so no other one to find weights on.", warning=False))
+    if several and comparison:
+        more.append(_verdict(comparison, len(folds)))
+    caption = "Weights that a search has found on the other folds."
+    more.append(
+        Table(table, caption + (" They are shown beside the answer, and are not its own." if plain and several else ""))
+    )
+    if comparison:
+        rows = [
+            (name, f"{one['weighted_log_loss']:.4f}", _cell(one["change"], 4, signed=True))
+            for name, one in sorted(comparison.items(), key=lambda item: item[1]["weighted_log_loss"])
+        ]
         flattered = (
-            "The best first. The best single model was chosen on these very slices, so its score is flattered; the "
-            "nested score is not."
+            "The lowest loss first; changes are against the plain average on the same slices, with 95% intervals over patients. "
+            "Which single model is the best was seen on these very slices, and favours it."
         )
-        if len(weights) > 1 and len(folds) > 1:
-            more.append(_verdict(losses, len(folds)))
-        more.append(Table(compared, flattered))
-    text = "A weighted average of the models. No fold's labels have a say in the weights that it is scored with."
+        more.append(Table(pd.DataFrame(rows, columns=["blend or model", "weighted log loss", "change"]), flattered))
+    answer = (
+        f"the plain average of the models ({plain})"
+        if plain
+        else "an average with weights that were searched on other folds"
+    )
+    text = "There is one model, which is the answer." if len(weights) == 1 else f"The answer is {answer}."
     return Section("Ensemble", text, more=tuple(more))
 
 
-def _verdict(losses: Mapping[str, float], folds: int) -> str:
-    """What searching the weights was worth, from the losses alone: without an interval."""
-    searched, plain = losses[NESTED], losses[PLAIN]
-    figures = f"{searched:.4f} against {plain:.4f}"
-    if f"{searched:.4f}" == f"{plain:.4f}":
-        text = f"The searched weights score as the plain average does ({figures})."
-    elif searched < plain:
-        text = f"The searched weights are better than the plain average by {plain - searched:.4f} ({figures})."
-    else:
-        text = (
-            f"The searched weights are worse than the plain average by {searched - plain:.4f} ({figures}): searching "
-            "brought nothing here."
-        )
-    rests = "one fold" if folds == 2 else f"{folds - 1} folds"
-    text += f" With {folds} folds each set of weights rests on {rests}."
-    singles = {name: loss for name, loss in losses.items() if name != PLAIN and not name.startswith("nested")}
-    best = min(singles, key=singles.__getitem__, default=None)
-    if best is not None and singles[best] < searched:
-        text += f" One model alone, {best}, has a lower loss than the ensemble ({singles[best]:.4f})."
+def _verdict(comparison: Mapping[str, Mapping[str, Any]], folds: int) -> str:
+    """What searching the weights was worth."""
+    text = f"Searched weights score {comparison[SEARCHED]['weighted_log_loss']:.4f} and the plain average "
+    text += f"{comparison[PLAIN]['weighted_log_loss']:.4f}: {_told(comparison[SEARCHED]['change'])}."
+    text += (
+        " That flatters the search: the networks on whose predictions a fold's weights were found have learned from this fold's "
+        "labels"
+    )
+    text += ", and with two folds most of the luck that a search has had stays in its score." if folds == 2 else "."
+    singles = {name: one for name, one in comparison.items() if name not in (SEARCHED, DESCENDED, PLAIN)}
+    best = min(singles, key=lambda name: singles[name]["weighted_log_loss"], default=None)
+    if best is not None and singles[best]["weighted_log_loss"] < comparison[PLAIN]["weighted_log_loss"]:
+        text += f" One model alone, {best}, has a lower loss than the plain average: {_told(singles[best]['change'])}."
     return text
+
+
+def _told(change: Mapping[str, Any]) -> str:
+    """A change of the loss in words, with its interval."""
+    value, interval = texts(dict(change), 4, signed=True)
+    if change["low"] is None:
+        return f"a change of {value} ({interval})"
+    if change["low"] <= 0 <= change["high"]:
+        return f"a change of {value} (95% {interval}), which leaves open which of the two is better"
+    return f"{'better' if change['value'] < 0 else 'worse'} by {value} (95% {interval})"
 
 
 def _rate(value: float | None) -> str | None:

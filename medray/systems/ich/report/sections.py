@@ -66,4 +66,4 @@ def _method(metrics: dict[str, Any], phantom: bool) -> list[Section]:
         fits = {f"fold {fold}": fit for fold, fit in lead.items()}
         sections.append(about_ladder.rare_class(metrics["remedies"], fits or None))
     ensemble = metrics["ensemble"]
-    return [*sections, about_ladder.ensemble(ensemble["weights"], ensemble["weighted_log_loss"])]
+    return [*sections, about_ladder.ensemble(ensemble["weights"], ensemble["comparison"], ensemble["plain"])]
