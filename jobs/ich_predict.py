@@ -73,7 +73,7 @@ def main(job: IchPredict) -> None:
     pieces = {study.name: study for study in studies}
     parts = derive_files(NewFiles(new, out, to, pieces, [1] * len(studies), "studies"), here=little(files))
     rates = results.read_json("metrics.json")["counts"]["observed_rate"]
-    say_all(write_answers(to, parts, asked, training_slices(out), rates, caution))
+    say_all(write_answers(to, parts, asked, training_slices(out), rates, caution, method.get("study_thresholds")))
 
 
 def start() -> None:

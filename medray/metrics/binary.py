@@ -86,14 +86,6 @@ class Ranking:
         precision = np.divide(true, predicted, out=np.zeros_like(true), where=predicted > 0)
         return float(np.sum(np.diff(true, prepend=0.0) * precision) / true[-1])
 
-    def sensitivity_at(self, specificity: float) -> float:
-        """The highest sensitivity of a threshold with at least this specificity; NaN where a class is absent."""
-        true, false = self.curve()
-        if not true[-1] or not false[-1]:
-            return float("nan")
-        allowed = 1 - false / false[-1] >= specificity - 1e-12
-        return float(true[allowed].max() / true[-1]) if allowed.any() else 0.0
-
     def specificity_at(self, sensitivity: float, weights: np.ndarray | None = None) -> float:
         """The highest specificity of a threshold with at least this sensitivity; NaN where a class is absent."""
         true, false = self.curve(weights)

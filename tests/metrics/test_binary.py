@@ -49,21 +49,15 @@ def test_a_certain_mistake_costs_the_clip_and_not_infinity() -> None:
 def test_absent_classes_have_no_auc() -> None:
     assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([0, 0])).auc())
     assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([0, 0])).average_precision())
-    assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([1, 1])).sensitivity_at(0.9))
+    assert np.isnan(Ranking(np.array([0.1, 0.2]), np.array([1, 1])).specificity_at(0.9))
 
 
 @pytest.mark.filterwarnings("error")
 def test_without_rows_all_is_undefined() -> None:
     nothing = Ranking(np.zeros(0), np.zeros(0))
-    figures = nothing.auc(), nothing.average_precision(), nothing.sensitivity_at(0.9), nothing.specificity_at(0.9)
+    figures = nothing.auc(), nothing.average_precision(), nothing.specificity_at(0.9)
     assert np.isnan(figures).all()
     assert calibration_bins(np.zeros(0), np.zeros(0)).shape == (0, 3)
-
-
-def test_sensitivity_at_specificity_by_hand() -> None:
-    ranking = Ranking(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 0, 1, 1, 0, 0]))
-    assert ranking.sensitivity_at(1.0) == pytest.approx(1 / 3)
-    assert ranking.sensitivity_at(2 / 3) == pytest.approx(1.0)
 
 
 def test_calibration_bins_hold_every_row_once() -> None:

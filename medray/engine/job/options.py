@@ -90,6 +90,9 @@ class Options:
     of its own."""
     tracking_uri: str | None = None
     """MLflow server; where not given, an SQLite database in --out (in --key-dir where that is object storage)."""
+    prevalence: float | None = None
+    """Part of the patients, 0 to 1, who have what is looked for where the model will be used: predictive values are then also given
+    at it, beside those at the rate of the data."""
     track_pictures: bool = False
     """Send pictures of patients, and the report that holds them, to MLflow. Those of phantoms and of public ids always go; others
     stay in --out."""
@@ -100,6 +103,8 @@ class Options:
         check_address("--out", self.out)
         check_address("--tracking-uri", self.tracking_uri or "")
         check_name("--project", self.project)
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            raise ValueError(f"--prevalence {self.prevalence}: above 0 and below 1, such as 0.02")
 
     def identity(self) -> dict[str, Any]:
         """What changes results, unlike where and on what the job runs."""

@@ -57,6 +57,7 @@ def write_answers(
     trained: AbstractSet[str],
     rates: Mapping[str, float | None],
     caution: str,
+    thresholds: Mapping[str, float | None] | None = None,
 ) -> list[str]:
     """set_aside.csv, slices.csv, studies.csv, submission.csv and, with labels, scores.json; lines for a terminal, warnings
     with "! " before them.
@@ -65,6 +66,8 @@ def write_answers(
         trained: as ``shards.leakage.trained_on``.
         rates: class → how often it is positive in the training data, None where it had no label.
         caution: among the notes of the scores.
+        thresholds: specificity that was aimed at ("0.90") → of the study score, from the held-out studies of the run: a column of
+            yes and no each; None in an older run.
     Raises:
         ValueError: no slice could be decoded.
     """
@@ -87,7 +90,10 @@ def write_answers(
         )
     series = found["slice_id"].map(slices["series_id"])
     to.write_csv("slices.csv", found.assign(series_id=series).drop(columns=["pixels_hash"]), None)
-    to.write_csv("studies.csv", study_table(found.assign(any=float("nan"))).drop(columns=["label"]), None)
+    table = study_table(found.assign(any=float("nan"))).drop(columns=["label", "label_any"])
+    at = {aim: threshold for aim, threshold in (thresholds or {}).items() if threshold is not None}
+    answers = {f"bleeds_at_specificity_{aim}": (table["score"] >= one).astype(int) for aim, one in at.items()}
+    to.write_csv("studies.csv", table.assign(**answers), None)
     ids, no_images = images_of(asked.inventory.table)
     if unlearned := [name for name, rate in rates.items() if rate is None]:
         lines.append(f"! this run had no label of {', '.join(unlearned)}: its probabilities of it say nothing")
@@ -101,7 +107,7 @@ def write_answers(
         f"  {len(found)} slices → {to.uri}: slices.csv, studies.csv, submission.csv, montages; {len(aside) + len(lost)} set aside"
     )
     if asked.truth is not None:
-        scores = score_external(found, asked.truth, asked.stems)
+        scores = score_external(found, asked.truth, asked.stems, thresholds=at)
         scores["notes"] = [*([caution] if caution else []), *scores["notes"]]
         to.write_json("scores.json", scores)
         lines += [f"  {line}" for line in summary(scores)]

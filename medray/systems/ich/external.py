@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.metrics.binary import Ranking, calibration_bins
+from medray.metrics.binary import calibration_bins
 from medray.metrics.intervals import Figure, auc, intervals, undefined
+from medray.metrics.operating import decided
 from medray.report.figures import line
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.labels import Level, label_ids, read_levelled
 from medray.systems.ich.scores import (
     class_scores,
     count_patients,
-    sensitivities,
     slice_losses,
     weighted_loss,
 )
@@ -68,6 +68,7 @@ def score_external(
     stems: Mapping[str, str] | None = None,
     samples: int = 1000,
     seed: int = 0,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Scores of predictions on an external set; can be written as JSON, with None for what is undefined.
 
@@ -79,6 +80,7 @@ def score_external(
         truth: of slices or of studies.
         stems: slice id → name of its file without ending, by which labels of slices may call it instead.
         samples: draws of patients, see ``medray.metrics.intervals``.
+        thresholds: of the study score, by the specificity that they were chosen for on the training data.
     Raises:
         ValueError: no id of the labels belongs to a predicted slice or study.
     """
@@ -112,7 +114,7 @@ def score_external(
     whole = table[table["study_id"].isin(study_labels.index)]
     alike: dict[str, list[str]] = {}
     of_slices = _of_slices(scored, labels[used], samples, seed, notes, alike) if truth.level == "slice" else None
-    of_studies = _of_studies(whole, study_labels, samples, seed, alike)
+    of_studies = _of_studies(whole, study_labels, thresholds or {}, samples, seed, alike)
     if alike:
         listed = "; ".join(f"{things}: {', '.join(names)}" for things, names in alike.items())
         notes.append(f"no AUC where all labels are alike; {listed}")
@@ -233,10 +235,15 @@ def _weighted(scored: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: in
 
 
 def _of_studies(
-    slices: pd.DataFrame, labels: pd.DataFrame, samples: int, seed: int, alike: dict[str, list[str]]
+    slices: pd.DataFrame,
+    labels: pd.DataFrame,
+    thresholds: Mapping[str, float],
+    samples: int,
+    seed: int,
+    alike: dict[str, list[str]],
 ) -> dict[str, Any]:
     """The study score of every slice of a study, against its label; it ranks and is no probability: no log loss."""
-    out: dict[str, Any] = {"auc": {}, "auc_of_maximum": None, "auc_of_mean": None, "sensitivity_at_specificity": {}}
+    out: dict[str, Any] = {"auc": {}, "auc_of_maximum": None, "auc_of_mean": None, "operating_points": {}}
     # the labels are given apart; study_table would make its own of the column
     studies = study_table(slices.assign(any=np.nan)) if len(slices) else pd.DataFrame()
     for name in labels:
@@ -247,7 +254,7 @@ def _of_studies(
         y = of_class.dropna().to_numpy()
         if not len(y) or y.min() == y.max():
             reason = _alike(y) if len(y) else "no label is known"
-            out["auc"][name], out["sensitivity_at_specificity"][name] = undefined(reason), None
+            out["auc"][name] = undefined(reason)
             if len(y):
                 alike.setdefault(f"studies all {int(y[0])}", []).append(name)
             continue
@@ -256,7 +263,14 @@ def _of_studies(
         figures = intervals({key: auc(p, y) for key, (p, y, _) in known.items()}, patients, samples, seed)
         out["auc"][name] = figures.pop("auc")
         out |= figures
-        out["sensitivity_at_specificity"][name] = sensitivities(Ranking(*known["auc"][:2]))
+    if "any" in labels and len(studies):
+        scored, y, patients = _known(
+            studies, "score", labels["any"].reindex(studies["study_id"]).set_axis(studies.index)
+        )
+        out["operating_points"] = {
+            aim: {"threshold": at} | decided((scored >= at).astype(float), y, patients)
+            for aim, at in thresholds.items()
+        }
     return out
 
 
@@ -310,6 +324,7 @@ def summary(scores: dict[str, Any]) -> list[str]:
     for name, figure in scores["study"]["auc"].items():
         positive = f"{counted(counts['positive_studies'][name], 'study')} of {_patients(counts, name)} positive"
         lines.append(f"{f'AUC of studies {name}':<{_WIDTH}}{line(figure, 3)}  ({positive})")
-    for specificity, value in (scores["study"]["sensitivity_at_specificity"].get("any") or {}).items():
-        lines.append(f"{f'sensitivity at {specificity}, studies':<{_WIDTH}}{value:.3f}")
+    for aim, point in scores["study"]["operating_points"].items():
+        for kind in ("sensitivity", "specificity"):
+            lines.append(f"{f'{kind}, aim {aim}':<{_WIDTH}}{line(point[kind], 3)}")
     return [*lines, *(f"note: {note}" for note in scores["notes"])]

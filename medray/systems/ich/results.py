@@ -18,24 +18,33 @@ from medray.systems.ich.study import study_table
 
 
 def conclude(
-    out: Store, planned: Stages, pipeline: Pipeline, predicted: Mapping[str, Predictions], places: Mapping[str, str]
+    out: Store,
+    planned: Stages,
+    pipeline: Pipeline,
+    predicted: Mapping[str, Predictions],
+    places: Mapping[str, str],
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """From the predictions of every model to the ensemble's scores: method.json and what ``write_results`` writes.
 
     Args:
         predicted: of the models and the lead's ablations, by their names in ``planned``.
         places: name of runs, as in ``planned.claims`` → their folder.
+        prevalence: at which predictive values are also given.
     Returns:
         The content of metrics.json.
     """
     models = {name: predicted[name] for name in planned.models}
     method = combine(models, predicted, pipeline.ensemble, views=pipeline.views.views)
     where = {name: (places[name], places.get(sequence_of(name), "")) for name in models}
-    out.write_json("method.json", method.description(predicted, pipeline.views.identity(), where))
-    return write_results(out, method)
+    metrics = write_results(out, method, prevalence)
+    points = {aim: point["threshold"] for aim, point in metrics["study"]["operating_points"].items()}
+    description = method.description(predicted, pipeline.views.identity(), where)
+    out.write_json("method.json", description | {"study_thresholds": points})
+    return metrics
 
 
-def write_results(out: Store, method: Method) -> dict[str, Any]:
+def write_results(out: Store, method: Method, prevalence: float | None = None) -> dict[str, Any]:
     """Score the held-out slices, and write oof.parquet, studies.parquet, oof/<model>.parquet and metrics.json.
 
     Returns:
@@ -43,11 +52,9 @@ def write_results(out: Store, method: Method) -> dict[str, Any]:
     """
     predictions = method.final
     studies = study_table(predictions)
-    folds = predictions.drop_duplicates("study_id").set_index("study_id")["fold"]
-    studies.insert(2, "fold", studies["study_id"].map(folds))
     labelled = predictions.dropna(subset=list(CLASSES), how="all")
     oof = labelled[["slice_id", "study_id", "patient_id", "stack_id", "index", "fold", *PROBABILITIES, *CLASSES]]
-    metrics = score(oof, studies) | {
+    metrics = score(oof, studies, prevalence=prevalence) | {
         "ladder": ladder(method.rungs),
         "remedies": rare_class(method.remedies),
         "recalibration": {

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.binary import Ranking, log_losses
-from medray.metrics.intervals import Score, auc, average_precision, intervals, log_loss, mean
+from medray.metrics.calibration import calibration_line
+from medray.metrics.intervals import Score, auc, average_precision, brier, intervals, log_loss, mean
+from medray.metrics.operating import operating_points
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
-
-SPECIFICITIES = (0.8, 0.9, 0.95)
 
 
 def slice_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -50,13 +50,16 @@ def slice_metrics(outputs: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def score(
+    oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: int = 0, prevalence: float | None = None
+) -> dict[str, Any]:
     """The content of metrics.json.
 
     Args:
         oof: one row a slice that has a label: patient_id, PROBABILITIES, CLASSES (NaN where unknown). Figures of a class
             are over the slices of which it is known, and None where there is none.
-        studies: one row a study: patient_id, score, label (NaN where unlabelled).
+        studies: one row a study, as ``study_table``, with fold; label is NaN where unlabelled.
+        prevalence: at which predictive values of studies are also given.
         samples: draws of patients, see ``medray.metrics.intervals``.
     """
     probabilities, labels = oof[list(PROBABILITIES)].to_numpy(), oof[list(CLASSES)].to_numpy(dtype=np.float64)
@@ -66,6 +69,7 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
     for i, name in enumerate(CLASSES):
         of_class = class_scores(probabilities[:, i], labels[:, i])
         scores |= {f"{kind}/{name}": one for kind, one in of_class.items()}
+        scores[f"brier/{name}"] = brier(probabilities[:, i], labels[:, i])
     flat = intervals(scores, patients, samples, seed)
     out: dict[str, Any] = {"classes": classes_known(oof), "weighted_log_loss": flat["weighted_log_loss"]}
     for key in ("auc", "average_precision", "log_loss"):
@@ -80,28 +84,64 @@ def score(oof: pd.DataFrame, studies: pd.DataFrame, samples: int = 1000, seed: i
         "mean_probability": {name: mean_or_none(probabilities[known[:, i], i]) for i, name in enumerate(CLASSES)},
         "observed_rate": {name: mean_or_none(labels[known[:, i], i]) for i, name in enumerate(CLASSES)},
     }
-    out["study"] = score_studies(studies, samples, seed)
+    out["without_positives"] = [
+        name for i, name in enumerate(CLASSES) if known[:, i].any() and not (labels[:, i] == 1).any()
+    ]
+    out["brier"] = {name: flat[f"brier/{name}"] for name in CLASSES}
+    out["calibration"] = {
+        name: calibration_line(probabilities[:, i], labels[:, i], patients) for i, name in enumerate(CLASSES)
+    }
+    out["study"] = score_studies(studies, samples, seed, prevalence)
     return out
 
 
-def score_studies(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, Any]:
-    """AUC and sensitivity at given specificities of the study score, and the source's vote for comparison."""
+def score_studies(studies: pd.DataFrame, samples: int, seed: int, prevalence: float | None = None) -> dict[str, Any]:
+    """Of the study score: AUC, average precision, calibration, Brier score, operating points whose thresholds come from other
+    folds (``medray.metrics.operating``), the classes one by one; and the source's vote for comparison.
+
+    Args:
+        studies: as ``study_table``, with fold.
+    """
     known = studies.dropna(subset=["label"])
     labels = known["label"].to_numpy(dtype=np.float64)
-    patients = known["patient_id"].to_numpy()
+    patients, score_ = known["patient_id"].to_numpy(), known["score"].to_numpy(dtype=np.float64)
     out: dict[str, Any] = {"studies": len(known), "positive": int(labels.sum())}
     out["positive_patients"] = count_patients(patients, labels)
     scores = {name: auc(known[name].to_numpy(), labels) for name in ("score", "maximum", "mean")}
+    scores |= {"average_precision": average_precision(score_, labels), "brier": brier(score_, labels)}
     found = intervals(scores, patients, samples, seed)
     out["auc"] = found["score"]
     out["auc_of_maximum"], out["auc_of_mean"] = found["maximum"], found["mean"]
-    out["sensitivity_at_specificity"] = sensitivities(Ranking(known["score"].to_numpy(), labels))
+    out |= {"average_precision": found["average_precision"], "brier": found["brier"]}
+    out["calibration"] = calibration_line(score_, labels, patients)
+    out["operating_points"] = operating_points(score_, labels, patients, known["fold"].to_numpy(), prevalence)
+    out["by_class"] = _study_classes(studies, samples, seed)
+    out["by_fold"] = {
+        str(fold): {"studies": len(own), "positive": int(own["label"].sum())}
+        | intervals({"auc": auc(own["score"].to_numpy(), own["label"].to_numpy(float))}, own["patient_id"].to_numpy())
+        for fold, own in known.groupby("fold")  # type: ignore[call-overload]
+    }
     vote = known["source_vote_any"].to_numpy(dtype=np.float64)
     out["source_vote"] = {
         "sensitivity": _finite(vote[labels == 1].mean() if labels.any() else np.nan),
         "specificity": _finite(1 - vote[labels == 0].mean() if (labels == 0).any() else np.nan),
     }
     return out
+
+
+def _study_classes(studies: pd.DataFrame, samples: int, seed: int) -> dict[str, Any]:
+    """Class → positive studies and patients, AUC and average precision of the study's score of it."""
+    patients, scores, counts = studies["patient_id"].to_numpy(), dict[str, Score](), {}
+    for name in CLASSES:
+        labels = studies[f"label_{name}"].to_numpy(dtype=np.float64)
+        own = studies[f"score_{name}"].to_numpy(dtype=np.float64)
+        scores |= {f"auc/{name}": auc(own, labels), f"average_precision/{name}": average_precision(own, labels)}
+        counts[name] = {"positive": int((labels == 1).sum()), "positive_patients": count_patients(patients, labels)}
+    found = intervals(scores, patients, samples, seed)
+    return {
+        name: of | {kind: found[f"{kind}/{name}"] for kind in ("auc", "average_precision")}
+        for name, of in counts.items()
+    }
 
 
 def class_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Score]:
@@ -125,11 +165,6 @@ def weighted_loss(losses: np.ndarray, labels: np.ndarray) -> Score:
 def count_patients(patients: np.ndarray, labels: np.ndarray) -> int:
     """How many patients have a positive row."""
     return len(np.unique(patients[labels == 1]))
-
-
-def sensitivities(ranking: Ranking) -> dict[str, float | None]:
-    """Specificity ("0.90") → the sensitivity there; None where a class is absent."""
-    return {f"{s:.2f}": _finite(ranking.sensitivity_at(s)) for s in SPECIFICITIES}
 
 
 def mean_or_none(values: np.ndarray) -> float | None:

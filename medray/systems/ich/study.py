@@ -60,7 +60,7 @@ def study_table(slices: pd.DataFrame) -> pd.DataFrame:
 
     Columns: study_id, patient_id, slices, score and score_<class> (maximum of the 3-slice running mean, over the
     study's stacks), maximum, mean (of ``any``), source_vote_<class>, label (``any`` of any slice; NaN where no slice
-    is labelled).
+    is labelled) and, where slices have CLASSES, label_<class>, likewise; fold where they have one.
     """
     rows = []
     for study_id, unordered in slices.groupby("study_id", sort=False):
@@ -75,6 +75,7 @@ def study_table(slices: pd.DataFrame) -> pd.DataFrame:
             {
                 "study_id": study_id,
                 "patient_id": study["patient_id"].iloc[0],
+                **({"fold": study["fold"].iloc[0]} if "fold" in study else {}),
                 "slices": len(study),
                 "score": smooth[-1],
                 **{f"score_{name}": smooth[i] for i, name in enumerate(CLASSES)},
@@ -82,6 +83,7 @@ def study_table(slices: pd.DataFrame) -> pd.DataFrame:
                 "mean": probabilities[:, -1].mean(),
                 **{f"source_vote_{name}": int(vote[i]) for i, name in enumerate(CLASSES)},
                 "label": study["any"].max(),
+                **{f"label_{name}": study[name].max() for name in CLASSES if name in study},
             }
         )
     return pd.DataFrame(rows)

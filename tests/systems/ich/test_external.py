@@ -74,7 +74,7 @@ def assert_same(found: object, expected: object) -> None:
 def test_with_all_six_classes_the_figures_are_those_of_the_runs_own_scores() -> None:
     table = predictions().sort_values(ORDER)
     found = score_external(asked(table), truth_of(table, *CLASSES), samples=50)
-    own = score(table, study_table(table), samples=50)
+    own = score(table, study_table(table.assign(fold=0)), samples=50)
     for key in ("weighted_log_loss", "auc", "average_precision", "log_loss"):
         assert_same(found["slice"][key], own[key])
     for key in ("observed_rate", "mean_probability"):
@@ -84,7 +84,6 @@ def test_with_all_six_classes_the_figures_are_those_of_the_runs_own_scores() -> 
     assert_same(found["study"]["auc"]["any"], own["study"]["auc"])
     for key in ("auc_of_maximum", "auc_of_mean"):
         assert_same(found["study"][key], own["study"][key])
-    assert_same(found["study"]["sensitivity_at_specificity"]["any"], own["study"]["sensitivity_at_specificity"])
     assert found["counts"]["positive_studies"]["any"] == own["study"]["positive"]
     assert found["notes"] == []
 
@@ -173,7 +172,7 @@ def test_unknown_cells_stay_unknown(tmp_path: Path) -> None:
     expected = roc_auc_score(rows["subdural"], rows["p_subdural"])
     assert found["slice"]["auc"]["subdural"]["value"] == pytest.approx(expected, abs=1e-9)
     labelled = joined.dropna(subset=list(CLASSES), how="all")
-    own = score(labelled, study_table(labelled), samples=5)
+    own = score(labelled, study_table(labelled.assign(fold=0)), samples=5)
     assert found["slice"]["weighted_log_loss"]["value"] == pytest.approx(own["weighted_log_loss"]["value"], abs=1e-12)
     partly = int(labelled["subdural"].isna().sum())
     assert f"weighted log loss: {partly} slices of which some classes are unknown count by the others" in found["notes"]
@@ -276,7 +275,6 @@ def test_a_class_of_one_value_has_no_auc() -> None:
     for figure in (found["slice"]["auc"], found["slice"]["average_precision"], found["study"]["auc"]):
         assert figure["epidural"] == {"value": None, "low": None, "high": None, "reason": "no label is positive"}
         assert figure["subdural"]["value"] is not None
-    assert found["study"]["sensitivity_at_specificity"]["epidural"] is None
     assert found["slice"]["log_loss"]["epidural"]["value"] is None
     assert found["slice"]["log_loss"]["subdural"]["value"] > 0
     assert found["notes"] == ["no AUC where all labels are alike; slices all 0: epidural; studies all 0: epidural"]
@@ -341,9 +339,21 @@ def test_one_patient_makes_no_interval_worth_the_name() -> None:
 
 def test_summary_says_what_was_scored() -> None:
     table = predictions()
-    lines = summary(score_external(asked(table), truth_of(table, *CLASSES), samples=20))
+    found = score_external(asked(table), truth_of(table, *CLASSES), samples=20, thresholds={"0.95": 0.5})
+    lines = summary(found)
     assert lines[0] == "scored: 192 slices of 32 studies of 24 patients"
-    starts = ["weighted log loss ", "AUC any ", "AUC of studies any ", "sensitivity at 0.95, studies "]
+    starts = [
+        "weighted log loss ",
+        "AUC any ",
+        "AUC of studies any ",
+        "sensitivity, aim 0.95 ",
+        "specificity, aim 0.95 ",
+    ]
+    point, by_study = found["study"]["operating_points"]["0.95"], study_table(table)
+    answers, labels = by_study["score"] >= 0.5, by_study["label"]  # at the run's threshold, whatever it comes to here
+    assert point["sensitivity"]["value"] == pytest.approx(answers[labels == 1].mean())
+    assert point["specificity"]["value"] == pytest.approx(1 - answers[labels == 0].mean())
+    assert point["counts"]["true_positives"] == int((answers & (labels == 1)).sum())
     assert all(any(line.startswith(start) for line in lines) for start in starts)
 
 

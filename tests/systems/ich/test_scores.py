@@ -62,7 +62,15 @@ def test_metrics_of_a_known_table() -> None:
     assert metrics["counts"]["positive_slices"]["subdural"] == 15 * 5
     assert metrics["counts"]["positive_patients"]["subdural"] == metrics["study"]["positive_patients"] == 15
     assert metrics["study"]["auc"]["value"] == 1.0
-    assert metrics["study"]["sensitivity_at_specificity"]["0.95"] == 1.0
+    point = metrics["study"]["operating_points"]["0.80"]
+    assert point["sensitivity"]["value"] is None
+    assert "too few negatives in other folds" in point["sensitivity"]["reason"]  # 10 studies in each two folds
+    assert metrics["study"]["by_class"]["subdural"]["auc"]["value"] == 1.0
+    assert metrics["study"]["by_class"]["subdural"]["positive_patients"] == 15
+    assert metrics["without_positives"] == [name for name in CLASSES if name not in ("subdural", "any")]
+    assert {fold: of["studies"] for fold, of in metrics["study"]["by_fold"].items()} == {"0": 10, "1": 10, "2": 10}
+    assert metrics["calibration"]["epidural"]["slope"]["reason"] == "no label is positive"
+    assert metrics["brier"]["any"]["low"] < metrics["brier"]["any"]["value"]
     low, value, high = (metrics["weighted_log_loss"][k] for k in ("low", "value", "high"))
     assert low < value < high
 

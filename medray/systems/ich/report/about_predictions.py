@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medray.metrics.binary import Ranking
 from medray.report.charts import calibration as calibration_chart
 from medray.report.charts import roc_and_precision
+from medray.report.decisions import of_points
 from medray.report.figures import HOW, texts
 from medray.report.page import Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
 from medray.report.sections import listed
@@ -19,7 +19,6 @@ from medray.systems.ich.report import charts
 from medray.systems.ich.report.pictures import Pictures, Shot
 from medray.systems.ich.report.published import COMPARABLE, EXTERNAL_AUC, FIRST_PLACE_AUC, RESULTS
 from medray.systems.ich.report.words import tile
-from medray.systems.ich.scores import SPECIFICITIES
 
 _STUDIES_SHOWN = 10
 _SHORT_NAMES = {name: short.upper() if name != "any" else short for name, short in zip(CLASSES, SHORT, strict=True)}
@@ -79,6 +78,8 @@ def _of_fewer(metrics: dict[str, Any]) -> str:
     text, counts = "", metrics["counts"]
     if len(metrics["classes"]) < len(CLASSES):
         text = f" Here it is over {listed(metrics['classes'])} alone, {len(metrics['classes'])} of {len(CLASSES)} classes, since no label of the others is known: it compares with no figure over all of them."
+    if metrics["without_positives"]:
+        text += f" No slice is labelled {listed(metrics['without_positives'])}: its part of the loss says nothing of how it would be found, and makes the whole lower."
     if any(counts["labelled_slices"][name] < counts["slices"] for name in metrics["classes"]):
         text += " Where a slice's label of a class is unknown, the others make its loss, their weights scaled to sum 1."
     return text
@@ -96,18 +97,23 @@ def curves(oof: pd.DataFrame) -> Section:
 def calibration(metrics: dict[str, Any], oof: pd.DataFrame) -> Section:
     """Do predicted probabilities come true?"""
     counts = metrics["counts"]
-    rows: list[tuple[str, str | None, str | None, str | None]] = []
+    rows: list[tuple[Any, ...]] = []
     for name in CLASSES:
         predicted, observed = counts["mean_probability"][name], counts["observed_rate"][name]
+        line = metrics["calibration"][name]
+        figures = [Cell(*texts(one, 3)) for one in (line["slope"], line["intercept"])]
+        figures.append(Cell(*texts(metrics["brier"][name], 4)))
         if predicted is None:
-            rows.append((name, None, None, None))
+            rows.append((name, None, None, None, *figures))
             continue
-        rows.append((name, f"{predicted:.3%}", f"{observed:.3%}", f"{predicted / observed:.2f}" if observed else None))
-    table = pd.DataFrame(rows, columns=["class", "mean probability", "observed rate", "ratio"])
+        ratio = f"{predicted / observed:.2f}" if observed else None
+        rows.append((name, f"{predicted:.3%}", f"{observed:.3%}", ratio, *figures))
+    columns = ["class", "mean probability", "observed rate", "ratio", "slope", "intercept", "Brier score"]
+    table = pd.DataFrame(rows, columns=columns)
     text = "A probability of 10% should come true on one slice in ten. Above the diagonal the model underestimates, below it overestimates."
     caption = "Bins of equal count; the axes are drawn by the root, since most rates are small. Bars: 95% (Wilson), as if slices were independent, so rather too short."
     chart = Picture(calibration_chart(oof, charts.COLOURS), caption)
-    return Section("Calibration", text, more=(chart, Table(table, "Mean prediction against observed rate, all held-out slices. A ratio of 1 is right on average.")))  # fmt: skip
+    return Section("Calibration", text, more=(chart, Table(table, "Mean prediction against observed rate, all held-out slices. A ratio of 1 and an intercept of 0 are right on average; a slope below 1 means probabilities that are too sure.")))  # fmt: skip
 
 
 def hardest(pictures: Pictures, oof: pd.DataFrame) -> Section:
@@ -157,21 +163,50 @@ def studies(metrics: dict[str, Any], studies: pd.DataFrame, oof: pd.DataFrame) -
     """Scores of whole studies, and why the source's vote is not used."""
     study = metrics["study"]
     known = studies.dropna(subset=["label"])
-    label = known["label"].to_numpy(dtype=np.float64)
-    rows = []
-    for name, column, key in (
-        ("maximum of the 3-slice running mean (the answer)", "score", "auc"),
-        ("maximum of the slices", "maximum", "auc_of_maximum"),
-        ("mean of the slices", "mean", "auc_of_mean"),
-    ):
-        ranking = Ranking(known[column].to_numpy(), label) if len(known) else None
-        reached = [ranking.sensitivity_at(s) if ranking else np.nan for s in SPECIFICITIES]
-        rows.append([name, Cell(*texts(study[key], 3)), *(None if np.isnan(r) else f"{r:.3f}" for r in reached)])
-    columns = ["score of a study", "AUC", *(f"sensitivity at specificity {s:.2f}" for s in SPECIFICITIES)]
+    rows = [
+        (name, Cell(*texts(study[key], 3)))
+        for name, key in (
+            ("maximum of the 3-slice running mean (the answer)", "auc"),
+            ("maximum of the slices", "auc_of_maximum"),
+            ("mean of the slices", "auc_of_mean"),
+        )
+    ]
     caption = f"{study['positive']:,} of {study['studies']:,} labelled studies bleed, of {study['positive_patients']:,} patients."
     text = "A study's score is the highest mean of three neighbouring slices: one slice alone may err, a bleed is seen on several."
-    more = (
-        Table(pd.DataFrame(rows, columns=columns), caption),
+    line = {
+        "average precision": study["average_precision"], "Brier score": study["brier"],
+        "calibration slope": study["calibration"]["slope"], "calibration intercept": study["calibration"]["intercept"],
+    }  # fmt: skip
+    by_class = [
+        (
+            name,
+            of["positive"],
+            of["positive_patients"],
+            Cell(*texts(of["auc"], 3)),
+            Cell(*texts(of["average_precision"], 3)),
+        )
+        for name, of in study["by_class"].items()
+    ]
+    by_fold = [
+        (fold, of["studies"], of["positive"], Cell(*texts(of["auc"], 3))) for fold, of in study["by_fold"].items()
+    ]
+    more: tuple[Block, ...] = (
+        Table(pd.DataFrame(rows, columns=["score of a study", "AUC"]), caption),
+        Table(
+            pd.DataFrame(
+                [(name, Cell(*texts(figure, 3))) for name, figure in line.items()], columns=["figure", "value"]
+            ),
+            "Of the study's score, read as a probability of a bleed: a slope of 1 and an intercept of 0 would be right; the score is "
+            "a maximum, and so rather too high.",
+        ),
+        *of_points(study["operating_points"], "studies"),
+        Table(
+            pd.DataFrame(
+                by_class, columns=["class", "positive studies", "positive patients", "AUC", "average precision"]
+            ),
+            "Each class by its own score of a study; a study is positive where one of its slices is.",
+        ),
+        Table(pd.DataFrame(by_fold, columns=["fold", "studies", "bleed", "AUC"]), "Fold by fold."),
         _vote(study["source_vote"], oof),
         Table(_wrong_studies(known), "The studies whose score is furthest from their label."),
     )
