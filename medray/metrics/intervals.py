@@ -26,6 +26,9 @@ LEAST_PRECISION = 10
 LEAST_AT_SENSITIVITY = 100
 """Of a specificity at a given sensitivity: its threshold rests on the few positives with the lowest scores."""
 
+LEAST_RATE = 8
+"""Patients, of a rate."""
+LEAST_BRIER = 8
 LEAST_PREDICTIVE = 20
 """Of a predictive value: few of its patients are wrong, and which of them there are is chance."""
 LEAST_F1 = 10
@@ -124,7 +127,7 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> Score:
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> Score:
     """Mean squared difference of probability and label (Brier 1950)."""
-    return mean((np.asarray(probabilities, np.float64) - labels) ** 2, labels)
+    return replace(mean((np.asarray(probabilities, np.float64) - labels) ** 2, labels), least=LEAST_BRIER)
 
 
 def rate(hits: np.ndarray, labels: np.ndarray | None = None) -> Score:
@@ -145,7 +148,7 @@ def rate(hits: np.ndarray, labels: np.ndarray | None = None) -> Score:
         return rate_interval(counted, patients)
 
     if labels is None:
-        return Score(statistic, np.where(counts, 0.0, np.nan), (), own=own)
+        return Score(statistic, np.where(counts, 0.0, np.nan), (), LEAST_RATE, own=own)
     return Score(statistic, labels, (1,), LEAST_PREDICTIVE, rows=counts, own=own)
 
 

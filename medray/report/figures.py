@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medray.metrics.intervals import LEAST_PATIENTS, LEAST_PRECISION, LEAST_PREDICTIVE
+from medray.metrics.intervals import LEAST_PATIENTS, LEAST_PRECISION, LEAST_PREDICTIVE, LEAST_RATE
 
 HOW = (
     "Intervals are of 95%, over patients, since what is seen of one patient is not independent: of an AUC by the variance "
     "for clustered data (Obuchowski 1997), of a rate by Wilson's, of other scores by resampling patients. There is none where "
-    f"fewer than {LEAST_PATIENTS} patients are positive ({LEAST_PRECISION} for an average precision, {LEAST_PREDICTIVE} for a "
-    "predictive value) or, where rows are ranked, negative. They leave out what another training would change; and new images are "
+    f"fewer than {LEAST_PATIENTS} patients are positive ({LEAST_PRECISION} for an average precision, {LEAST_RATE} for a rate, "
+    f"{LEAST_PREDICTIVE} for a predictive value) or, where rows are ranked, negative. They leave out what another training would change; and new images are "
     "answered by the average of the folds' networks, which is not the predictor that is scored here."
 )
 

@@ -174,6 +174,7 @@ def test_names_are_not_said_to_be_public_where_they_are_not(
     (out / "manifest.json").unlink()
     Manifest(Store(out), Pseudonyms(None)).keep({name: sha256(Store(out), name) for name in names})
     assert said in the_error(run_in_process(*explain(out, given)))
+    (out.parent / "x").mkdir()
     (out.parent / "link").symlink_to(out)
     for other in (out.parent / "link", f"file://{out}/../out", f"{out.parent}/x/../out"):
         words = ("chest_explain", given[1], "--run", other, "--to", out.parent / "to2", "--key-dir", given[5])

@@ -1,13 +1,12 @@
-"""Yes or no by a threshold: how it is chosen, and what comes of it."""
+"""Yes or no by a threshold: how it is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score, precision_recall_curve, recall_score
+from sklearn.metrics import precision_recall_curve
 
 
 def thresholds_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -20,25 +19,6 @@ def thresholds_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
     both = precision[:-1] + recall[:-1]  # the last point is of no threshold
     f1 = np.divide(2 * precision[:-1] * recall[:-1], both, out=np.zeros_like(both), where=both > 0)
     return float(at[np.flatnonzero(f1 == f1.max())[-1]])
-
-
-def decided(probabilities: np.ndarray, labels: np.ndarray, threshold: float | np.ndarray) -> dict[str, Any]:
-    """F1, sensitivity and specificity at a threshold; None where no film could have made them anything.
-
-    Args:
-        threshold: of all films, or (films,) of each. The answer's "threshold" is their mean.
-    """
-    positive = (probabilities >= threshold).astype(int)
-    truth = labels.astype(int)
-    has_positives, has_negatives = bool((truth == 1).any()), bool((truth == 0).any())
-    out: dict[str, Any] = {
-        "threshold": float(np.mean(threshold)),
-        "f1": float(f1_score(truth, positive, zero_division=0.0)) if has_positives else None,
-        "sensitivity": float(recall_score(truth, positive)) if has_positives else None,
-        "specificity": float(recall_score(truth, positive, pos_label=0)) if has_negatives else None,
-    }
-    absent = [name for name, there in (("positive", has_positives), ("negative", has_negatives)) if not there]
-    return out | ({"reason": f"no {' and no '.join(absent)} film"} if absent else {})
 
 
 def decisions(predictions: pd.DataFrame, thresholds: Mapping[str, float | np.ndarray | None]) -> pd.DataFrame:

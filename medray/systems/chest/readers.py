@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
+from medray.metrics.intervals import intervals
+from medray.metrics.intervals import kappa as kappa_of
 from medray.shards.cells import zeros_and_ones
 from medray.shards.films import image_keys, plain_name, rows_of
 from medray.shards.packed import read_unpacked
@@ -101,10 +102,10 @@ def agreement(
     held_out = pd.Index(predictions["image_id"])
     sides = {"model": decisions(predictions, own)}
     sides |= {f"reader {n}": table[table.index.isin(held_out)] for n, table in enumerate(readers, start=1)}
-    views = pd.Series(predictions["view"].to_numpy(), index=held_out)
+    views, patients = (pd.Series(predictions[name].to_numpy(), index=held_out) for name in ("view", "patient_id"))
     out = []
     for (first, one), (second, other) in combinations(sides.items(), 2):
-        found, by_view = kappa(one, other), kappa_by_view(one, other, views)
+        found, by_view = kappa(one, other, patients), kappa_by_view(one, other, views, patients)
         undecided = [t for t in found if first == "model" and one[t].isna().all()]
         for of in (found, *by_view.values()):
             of |= {t: of[t] | {"reason": "the model has no threshold for it"} for t in undecided}
@@ -118,12 +119,14 @@ def either(values: np.ndarray) -> np.ndarray:
     return np.where(any_positive, 1.0, np.where(np.isnan(values).any(axis=1), np.nan, 0.0))
 
 
-def kappa(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def kappa(first: pd.DataFrame, second: pd.DataFrame, patients: pd.Series) -> dict[str, dict[str, Any]]:
     """Cohen's kappa of two tables (``read_reader`` or ``decisions``), for each column that both have.
 
+    Args:
+        patients: (films,) whose they are; its index names the films as the tables' do.
     Returns:
-        target → kappa, films (that both answer), agreement (part of them); kappa is None, with a reason, where no film is
-        answered by both or where both always give the same single answer.
+        target → kappa, figure (the same with its interval over patients), films (that both answer), agreement (part of them);
+        kappa is None, with a reason, where no film is answered by both or where both always give the same single answer.
     """
     shared = first.index.intersection(second.index)
     out: dict[str, dict[str, Any]] = {}
@@ -137,11 +140,15 @@ def kappa(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, dict[str, Any]
         if len({*one, *other}) == 1:
             out[target] = {"kappa": None, **found, "reason": f"both say {one[0]} of every film"}
             continue
-        out[target] = {"kappa": float(cohen_kappa_score(one, other)), **found}
+        scores = {"kappa": kappa_of(one.astype(np.float64), other.astype(np.float64))}
+        figure = intervals(scores, patients.loc[pair.index].to_numpy())["kappa"]
+        out[target] = {"kappa": figure["value"], "figure": figure, **found}
     return out
 
 
-def kappa_by_view(first: pd.DataFrame, second: pd.DataFrame, views: pd.Series) -> dict[str, dict[str, dict[str, Any]]]:
+def kappa_by_view(
+    first: pd.DataFrame, second: pd.DataFrame, views: pd.Series, patients: pd.Series
+) -> dict[str, dict[str, dict[str, Any]]]:
     """``kappa`` of the films of each View Position.
 
     Args:
@@ -149,5 +156,6 @@ def kappa_by_view(first: pd.DataFrame, second: pd.DataFrame, views: pd.Series) -
     """
     known = views.replace("", None).dropna()
     return {
-        str(view): kappa(first[first.index.isin(known.index[known == view])], second) for view in sorted(known.unique())
+        str(view): kappa(first[first.index.isin(known.index[known == view])], second, patients)
+        for view in sorted(known.unique())
     }

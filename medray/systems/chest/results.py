@@ -30,6 +30,7 @@ def conclude(
     validation: pd.DataFrame | None,
     split: str,
     readers: Sequence[pd.DataFrame] = (),
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """Score the held-out films, and write oof.parquet, metrics.json and method.json.
 
@@ -39,6 +40,7 @@ def conclude(
             decisions out.
         split: in words, which split a figure belongs to.
         readers: answers by image_id, of ``readers.on_films``.
+        prevalence: at which predictive values are also given.
     Returns:
         The content of metrics.json: "split", "thresholds" (fold → target → value), what ``score`` gives, and "agreement"
         (see ``readers.agreement``; empty without readers).
@@ -49,7 +51,7 @@ def conclude(
         for target in task.names:
             of_fold = {fold: values[target] for fold, values in chosen.items()}
             predictions[f"threshold_{target}"] = predictions["fold"].map(of_fold).astype(float)
-    metrics = {"split": split, "thresholds": chosen} | score(predictions, task.names)
+    metrics = {"split": split, "thresholds": chosen} | score(predictions, task.names, prevalence=prevalence)
     metrics["agreement"] = agreement(predictions, task.names, readers) if readers else []
     out.write_table("oof.parquet", pa.Table.from_pandas(predictions, preserve_index=False))
     out.write_json("metrics.json", metrics)
@@ -80,13 +82,13 @@ def kappa_text(found: dict[str, Any]) -> str:
     return (
         f"undefined: {found['reason']}"
         if found["kappa"] is None
-        else f"{found['kappa']:.3f} ({found['films']:,} films)"
+        else f"{line(found['figure'], 3)} ({found['films']:,} films)"
     )
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:
     """The values of metrics.json under names like "oof/auc/Mass", for MLflow."""
-    out = {"oof/mean_auc": metrics["mean_auc"]["value"], "oof/mean_log_loss": metrics["mean_log_loss"]}
+    out = {"oof/mean_auc": metrics["mean_auc"]["value"], "oof/mean_log_loss": metrics["mean_log_loss"]["value"]}
     for name, of_target in metrics["targets"].items():
         out |= {f"oof/{kind}/{name}": of_target[kind]["value"] for kind in ("auc", "average_precision")}
     for pair in metrics["agreement"]:

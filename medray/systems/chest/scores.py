@@ -9,8 +9,20 @@ import numpy as np
 import pandas as pd
 
 from medray.metrics.binary import Ranking, calibration_bins, log_losses
-from medray.metrics.intervals import Figure, auc, average_precision, intervals, mean_auc, specificity_at, undefined
-from medray.systems.chest.decisions import decided, thresholds_f1
+from medray.metrics.calibration import calibration_line
+from medray.metrics.intervals import (
+    Figure,
+    Score,
+    auc,
+    average_precision,
+    intervals,
+    log_loss,
+    mean_auc,
+    specificity_at,
+    undefined,
+)
+from medray.metrics.operating import decided
+from medray.systems.chest.decisions import thresholds_f1
 
 MIN_CLASS = 10
 """Fewer positives, or negatives, than these tell nothing of a ranking: no figure, but the reason."""
@@ -42,6 +54,7 @@ def score(
     thresholds: Mapping[str, float | None] | None = None,
     samples: int = 1000,
     seed: int = 0,
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """All figures, over all films and by View Position ("by_view": AP films are taken at the bedside, of sicker patients).
 
@@ -50,16 +63,17 @@ def score(
         thresholds: of ``thresholds(validation)``, never of the rows that are scored, for all films. Without it and without
             such columns decisions are left out.
         samples: draws of patients, see ``medray.metrics.intervals``.
+        prevalence: at which predictive values are also given.
     Returns:
         films, patients, targets (by name: see ``score_target``), mean_auc (with "over", the targets it is the mean of),
         mean_log_loss, and by_view: view → the same without by_view.
     """
     if thresholds is not None:
         predictions = predictions.assign(**{f"threshold_{t}": _number(thresholds.get(t)) for t in targets})
-    out = _score(predictions, targets, samples, seed)
+    out = _score(predictions, targets, samples, seed, prevalence)
     views = predictions["view"].replace("", None).dropna()
     out["by_view"] = {
-        str(view): _score(predictions[predictions["view"] == view], targets, samples, seed)
+        str(view): _score(predictions[predictions["view"] == view], targets, samples, seed, prevalence)
         for view in sorted(views.unique())
     }
     return out
@@ -88,6 +102,7 @@ def _score(
     targets: Sequence[str],
     samples: int,
     seed: int,
+    prevalence: float | None,
 ) -> dict[str, Any]:
     usable = [t for t in targets if too_few(_known(predictions, t)[1]) is None]
     columns = {t: tuple(predictions[c].to_numpy(dtype=np.float64) for c in (f"p_{t}", t)) for t in usable}
@@ -97,23 +112,45 @@ def _score(
     scores |= {f"specificity_at_95_sensitivity/{t}": specificity_at(SENSITIVITY, *of) for t, of in columns.items()}
     if usable:
         scores["mean_auc"] = mean_auc(aucs)
+    scores |= {
+        f"log_loss/{t}": log_loss(*(predictions[c].to_numpy(dtype=np.float64) for c in (f"p_{t}", t))) for t in targets
+    }
+    scores["mean_log_loss"] = _mean_log_loss(predictions, targets)
     figures = intervals(scores, predictions["patient_id"].to_numpy(), samples, seed)
     out: dict[str, Any] = {
         "films": len(predictions),
         "patients": int(predictions["patient_id"].nunique()),
-        "targets": {t: _score_target(predictions, t, figures) for t in targets},
+        "targets": {t: _score_target(predictions, t, figures, prevalence) for t in targets},
         "mean_auc": {**figures.get("mean_auc", undefined("no target has enough films")), "over": usable},
-        "mean_log_loss": _finite(film_metrics(predictions, targets)["mean_log_loss"]),
+        "mean_log_loss": figures["mean_log_loss"],
     }
     return out
+
+
+def _mean_log_loss(predictions: pd.DataFrame, targets: Sequence[str]) -> Score:
+    """As ``film_metrics``: the mean over targets, each over the films of which it is known."""
+    labels = predictions[list(targets)].to_numpy(dtype=np.float64)
+    losses = log_losses(predictions[[f"p_{t}" for t in targets]].to_numpy(dtype=np.float64), labels)
+    known = ~np.isnan(losses)
+    used = known.any(axis=0)
+    rows = known.any(axis=1)
+    values, counted = np.where(known, losses, 0.0)[rows][:, used], known[rows][:, used].astype(np.float64)
+
+    def statistic(weights: np.ndarray) -> float:
+        films = weights @ counted
+        return float(((weights @ values) / films).mean()) if len(films) and films.all() else float("nan")
+
+    return Score(statistic, np.where(rows, np.nan_to_num(labels).max(axis=1, initial=0.0), np.nan), (1,))
 
 
 _RANKED = ("auc", "average_precision", "specificity_at_95_sensitivity")
 
 
-def _score_target(predictions: pd.DataFrame, target: str, figures: Mapping[str, Figure]) -> dict[str, Any]:
+def _score_target(
+    predictions: pd.DataFrame, target: str, figures: Mapping[str, Figure], prevalence: float | None
+) -> dict[str, Any]:
     """One target: counts of films and of positive patients, auc, average_precision, specificity_at_95_sensitivity,
-    log_loss, calibration, decisions.
+    log_loss, calibration, decisions (``medray.metrics.operating.decided``, and the mean threshold).
     """
     probabilities, labels = _known(predictions, target)
     reason = too_few(labels)
@@ -121,13 +158,20 @@ def _score_target(predictions: pd.DataFrame, target: str, figures: Mapping[str, 
     out["positive_patients"] = int(predictions.loc[predictions[target] == 1, "patient_id"].nunique())
     for kind in _RANKED:
         out[kind] = undefined(reason) if reason else figures[f"{kind}/{target}"]
-    out["log_loss"] = _finite(log_losses(probabilities, labels).mean()) if len(labels) else None
-    out["calibration"] = calibration(probabilities, labels)
+    out["log_loss"] = figures[f"log_loss/{target}"]
+    known = predictions[predictions[target].notna()]
+    out["calibration"] = calibration(probabilities, labels) | calibration_line(
+        probabilities, labels, known["patient_id"].to_numpy()
+    )
     if f"threshold_{target}" in predictions:
-        thresholds = predictions.loc[predictions[target].notna(), f"threshold_{target}"].to_numpy(dtype=np.float64)
+        thresholds = known[f"threshold_{target}"].to_numpy(dtype=np.float64)
         missing = {"threshold": None, "reason": "no threshold: too few films of a class where it is chosen"}
         usable = len(thresholds) > 0 and not np.isnan(thresholds).any()
-        out["decisions"] = decided(probabilities, labels, thresholds) if usable else missing
+        out["decisions"] = missing
+        if usable:
+            answers = (probabilities >= thresholds).astype(np.float64)
+            found = decided(answers, labels, known["patient_id"].to_numpy(), prevalence)
+            out["decisions"] = {"threshold": float(np.mean(thresholds)), **found}
     return out
 
 
@@ -158,7 +202,3 @@ def _known(predictions: pd.DataFrame, target: str) -> tuple[np.ndarray, np.ndarr
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

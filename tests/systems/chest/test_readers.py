@@ -59,17 +59,20 @@ def test_kappa_is_cohens_over_the_films_that_both_answer() -> None:
     second.iloc[:12, 0] = 1 - second.iloc[:12, 0]
     second.iloc[50:, 0] = np.nan
     second = second.sample(frac=1, random_state=1)
-    found = kappa(first, second)
+    patients = pd.Series([f"p{n // 2}" for n in range(60)], index=index)
+    found = kappa(first, second, patients)
     aligned = second.loc[index[:50], "Mass"]
     assert found["Mass"]["kappa"] == pytest.approx(sk.cohen_kappa_score(first["Mass"][:50], aligned))
+    figure = found["Mass"]["figure"]
+    assert figure["low"] < figure["value"] == found["Mass"]["kappa"] < figure["high"]
     assert (found["Mass"]["films"], found["Mass"]["agreement"]) == (50, pytest.approx(38 / 50))
     assert found["Edema"] == {"kappa": None, "films": 60, "agreement": 1.0, "reason": "both say 0 of every film"}
-    apart = kappa(first, second.set_axis([f"x{n}" for n in range(60)]))
+    apart = kappa(first, second.set_axis([f"x{n}" for n in range(60)]), patients)
     assert apart["Mass"]["reason"] == "no film is answered by both"
     views = pd.Series(["PA", "AP"] * 30, index=index)
-    by_view = kappa_by_view(first, second, views)
+    by_view = kappa_by_view(first, second, views, patients)
     assert by_view["PA"]["Mass"]["films"] == 25
-    assert by_view["PA"] == kappa(first.iloc[::2], second)
+    assert by_view["PA"] == kappa(first.iloc[::2], second, patients)
 
 
 def table_of(films: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -77,7 +80,8 @@ def table_of(films: int = 120, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
         {
-            "image_id": [f"i{n}" for n in range(films)], "view": np.where(np.arange(films) % 3, "PA", "AP"),
+            "image_id": [f"i{n}" for n in range(films)], "patient_id": [f"p{n}" for n in range(films)],
+            "view": np.where(np.arange(films) % 3, "PA", "AP"),
             "p_Mass": rng.uniform(size=films), "p_Hernia": rng.uniform(size=films),
             "threshold_Mass": np.where(np.arange(films) % 2, 0.3, 0.6), "threshold_Hernia": np.nan,
         }

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from medray.systems.chest.decisions import decided, thresholds_f1
+from medray.systems.chest.decisions import thresholds_f1
 from medray.systems.chest.scores import calibration, film_metrics, score, thresholds
 
 TARGETS = ("Mass", "Hernia", "Edema")
@@ -69,6 +69,8 @@ def test_figures_are_scikit_learns_with_intervals_around_them() -> None:
     both = [found["targets"][name]["auc"]["value"] for name in ("Mass", "Edema")]
     assert found["mean_auc"]["value"] == pytest.approx(np.mean(both))
     assert found["mean_auc"]["over"] == ["Mass", "Edema"]
+    assert found["mean_log_loss"]["value"] == pytest.approx(film_metrics(table, TARGETS)["mean_log_loss"])
+    assert found["mean_log_loss"]["low"] < found["mean_log_loss"]["value"] < found["mean_log_loss"]["high"]
     assert found["mean_auc"]["low"] < found["mean_auc"]["value"] < found["mean_auc"]["high"]
     assert (found["films"], found["patients"]) == (400, 100)
 
@@ -77,7 +79,8 @@ def test_too_few_positives_say_so() -> None:
     hernia = score(predictions(), TARGETS, samples=5)["targets"]["Hernia"]
     for name in ("auc", "average_precision", "specificity_at_95_sensitivity"):
         assert hernia[name] == {"value": None, "low": None, "high": None, "reason": "3 positive films, fewer than 10"}
-    assert hernia["log_loss"] is not None
+    assert hernia["log_loss"]["value"] is not None
+    assert hernia["log_loss"]["reason"] == "1 positive patient, fewer than 5"
 
 
 def test_by_view_is_the_score_of_those_films() -> None:
@@ -112,25 +115,23 @@ def test_thresholds_are_of_the_best_f1_on_the_rows_that_are_given() -> None:
     assert sk.f1_score(validation["Mass"], validation["p_Mass"] >= found["Mass"]) == pytest.approx(best)
     scored = score(test, TARGETS, found, samples=5)["targets"]
     positive = test["p_Mass"] >= found["Mass"]
-    assert scored["Mass"]["decisions"] == {
-        "threshold": found["Mass"],
-        "f1": pytest.approx(sk.f1_score(test["Mass"], positive)),
-        "sensitivity": pytest.approx(positive[test["Mass"] == 1].mean()),
-        "specificity": pytest.approx(1 - positive[test["Mass"] == 0].mean()),
-    }
+    decisions = scored["Mass"]["decisions"]
+    assert decisions["threshold"] == found["Mass"]
+    expected = {
+        "f1": sk.f1_score(test["Mass"], positive), "sensitivity": positive[test["Mass"] == 1].mean(),
+        "specificity": 1 - positive[test["Mass"] == 0].mean(), "ppv": test["Mass"][positive].mean(),
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert decisions[name]["value"] == pytest.approx(value)
+        assert decisions[name]["low"] < value < decisions[name]["high"]
+    assert (
+        score(test, TARGETS, found, 5, prevalence=0.01)["targets"]["Mass"]["decisions"]["ppv_at"]["value"]
+        < expected["ppv"]
+    )
     assert scored["Hernia"]["decisions"]["threshold"] is None
 
 
-def test_a_decision_without_a_class_says_so() -> None:
-    found = decided(np.array([0.2, 0.8]), np.zeros(2), 0.5)
-    assert found == {
-        "threshold": 0.5,
-        "f1": None,
-        "sensitivity": None,
-        "specificity": 0.5,
-        "reason": "no positive film",
-    }
-    assert decided(np.array([]), np.array([]), 0.5)["reason"] == "no positive and no negative film"
+def test_of_equal_thresholds_the_highest_is_taken() -> None:
     assert thresholds_f1(np.array([0.1, 0.6, 0.6, 0.9]), np.array([0, 1, 1, 1])) == 0.6
 
 

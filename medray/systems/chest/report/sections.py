@@ -10,6 +10,7 @@ import pandas as pd
 
 from medray.metrics.intervals import LEAST_AT_SENSITIVITY
 from medray.report.charts import calibration, roc_and_precision
+from medray.report.decisions import cells
 from medray.report.figures import HOW, line, texts
 from medray.report.page import PALETTE, Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
 from medray.report.sections import files, learning
@@ -75,8 +76,7 @@ def _scores(metrics: Mapping[str, Any]) -> Section:
         row |= {"AUC": _cell(of["auc"])}
         row |= {"average precision": _cell(of["average_precision"], why=False)}
         row |= {"specificity at 95% sensitivity": _cell(of["specificity_at_95_sensitivity"], why=False)}
-        log_loss = of["log_loss"]
-        row |= {"log loss": None if log_loss is None else f"{log_loss:.4f}"}
+        row |= {"log loss": Cell(*texts(of["log_loss"], 4))}
         published = (CHEXNET.auc or {}).get(name)
         rows.append(row | {"CheXNet's AUC": None if published is None else f"{published:.4f}"})
     beside = [("this model", Cell(value, interval), metrics["split"])]
@@ -129,9 +129,8 @@ def _decisions(metrics: Mapping[str, Any]) -> Section:
         found = of.get("decisions")
         if found is None or found["threshold"] is None:
             continue
-        rows.append(
-            {"target": _shown(name), **{k: None if found[k] is None else f"{found[k]:.3f}" for k in ("threshold", "f1", "sensitivity", "specificity")}}
-        )  # fmt: skip
+        figures = cells(found, ("f1", "sensitivity", "specificity", "ppv", "npv"))
+        rows.append({"target": _shown(name), "threshold": f"{found['threshold']:.3f}", **figures})
     without = [_shown(name) for name in metrics["targets"] if _shown(name) not in {row["target"] for row in rows}]
     kappas = ", ".join(f"{name} {value}" for name, value in SOURCE_KAPPA.items())
     text = f"At the threshold of the highest F1 on the validation films, never on these. Context: the source reports F1 {SOURCE_F1} and Cohen's kappa {kappas} against senior radiologists, without saying on how many films or at which threshold."
@@ -141,7 +140,7 @@ def _decisions(metrics: Mapping[str, Any]) -> Section:
         text += (
             f"\nNo threshold, since too few of the validation films are positive (or negative): {', '.join(without)}."
         )
-    more: list[Block] = [Table(pd.DataFrame(rows).rename(columns={"f1": "F1"}))] if rows else []
+    more: list[Block] = [Table(pd.DataFrame(rows))] if rows else []
     return Section("Decisions", text, more=(*more, *_agreement(metrics["agreement"])))
 
 
@@ -166,7 +165,8 @@ def _agreement(pairs: Sequence[Mapping[str, Any]]) -> list[Block]:
 def _kappa(found: Mapping[str, Any]) -> Cell:
     if found["kappa"] is None:
         return Cell("–", found["reason"])
-    return Cell(f"{found['kappa']:.3f}", f"{found['films']:,} films, {found['agreement']:.1%} alike")
+    value, note = texts(found["figure"], 3)
+    return Cell(value, f"{note}; {found['films']:,} films, {found['agreement']:.1%} alike")
 
 
 def _gallery(pictures: Sequence[Pictured]) -> Section:
@@ -196,8 +196,9 @@ def _calibration(metrics: Mapping[str, Any], oof: pd.DataFrame, colours: Mapping
         known = oof[oof[name].notna()]
         if error is not None:
             mean, rate = known[f"p_{name}"].mean(), known[name].mean()
-            rows.append({"target": _shown(name), "mean probability": f"{mean:.1%}", "observed rate": f"{rate:.1%}", "expected calibration error": f"{error:.4f}"})  # fmt: skip
-    text = "A probability of 10% should come true on one film in ten. Above the diagonal the model underestimates, below it overestimates."
+            line_of = {name: Cell(*texts(of["calibration"][name], 3)) for name in ("slope", "intercept")}
+            rows.append({"target": _shown(name), "mean probability": f"{mean:.1%}", "observed rate": f"{rate:.1%}", **line_of, "expected calibration error": f"{error:.4f}"})  # fmt: skip
+    text = "A probability of 10% should come true on one film in ten. Above the diagonal the model underestimates, below it overestimates. A slope of 1 and an intercept of 0 would be right; a slope below 1 means probabilities that are too sure. The expected calibration error has no interval: of few films chance alone makes it large."
     chart = Picture(calibration(oof, colours), "Bins of equal count; bars: 95% (Wilson), as if films were independent.")
     return Section("Calibration", text, more=(chart, Table(pd.DataFrame(rows))))
 
