@@ -20,9 +20,11 @@ from medray.shards.files import from_text, texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
 from medray.shards.pseudonym import MadeWith, Pseudonyms, write_map
+from medray.shards.same_images import MOST_PATIENTS, shared
 from medray.shards.source import Source
 from medray.shards.store import Store
 
+_HASH = "pixels_hash"  # the column of shards that tells two images apart
 REASONS_SHOWN = 8
 
 Strata = Callable[[pd.DataFrame], np.ndarray]
@@ -91,7 +93,7 @@ def prepare(
     table = _with_results(source, inventory, written, pseudonyms)
     table, shown = _write_inventory(source, table, out, private, inventory.rows)
 
-    own_columns = [name for name in (*kinds, "source") if name in source.shard_schema.names]
+    own_columns = [name for name in (*kinds, "source", _HASH) if name in source.shard_schema.names]
     rows, index = read_index(shards, [*own_columns, *columns])
     index["fold"] = -1
     if folding.folds is not None:
@@ -101,7 +103,9 @@ def prepare(
         try:
             if "split" in known:
                 index["fold"], index["inner"] = _given(known, index, folding, out)
+                _say_shared_lists(index)
             else:
+                known, index["group"] = _together(known, index)
                 index["fold"] = _fold(known, index, folding, pseudonyms, out)
         except ValueError as error:
             raise ValueError(f"{error}; {_where(out)}") from error
@@ -227,6 +231,38 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
     for reason, count in mended.head(REASONS_SHOWN).items():
         say(f"    repaired: {count:,} × {reason}")
     say(f"  each file and its reason: {out.uri}/inventory.parquet")
+
+
+def _together(known: pd.DataFrame, index: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Patients who have an image in common are dealt as one; rows with that, and the number of each one's group."""
+    patients = index["patient_id"].to_numpy()
+    if _HASH not in index:
+        return known, pd.factorize(patients)[0]
+    found = shared(patients, index[_HASH].to_numpy())
+    group = found.group.loc[patients].to_numpy()
+    if found.images:
+        warn(
+            f"images that are pixel by pixel the same under several patients: {found.images:,}, of {found.patients:,} patients, who "
+            "stay in one fold each time; look whether they are one person, or a file lies there twice"
+        )
+    if found.common:
+        warn(
+            f"images of more than {MOST_PATIENTS} patients each, as a test picture is: {found.common:,}; they hold nobody together: "
+            "leave them out"
+        )
+    first = known["dealt"].groupby(group).min()
+    return known.assign(dealt=first.loc[group].to_numpy()), group
+
+
+def _say_shared_lists(index: pd.DataFrame) -> None:
+    """Of given lists nothing is changed: a warning that counts the images that training has and the held-out list has, too."""
+    if _HASH not in index:
+        return
+    of_list = index.dropna(subset=[_HASH]).groupby(_HASH)["fold"].nunique()
+    if count := int((of_list > 1).sum()):
+        warn(
+            f"images that are pixel by pixel in the training list and in the held-out list: {count:,}; they flatter the scores"
+        )
 
 
 def _dealt(patients: pd.Series, content: pd.Series, pseudonyms: Pseudonyms) -> pd.Series:

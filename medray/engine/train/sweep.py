@@ -154,7 +154,7 @@ def _copies(times: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray | 
 def _inner_rows(index: pd.DataFrame, strata: Strata, seed: int) -> np.ndarray:
     """Places of the rows of a tenth of the patients (a half of very few): choose and recalibrate on them."""
     # numbered as they appear: identifiers are hashes of a key, and results must not depend on it
-    patients = pd.factorize(index["patient_id"])[0]
+    patients = pd.factorize(index["group" if "group" in index else "patient_id"])[0]
     if len(patients) == 0 or patients.max() == 0:
         raise ValueError(
             "one patient is left to learn from, and none to choose on; take --monitor none, fewer --folds or more patients"
