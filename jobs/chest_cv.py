@@ -79,7 +79,14 @@ def main(job: ChestCV, task: FilmTask) -> None:
         work.stage("report", "Scores")
         split = work.data.split_name
         metrics = conclude(
-            work.results, task, out_of_fold(runs), inner_predictions(runs), split, readers, job.options.prevalence
+            work.results,
+            task,
+            out_of_fold(runs),
+            inner_predictions(runs),
+            split,
+            readers,
+            job.options.prevalence,
+            work.searched,
         )
         work.say(summary(metrics))
 

@@ -87,7 +87,7 @@ def main(job: IchCV, tasks: dict[str, SliceTask]) -> None:
             views = features.read_slices(derived[n].store, derived[n].names) if n in derived else {}
             sequence = out_of_fold(sequences[n]) if n in sequences else None
             predicted[n] = method.Predictions(task, out_of_fold(runs[n]), inner_by_fold(runs[n]), views, sequence)
-        metrics = results.conclude(work.results, plan, how, predicted, runs_of, to.prevalence)
+        metrics = results.conclude(work.results, plan, how, predicted, runs_of, to.prevalence, work.searched)
         work.say(results.summary(metrics))
 
         work.stage("report", "Report")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from medray.report.page import PHANTOM_WARNING
+from medray.report.sections import listed
 from medray.shards.store import Store
 
 
@@ -29,3 +31,14 @@ class About:
     """Name → value, shown as they are."""
     phantom: bool = False
     """The data are phantoms, and the page says so."""
+    searched: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Search in the same --out → the folds that it has chosen by."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What stands at the top of the page."""
+        return [PHANTOM_WARNING] * self.phantom + [
+            f"The search {name} has chosen its settings by the held-out rows of fold {listed(folds)}: where they are used, figures of "
+            f"{'these folds flatter' if len(folds) > 1 else 'this fold flatter'}, and with it those over all folds."
+            for name, folds in self.searched.items()
+        ]

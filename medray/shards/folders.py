@@ -73,6 +73,12 @@ def search_store(out: Store, *name: str) -> Store:
     return out.sub(SEARCHES, *name)
 
 
+def searched_folds(out: Store) -> dict[str, list[int]]:
+    """Search → the folds that it has chosen by, of the searches in a job's --out, which all have its folds."""
+    found = {name: search_store(out, name).read_json("config.json") or {} for name in search_store(out).folders()}
+    return {name: sorted(int(fold) for fold in of["folds"]) for name, of in found.items() if "folds" in of}
+
+
 def held_shards(out: str) -> list[dict[str, Any]]:
     """What the shards hold that a job's --out has already, for ``Source.holding``."""
     return held(shards_store(Store(out)))

@@ -25,7 +25,7 @@ from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
 from medray.report.page import IMAGES
-from medray.shards.folders import DONE, KEPT, RUNS, features_store, fold_folder, runs_store
+from medray.shards.folders import DONE, KEPT, RUNS, features_store, fold_folder, runs_store, searched_folds
 from medray.shards.manifest import sha256
 from medray.shards.source import Source
 from medray.shards.store import Store
@@ -273,13 +273,18 @@ class Workspace(AbstractContextManager["Workspace"]):
         """One line: the hours that training took, and what they came to."""
         return spent(self.done, self.options.price_per_gpu_hour)
 
+    @property
+    def searched(self) -> dict[str, list[int]]:
+        """Search in the same --out → the folds that it has chosen by: their figures flatter."""
+        return searched_folds(self.out)
+
     def about(self, shards: Ingest, settings: Mapping[str, Any]) -> About:
         """What a report says of the data and of the runs of all stages; to ``settings`` it adds what training cost."""
         histories = {run.name: run.history() for run in chain(*self.done.values())}
         data = self.data
         return About(
             folder=data.folder, inventory=shards.inventory, private=shards.private, index=shards.index, histories=histories,
-            settings=dict(settings) | {"cost": self.cost}, phantom=data.of_phantoms,
+            settings=dict(settings) | {"cost": self.cost}, phantom=data.of_phantoms, searched=self.searched,
         )  # fmt: skip
 
     def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 
 from medray.report.figures import line
+from medray.report.sections import listed
 from medray.shards.store import Store
 from medray.systems.chest.readers import agreement
 from medray.systems.chest.scores import film_metrics, score, thresholds
@@ -31,6 +32,7 @@ def conclude(
     split: str,
     readers: Sequence[pd.DataFrame] = (),
     prevalence: float | None = None,
+    searched: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Score the held-out films, and write oof.parquet, metrics.json and method.json.
 
@@ -41,6 +43,7 @@ def conclude(
         split: in words, which split a figure belongs to.
         readers: answers by image_id, of ``readers.on_films``.
         prevalence: at which predictive values are also given.
+        searched: search → the folds that it has chosen by.
     Returns:
         The content of metrics.json: "split", "thresholds" (fold → target → value), what ``score`` gives, and "agreement"
         (see ``readers.agreement``; empty without readers).
@@ -52,6 +55,11 @@ def conclude(
             of_fold = {fold: values[target] for fold, values in chosen.items()}
             predictions[f"threshold_{target}"] = predictions["fold"].map(of_fold).astype(float)
     metrics = {"split": split, "thresholds": chosen} | score(predictions, task.names, prevalence=prevalence)
+    if used := {fold for folds in (searched or {}).values() for fold in folds}:
+        rest = predictions[~predictions["fold"].isin(used)]
+        found = score(rest, task.names) if len(rest) else {}
+        kept = {name: found[name] for name in ("mean_auc", "mean_log_loss", "films") if name in found}
+        metrics["without_searched_folds"] = {"folds": sorted(used), "searches": sorted(searched or {})} | kept
     metrics["agreement"] = agreement(predictions, task.names, readers) if readers else []
     out.write_table("oof.parquet", pa.Table.from_pandas(predictions, preserve_index=False))
     out.write_json("metrics.json", metrics)
@@ -68,6 +76,9 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     lines += [
         f"mean AUC                {line(metrics['mean_auc'], 3)}  over {len(metrics['mean_auc']['over'])} targets"
     ]
+    if rest := metrics.get("without_searched_folds"):
+        without = f"without fold {listed(rest['folds'])}, by which a search has chosen"
+        lines.append(f"{without}: {line(rest['mean_auc'], 3)}" if "films" in rest else f"{without}: no fold is left")
     for name, of_target in metrics["targets"].items():
         positive = f"{of_target['positives']:,} films of {of_target['positive_patients']:,} patients positive"
         lines.append(f"AUC {name:<20}{line(of_target['auc'], 3)}  ({positive})")

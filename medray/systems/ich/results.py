@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from medray.report.figures import line
+from medray.report.sections import listed
 from medray.shards.store import Store
 from medray.systems.ich.classes import CLASSES, PROBABILITIES
 from medray.systems.ich.ladder import ladder, rare_class
@@ -24,6 +25,7 @@ def conclude(
     predicted: Mapping[str, Predictions],
     places: Mapping[str, str],
     prevalence: float | None = None,
+    searched: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """From the predictions of every model to the ensemble's scores: method.json and what ``write_results`` writes.
 
@@ -31,20 +33,23 @@ def conclude(
         predicted: of the models and the lead's ablations, by their names in ``planned``.
         places: name of runs, as in ``planned.claims`` → their folder.
         prevalence: at which predictive values are also given.
+        searched: search → the folds that it has chosen by.
     Returns:
         The content of metrics.json.
     """
     models = {name: predicted[name] for name in planned.models}
     method = combine(models, predicted, pipeline.ensemble, views=pipeline.views.views)
     where = {name: (places[name], places.get(sequence_of(name), "")) for name in models}
-    metrics = write_results(out, method, prevalence)
+    metrics = write_results(out, method, prevalence, searched)
     points = {aim: point["threshold"] for aim, point in metrics["study"]["operating_points"].items()}
     description = method.description(predicted, pipeline.views.identity(), where)
     out.write_json("method.json", description | {"study_thresholds": points})
     return metrics
 
 
-def write_results(out: Store, method: Method, prevalence: float | None = None) -> dict[str, Any]:
+def write_results(
+    out: Store, method: Method, prevalence: float | None = None, searched: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Any]:
     """Score the held-out slices, and write oof.parquet, studies.parquet, oof/<model>.parquet and metrics.json.
 
     Returns:
@@ -67,6 +72,11 @@ def write_results(out: Store, method: Method, prevalence: float | None = None) -
             "comparison": method.comparison,
         },
     }
+    if used := {fold for folds in (searched or {}).values() for fold in folds}:
+        rest = [table[~table["fold"].isin(used)] for table in (oof, studies)]
+        metrics["without_searched_folds"] = {"folds": sorted(used), "searches": sorted(searched or {})} | (
+            _in_short(score(*rest)) if len(rest[0]) else {}
+        )
     for name, table in method.tables.items():
         kept = table[["slice_id", "fold", *PROBABILITIES]]
         out.sub("oof").write_table(f"{name}.parquet", pa.Table.from_pandas(kept, preserve_index=False))
@@ -79,11 +89,23 @@ def write_results(out: Store, method: Method, prevalence: float | None = None) -
     return metrics
 
 
+def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "weighted_log_loss": metrics["weighted_log_loss"], "auc_any": metrics["auc"]["any"],
+        "auc_studies": metrics["study"]["auc"], "slices": metrics["counts"]["slices"],
+    }  # fmt: skip
+
+
 def summary(metrics: dict[str, Any]) -> list[str]:
     """The figures of metrics.json as lines for a terminal."""
     lines = [f"weighted log loss  {line(metrics['weighted_log_loss'], 4)}"]
     if len(metrics["classes"]) < len(CLASSES):
         lines[0] += f"  of {len(metrics['classes'])} of {len(CLASSES)} classes: {', '.join(metrics['classes'])}"
+    if rest := metrics.get("without_searched_folds"):
+        without = f"without fold {listed(rest['folds'])}, by which a search has chosen"
+        lines.append(
+            f"{without}: {line(rest['weighted_log_loss'], 4)}" if "slices" in rest else f"{without}: no fold is left"
+        )
     counts, study = metrics["counts"], metrics["study"]
     for name in CLASSES:
         positive = (

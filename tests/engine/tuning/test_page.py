@@ -26,7 +26,9 @@ def sections(count: int) -> dict[str, page.Section]:
         values = {"learning_rate": rate, "optimizer": ("adamw", "sgd")[i % 2]}
         rungs = [{"epoch": 1, "scores": scores}]
         trials.append({"name": f"t{i}", "values": values, "rungs": rungs, "state": "complete", "reason": ""})
-    sweep = SimpleNamespace(space=space, objectives={"one_minus_dice": "min"}, rungs=(1,))
+    sweep = SimpleNamespace(
+        space=space, objectives={"one_minus_dice": "min"}, rungs=(1,), validation=SimpleNamespace(folds=(0,))
+    )
     return {one.title: one for one in search_sections(trials, sweep, "command")}  # type: ignore[arg-type]
 
 
@@ -54,3 +56,8 @@ def test_of_few_trials_the_page_says_that_they_tell_little() -> None:
     assert "tell little" in few
     assert "(n = 24)" in many
     assert "tell little" not in many
+
+
+def test_the_folds_that_have_chosen_are_named_and_not_to_be_reported() -> None:
+    said = " ".join(str(block) for block in sections(30)["What was found"].more)
+    assert "Report its score without fold 0, by which they were chosen" in said

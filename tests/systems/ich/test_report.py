@@ -16,8 +16,9 @@ from medray.imaging.phantom import PhantomSet
 from medray.metrics.binary import Ranking
 from medray.report.about import About
 from medray.report.charts import learning_curves, roc_and_precision
-from medray.report.page import PALETTE, render
+from medray.report.page import PALETTE, PHANTOM_WARNING, render
 from medray.report.sections import learning, settings, versions
+from medray.shards.folders import searched_folds
 from medray.shards.inventory import renamed
 from medray.shards.pseudonym import Pseudonyms
 from medray.shards.store import Store
@@ -27,9 +28,10 @@ from medray.systems.ich.labels import read_labels
 from medray.systems.ich.method import Ensemble, Method, Predictions, combine
 from medray.systems.ich.report import Pictures, collect_pictures, report_sections, write_report
 from medray.systems.ich.report.pictures import SERIES_AT_MOST
-from medray.systems.ich.report.sections import PHANTOM_WARNING
 from medray.systems.ich.results import summary, write_results
+from medray.systems.ich.scores import score
 from medray.systems.ich.source import HeadCT
+from medray.systems.ich.study import study_table
 from medray.systems.ich.task import SliceTask
 
 COLOURS = dict(zip(CLASSES, PALETTE, strict=False))
@@ -111,7 +113,9 @@ def method(predictions: pd.DataFrame) -> Method:
 def report(run: Finished, **changes: object) -> tuple[str, dict[str, bytes]]:
     histories: dict = {"net/fold0": history(), "net/fold1": history()}
     about = About(run.folder, run.inventory, run.private, run.labels, histories, {"epochs": 3})
-    of_about: dict = {name: changes.pop(name) for name in ("histories", "settings", "phantom") if name in changes}
+    of_about: dict = {
+        name: changes.pop(name) for name in ("histories", "settings", "phantom", "searched") if name in changes
+    }
     more: dict = dict(changes)
     plots = write_report(run.out, HeadCT(), replace(about, **of_about), **more)
     return run.out.read_bytes("report.html").decode(), plots
@@ -473,3 +477,27 @@ def test_how_it_was_made_says_whose_settings_and_with_what() -> None:
     assert rows["epochs"] == "3"
     assert {"Python", "torch", "ray", "timm"} <= set(versions())
     assert rows["version of torch"] == versions()["torch"]
+
+
+@pytest.mark.slow
+def test_a_fold_that_a_search_has_chosen_by_is_named_and_left_out_of_a_second_score(
+    run: Finished, phantoms: PhantomSet, tmp_path: Path
+) -> None:
+    copy = finish(tmp_path / "out", phantoms.folder / "dicom", phantoms.folder / "labels.csv")
+    copy.out.write_json("searches/rates/config.json", {"folds": [0]})
+    searched = searched_folds(copy.out)
+    assert searched == {"rates": [0]}
+    metrics = write_results(copy.out, method(copy.oof), searched=searched)
+    rest = copy.oof[copy.oof["fold"] != 0]
+    found = metrics["without_searched_folds"]
+    assert (found["folds"], found["searches"], found["slices"]) == ([0], ["rates"], len(rest))
+    alone = score(rest, study_table(rest), samples=5)
+    assert found["weighted_log_loss"]["value"] == pytest.approx(alone["weighted_log_loss"]["value"])
+    assert found["auc_any"]["value"] == pytest.approx(alone["auc"]["any"]["value"])
+    assert any(line.startswith("without fold 0, by which a search has chosen: 0.") for line in summary(metrics))
+    html, _ = report(copy, searched=searched)
+    assert "The search rates has chosen its settings by the held-out rows of fold 0" in html
+    assert "Without fold 0, by which the search rates has chosen" in html
+    every = write_results(copy.out, method(copy.oof), searched={"rates": [0, 1]})
+    assert "slices" not in every["without_searched_folds"]
+    assert any(line.endswith("no fold is left") for line in summary(every))

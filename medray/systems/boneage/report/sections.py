@@ -10,7 +10,7 @@ import pandas as pd
 
 from medray.report.about import About
 from medray.report.figures import texts
-from medray.report.page import PHANTOM_WARNING, Block, Cell, Figures, Notice, Picture, Section, Table
+from medray.report.page import Block, Cell, Figures, Notice, Picture, Section, Table
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
 from medray.systems.boneage.published import PUBLISHED, SOURCE_ALL, SOURCE_TABLE, WHAT_COMPARES
@@ -36,7 +36,7 @@ def report_sections(
         metrics: as metrics.json. films, refused: as films.csv and refused.csv. pictures: from ``pictures.collect``.
     """
     return [
-        _scores(metrics, about.phantom),
+        _scores(metrics, about.notices),
         _by_model(metrics),
         _by_age(metrics),
         _published(metrics),
@@ -63,9 +63,9 @@ def lead(metrics: Mapping[str, Any]) -> str:
     return f"mean absolute error {months(figure)} months, {of}{caution(counts)}"
 
 
-def _scores(metrics: Mapping[str, Any], phantom: bool) -> Section:
+def _scores(metrics: Mapping[str, Any], notices: Sequence[str]) -> Section:
     counts, maes, answer = metrics["counts"], metrics["mae"], metrics["answer"]
-    blocks: list[Block] = [Notice(PHANTOM_WARNING)] if phantom else []
+    blocks: list[Block] = [Notice(one) for one in notices]
     if few := caution(counts).removeprefix("; "):
         blocks.append(Notice(f"{few}. What stands below says what the machinery did with these films, no more."))
     there = [part for part in SEXES if counts[part]]

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from medray.metrics.intervals import LEAST_AT_SENSITIVITY
+from medray.report.about import About
 from medray.report.charts import calibration, roc_and_precision
 from medray.report.decisions import cells
 from medray.report.figures import HOW, line, texts
 from medray.report.page import PALETTE, Block, Cell, Figures, Gallery, Notice, Picture, Section, Table, Tile
-from medray.report.sections import files, learning
+from medray.report.sections import files, learning, listed
 from medray.report.sections import settings as made
 from medray.systems.chest.published import CHEXNET, PUBLISHED, SOURCE_F1, SOURCE_KAPPA
 from medray.systems.chest.report.pictures import KINDS, Pictured
@@ -27,33 +28,29 @@ def report_sections(
     metrics: Mapping[str, Any],
     oof: pd.DataFrame,
     pictures: Sequence[Pictured],
-    histories: Mapping[str, list[dict[str, Any]]],
-    inventory: pd.DataFrame,
-    settings: dict[str, Any],
+    about: About,
 ) -> list[Section]:
     """All sections of the page.
 
     Args:
         metrics: as metrics.json. oof: as oof.parquet. pictures: from ``collect``.
-        histories: run name → entries of its history.json. inventory: as inventory.parquet.
-        settings: name → value, shown as they are.
     """
     targets = list(metrics["targets"])
     drawn = sorted(targets, key=lambda t: -metrics["targets"][t]["positives"])[:_DRAWN]
     colours = dict(zip(drawn, PALETTE, strict=False))
     return [
-        _scores(metrics),
+        _scores(metrics, about.notices),
         *([_views(metrics)] if metrics["by_view"] else []),
         _decisions(metrics),
         _gallery(pictures),
-        learning(histories, "mean log loss", "held-out or validation films", "mean AUC", _CHOSEN_ON),
+        learning(about.histories, "mean log loss", "held-out or validation films", "mean AUC", _CHOSEN_ON),
         Section(
             "ROC and precision-recall", f"The {len(drawn)} targets with the most positive films.",
             roc_and_precision(oof, colours),
         ),
         _calibration(metrics, oof, colours),
-        files(inventory, "image_id"),
-        made(settings),
+        files(about.inventory, "image_id"),
+        made(about.settings),
     ]  # fmt: skip
 
 
@@ -67,7 +64,7 @@ def _cell(figure: Mapping[str, Any], why: bool = True) -> Cell:
     return Cell(value, note if why or figure["value"] is not None else "")
 
 
-def _scores(metrics: Mapping[str, Any]) -> Section:
+def _scores(metrics: Mapping[str, Any], notices: Sequence[str]) -> Section:
     mean = metrics["mean_auc"]
     value, interval = texts(mean, 3)
     rows = []
@@ -84,6 +81,7 @@ def _scores(metrics: Mapping[str, Any]) -> Section:
         low, high = p.mean_auc
         beside.append((p.name, Cell(f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"), p.split))
     blocks: list[Block] = [
+        *(Notice(one) for one in notices),
         Figures((
             ("Mean AUC", value, interval),
             ("over", f"{len(mean['over'])} of {len(metrics['targets'])} targets", f"with {MIN_CLASS} positive films or more"),
@@ -97,6 +95,11 @@ def _scores(metrics: Mapping[str, Any]) -> Section:
             "Figures compare within one split only, and only on the whole of its test list. The three lists and a random split differ by more than systems do.",
         ),
     ]  # fmt: skip
+    if (rest := metrics.get("without_searched_folds")) and "films" in rest:
+        value, interval = texts(rest["mean_auc"], 3)
+        blocks.append(
+            f"Without fold {listed(rest['folds'])}, by which a search has chosen: mean AUC {value} ({interval}), {rest['films']:,} films."
+        )
     return Section("Scores", more=tuple(blocks))
 
 

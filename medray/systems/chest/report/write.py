@@ -31,7 +31,7 @@ def write_report(
     """
     metrics, oof = out.read_json("metrics.json"), out.read_table("oof.parquet").to_pandas()
     pictures = collect(task, networks, source, about.folder, about.private, about.inventory["image_id"], oof)
-    sections = report_sections(metrics, oof, pictures, about.histories, about.inventory, about.settings)
+    sections = report_sections(metrics, oof, pictures, about)
     name = out.uri.rsplit("/", 1)[-1]
     out.write_bytes("report.html", page.render("Chest X-ray", f"{name}: {headline(metrics)}", sections).encode())
     return page.plots(sections)

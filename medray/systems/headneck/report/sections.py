@@ -14,7 +14,6 @@ from medray.report.figures import line, texts
 from medray.report.organ_slices import Slice
 from medray.report.page import (
     PALETTE,
-    PHANTOM_WARNING,
     Block,
     Cell,
     Figures,
@@ -71,7 +70,7 @@ def caution(counts: Mapping[str, int]) -> str:
 
 def _scores(metrics: dict[str, Any], about: About) -> Section:
     counts, groups = metrics["counts"], metrics["means"][metrics["final"]]
-    top: list[Block] = [Notice(PHANTOM_WARNING)] if about.phantom else []
+    top: list[Block] = [Notice(one) for one in about.notices]
     shown = [(f"Dice, {GROUP_WORDS[group]}", *texts(scores["dice"], 3)) for group, scores in groups.items()]
     found = counts["drawn"] - counts["not_found"]
     shown.append(("organs found at all", f"{found:,} of {counts['drawn']:,}", ""))

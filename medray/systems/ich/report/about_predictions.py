@@ -66,11 +66,27 @@ def scores(metrics: dict[str, Any], folds: list[int], of_folds: int, phantom: bo
             headline,
             f"Every slice is scored by a model that has not seen its patient ({share}: {listed(folds)}). {HOW} The log loss is "
             f"the challenge's: six binary losses a slice, any counted twice, divided by 7; lower is better.{_of_fewer(metrics)}",
+            *_without_searched(metrics),
             Table(by_class, "Slices. The last column is of first place's model on its paper's own test set: context, not the same slices. " + EXTERNAL_AUC),
             Picture(charts.scores_by_class(metrics), "Points and 95% intervals; hollow diamonds are first place's model on its paper's test set. The strokes under average precision mark each class's rate, which guessing would reach."),
             Table(beside, compare),
         ),
     )  # fmt: skip
+
+
+def _without_searched(metrics: dict[str, Any]) -> list[Block]:
+    """The score without the folds that a search has chosen by."""
+    rest = metrics.get("without_searched_folds")
+    if rest is None or "slices" not in rest:
+        return []
+    figures = (
+        ("weighted_log_loss", "weighted log loss", 4),
+        ("auc_any", "AUC, any bleed, slices", 3),
+        ("auc_studies", "AUC, any bleed, studies", 3),
+    )
+    rows = [(words, Cell(*texts(rest[key], digits))) for key, words, digits in figures]
+    caption = f"Without fold {listed(rest['folds'])}, by which the search {listed(rest['searches'])} has chosen: {rest['slices']:,} held-out slices."
+    return [Table(pd.DataFrame(rows, columns=["score", "without these folds"]), caption)]
 
 
 def _of_fewer(metrics: dict[str, Any]) -> str:

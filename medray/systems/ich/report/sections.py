@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from medray.report.page import PHANTOM_WARNING, Block, Notice, Section
+from medray.report.page import Block, Notice, Section
 from medray.report.sections import files, learning
 from medray.report.sections import settings as made
 from medray.systems.ich.report import about_data, about_ladder, about_predictions
@@ -37,8 +37,7 @@ def report_sections(
     """
     folds = sorted(oof["fold"].unique().tolist())
     of_folds = int(labels["fold"].nunique())
-    top: list[Block] = [Notice(PHANTOM_WARNING)] if phantom else []
-    top += [Notice(note) for note in notes]
+    top: list[Block] = [Notice(note) for note in notes]
     return [
         about_predictions.scores(metrics, folds, of_folds, phantom, top),
         *_method(metrics, phantom),

@@ -32,7 +32,7 @@ def write_report(
     oof, studies = (out.read_table(f"{name}.parquet").to_pandas() for name in ("oof", "studies"))
     sections = report_sections(
         out.read_json("metrics.json"), oof, studies, dict(about.histories), about.inventory, about.index,
-        collect_pictures(source, about.folder, about.inventory, about.private, oof), about.settings, about.phantom, notes,
+        collect_pictures(source, about.folder, about.inventory, about.private, oof), about.settings, about.phantom, [*about.notices, *notes],
     )  # fmt: skip
     lead = " ".join(["Six probabilities a slice: a cross-validated run", *variant])
     html = page.render("Intracranial hemorrhage on head CT", lead, sections)

@@ -14,7 +14,6 @@ from medray.report.about import About
 from medray.report.figures import line, texts
 from medray.report.page import (
     PALETTE,
-    PHANTOM_WARNING,
     Block,
     Figures,
     Gallery,
@@ -77,7 +76,7 @@ def caution(counts: dict[str, int]) -> str:
 
 def _scores(metrics: dict[str, Any], about: About) -> Section:
     counts, means = metrics["counts"], metrics["means"]
-    top: list[Block] = [Notice(PHANTOM_WARNING)] if about.phantom else []
+    top: list[Block] = [Notice(one) for one in about.notices]
     shown = [("Dice", *texts(means["dice"], 3)), ("lesion F1", *texts(means["lesion_f1"], 3))]
     recall = f"{counts['found']:,} of {counts['lesions']:,}"
     shown.append(("lesions found", recall, f"{counts['false']:,} of {counts['findings']:,} findings are no lesion"))
