@@ -86,7 +86,7 @@ def main(job: FewLabelCV) -> None:
         answers = results.answers(inner_by_fold(runs.get("cotraining", [])), source, scans.index, work.folds)
         tables = {str(rung): out_of_fold(runs[rung]) for rung in chain.rungs}
         metrics = results.conclude(work.results, chain, source, tables, answers, scans.index, work.folds, merge)
-        say_all(results.summary(metrics))
+        work.say(results.summary(metrics))
         contours = []
         for run in runs[chain.final]:
             held, to = scans.where(scans.index["fold"] == run.fold), masks_store(work.out, run.model)

@@ -70,6 +70,10 @@ class System:
     flags: tuple[str, ...]
     """The command line's names for the files and for the labels; one name where labels say which files there are."""
     about_flags: tuple[str, ...]
+    title: str = ""
+    """What it looks at, as the head of a page."""
+    purpose: str = ""
+    """A sentence for the model card: what goes in, and what comes out."""
     files_of: Callable[[str], str] | None = None
     """Where there is one flag: what it names → where the files are."""
     source_for: Callable[[Any, Any, str | None], Any] = _as_it_is

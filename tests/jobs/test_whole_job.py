@@ -122,6 +122,9 @@ def test_nothing_is_sent_whoever_wanted_to(uninterrupted: Path, tmp_path: Path) 
 
 def test_it_leaves_what_it_says(uninterrupted: Path, phantoms: PhantomSet) -> None:
     out = uninterrupted / "out"
+    card = (out / "model_card.md").read_text()
+    assert "# Model card: Intracranial hemorrhage on head CT" in card
+    assert "weighted log loss  0." in card
     files = len(list((phantoms.folder / "dicom").iterdir()))
     inventory = pd.read_parquet(out / "inventory.parquet")
     assert len(inventory) == files

@@ -17,13 +17,14 @@ from medray.engine.job.claim import claim_each
 from medray.engine.job.dataset import Dataset
 from medray.engine.job.options import Options
 from medray.engine.job.plan import Outcome, Plan, Stage, Training, spent, stages_until
-from medray.engine.job.progress import say, warn
+from medray.engine.job.progress import say, say_all, warn
 from medray.engine.job.tracking import track_run
 from medray.engine.nodes.cluster import Resources
 from medray.engine.train.fit import fit, renew
 from medray.engine.train.run import Run
 from medray.engine.train.sweep import CrossValidation, FromRuns
 from medray.report.about import About
+from medray.report.card import CARD, card
 from medray.report.page import IMAGES
 from medray.shards.folders import DONE, KEPT, RUNS, features_store, fold_folder, runs_store, searched_folds
 from medray.shards.manifest import sha256
@@ -91,6 +92,8 @@ class Workspace(AbstractContextManager["Workspace"]):
         self.done: dict[str, list[Run]] = {}  # stage → its runs
         self._until, self._named, self._stages = until, results[1:], list[str]()
         self._inner: dict[int, frozenset[str]] = {}  # fold → inner patients of all its runs
+        self._said = list[str]()
+        self._about: About | None = None
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         over = kind is _Over
@@ -163,8 +166,9 @@ class Workspace(AbstractContextManager["Workspace"]):
         say(f"\n{len(self._stages)}. {title}")
 
     def say(self, lines: Iterable[str]) -> None:
-        """Figures of a stage on the terminal."""
-        say("\n".join(f"  {line}" for line in lines))
+        """Figures of a stage on the terminal, and of the last one on the model's card."""
+        self._said = [*lines]
+        say_all(line if line.startswith("!") else f"  {line}" for line in self._said)
 
     def shards(self) -> Ingest:
         """Shards and folds of the job's data; what is there is kept."""
@@ -282,15 +286,22 @@ class Workspace(AbstractContextManager["Workspace"]):
         """What a report says of the data and of the runs of all stages; to ``settings`` it adds what training cost."""
         histories = {run.name: run.history() for run in chain(*self.done.values())}
         data = self.data
-        return About(
+        self._about = About(
             folder=data.folder, inventory=shards.inventory, private=shards.private, index=shards.index, histories=histories,
             settings=dict(settings) | {"cost": self.cost}, phantom=data.of_phantoms, searched=self.searched,
         )  # fmt: skip
+        return self._about
 
     def conclude(self, metrics: dict[str, float], pictures: dict[str, bytes]) -> None:
         """Scores and charts go to MLflow, and what shows images where they may; the terminal says where everything is."""
         self.data.manifest.keep_described(self.results)
-        files = {name: self.results.read_bytes(name) for name in ("report.html", "metrics.json")}
+        names = ["report.html", "metrics.json"]
+        if self._about is not None:
+            system = self.data.system
+            text = card(system.title, system.purpose, self._about, self._said)
+            self.results.write_bytes(CARD, text.encode())
+            names.append(CARD)
+        files = {name: self.results.read_bytes(name) for name in names}
         artifacts = pictures | files
         if not (self.options.track_pictures or self.options.public_ids or self.data.of_phantoms):
             artifacts = {n: data for n, data in artifacts.items() if n != "report.html" and not n.startswith(IMAGES)}

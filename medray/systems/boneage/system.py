@@ -48,6 +48,8 @@ def fold_notes(index: pd.DataFrame) -> list[str]:
 
 
 HAND_FILMS = System(
+    title="Bone age from hand films",
+    purpose="Films of a child's left hand go in; an age in months comes out, with an interval.",
     source=HandFilm(),
     read_labels=read_labels,
     assemble=assemble,

@@ -28,6 +28,8 @@ def label_notes(labels: Labels) -> list[str]:
 
 
 FILMS = System(
+    title="Chest X-ray",
+    purpose="Frontal chest films go in; for each come probabilities of fourteen findings, and heatmaps of what moved the network.",
     columns=FINDINGS,
     strata=strata,
     label_notes=label_notes,

@@ -219,7 +219,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     for step in metrics["ladder"]:
         if step["rung"] == metrics["final"] and "all" in step["groups"]:
             lines.append(f"{step['rung']} against {step['against']}, Dice: {line(step['groups']['all']['dice'], 3)}")
-    return [*(f"  {line}" for line in lines), *better(metrics)]
+    return [*lines, *better(metrics)]
 
 
 def better(metrics: Mapping[str, Any]) -> list[str]:

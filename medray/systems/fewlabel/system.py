@@ -52,6 +52,8 @@ def source_for(source: FewLabelCT, task: Any, sources: str | None) -> FewLabelCT
 
 
 FEW_LABELS = System(
+    title="Abdominal organs from partly labelled CT",
+    purpose="A CT of the abdomen goes in; masks of organs come out, each learned from the sets in which it is labelled.",
     source=FewLabelCT(),
     read_labels=read_sources,
     assemble=assemble,

@@ -125,6 +125,8 @@ def labels_for(cases: Cases, source: Source) -> Cases:
 
 
 HEAD_AND_NECK = System(
+    title="Organs at risk on planning CT of head and neck",
+    purpose="A planning CT of head and neck goes in; outlines of organs at risk come out, as masks and as a structure set.",
     source=PlanningCT(),
     read_labels=read_cases,
     assemble=assemble,

@@ -23,6 +23,8 @@ def label_notes(labels: Labels) -> list[str]:
 
 
 HEAD_CT = System(
+    title="Intracranial hemorrhage on head CT",
+    purpose="Slices of head CT without contrast go in; for each slice come probabilities of any hemorrhage and of five types of it, and for each study a score of any.",
     columns=CLASSES,
     strata=strata,
     label_notes=label_notes,

@@ -63,6 +63,8 @@ def labels_for(cases: Cases, source: Source) -> Cases:
 
 
 BRAIN_MR = System(
+    title="White-matter lesions on brain MR",
+    purpose="Registered MR sequences of the brain of a patient with multiple sclerosis go in; a mask of the lesions comes out, with their number and volume.",
     source=BrainMR(),
     read_labels=read_cases,
     assemble=assemble,

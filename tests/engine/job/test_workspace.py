@@ -210,7 +210,7 @@ def test_pictures_of_patients_go_to_mlflow_only_where_asked(
     work = SimpleNamespace(
         results=results, tracker=SimpleNamespace(want=want, uri=""), cost="",
         data=SimpleNamespace(of_phantoms=phantoms, manifest=Manifest(results, Pseudonyms(None))),
-        options=Options(out=str(tmp_path), track_pictures=allowed, public_ids=public),
+        options=Options(out=str(tmp_path), track_pictures=allowed, public_ids=public), _about=None,
     )  # fmt: skip
     Workspace.conclude(work, {}, {"images/errors.png": b"x", "learning-curves.png": b"x"})  # type: ignore[arg-type]
     assert sent.keys() == {"metrics.json", "learning-curves.png"} | (
