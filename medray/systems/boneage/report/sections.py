@@ -82,7 +82,8 @@ def _scores(metrics: Mapping[str, Any], notices: Sequence[str]) -> Section:
         f"The mean absolute error is {months(maes[answer]['all'])} months on "
         f"{number(counts['scored'], 'held-out film')} of {number(counts['patients'], 'patient')}. Each film was read "
         "by networks that have not seen its patient, and answered by weights that were found on films of other "
-        f"patients, {line_}. {HOW}"
+        f"patients, {line_}. The networks whose answers gave these weights have learned from this film: that flatters a little, most with "
+        f"two folds. {HOW}"
     )
     left = [(counts["without_age"], "no known age"), (counts["without_answer"], "no prediction")]
     text += "".join(f" {number(count, 'film')} with {what} not scored." for count, what in left if count)
