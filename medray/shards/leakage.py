@@ -26,25 +26,6 @@ def pixels_hash_unless_flat(pixels: np.ndarray) -> str:
     return "" if pixels.min() == pixels.max() else pixels_hash(pixels)
 
 
-def same_under_two_patients(index: pd.DataFrame, id_column: str) -> list[str]:
-    """Lines about rows whose pixels another patient has too: in two folds they leak, and one of the two names is wrong.
-
-    Args:
-        index: patient_id, fold, ``id_column`` and PIXELS_HASH.
-    """
-    known = index[index[PIXELS_HASH].notna() & index[PIXELS_HASH].ne("")].drop_duplicates([PIXELS_HASH, "patient_id"])
-    twice = known[known.duplicated(PIXELS_HASH, keep=False)]
-    if twice.empty:
-        return []
-    own = twice.groupby(PIXELS_HASH, sort=False)
-    leaking = int((own["fold"].nunique() > 1).sum())
-    one, other = next(iter(own))[1][id_column].tolist()[:2]
-    return [
-        f"leakage: {own.ngroups:,} images are there under several patients, such as {one} and {other}, {leaking:,} of them in "
-        "several folds: a network is scored on what it has learned; keep one of each"
-    ]
-
-
 def trained_on(
     shards: Store, columns: Sequence[str] = (PIXELS_HASH,), id_column: str = "", held_out: Collection[str] = ()
 ) -> set[str]:

@@ -21,17 +21,20 @@ class Shared:
     images: int  # distinct images that several patients have, and that hold them together
     patients: int  # whom such images hold together with others
     common: int  # images of more than ``MOST_PATIENTS`` patients, which do not
+    example: tuple[str, ...] = ()  # two rows of one such image
 
 
-def shared(patients: np.ndarray, hashes: np.ndarray) -> Shared:
+def shared(patients: np.ndarray, hashes: np.ndarray, names_of_rows: np.ndarray) -> Shared:
     """Groups of patients by the hashes of their images' pixels.
 
     Args:
-        patients: (rows,). hashes: (rows,) text, None or NaN where an image says nothing, as one that is flat.
+        patients, names_of_rows: (rows,). hashes: (rows,) text; empty, None or NaN where an image says nothing, as one that is flat.
     """
-    rows = pd.DataFrame({"patient": patients, "hash": hashes})
+    rows = pd.DataFrame(
+        {"patient": patients, "hash": pd.Series(hashes, dtype=object).replace("", None), "row": names_of_rows}
+    )
     names = rows["patient"].drop_duplicates().to_numpy()
-    pairs = rows.dropna().drop_duplicates()
+    pairs = rows.dropna().drop_duplicates(["patient", "hash"])
     counts = pairs.groupby("hash")["patient"].transform("size")
     linking = pairs[(counts > 1) & (counts <= MOST_PATIENTS)]
     place = pd.Series(np.arange(len(names)), index=names)
@@ -46,4 +49,5 @@ def shared(patients: np.ndarray, hashes: np.ndarray) -> Shared:
         int(linking["hash"].nunique()),
         int(linking["patient"].nunique()),
         int(pairs.loc[counts > MOST_PATIENTS, "hash"].nunique()),
+        tuple(linking.loc[linking["hash"] == linking["hash"].iloc[0], "row"].head(2)) if len(linking) else (),
     )

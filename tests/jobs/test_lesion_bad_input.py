@@ -28,9 +28,9 @@ Job = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    for name, data in {"f.nii": las(brain(1)), "m.nii": las(lesion())}.items():
+    for name, data in {"a.nii": las(brain(1)), "b.nii": las(brain(2)), "m.nii": las(lesion())}.items():
         write(tmp_path / "in", name, data)
-    rows = [{"patient": patient, "flair": "f.nii", "mask": "m.nii"} for patient in "ab"]
+    rows = [{"patient": patient, "flair": f"{patient}.nii", "mask": "m.nii"} for patient in "ab"]
     return write_table(tmp_path / "in", rows)
 
 
@@ -99,7 +99,8 @@ def test_cases_that_cannot_be_used_cost_no_neighbour(run_in_process: Job, tmp_pa
     moved[2, 3] += 8
     good, mask = las(brain(1)), las(lesion())
     cases = {
-        "good1": (good, good, mask), "good2": (good, good, las(lesion((3, 3, 3)))), "unmasked": (good, good, None),
+        "good1": (good, good, mask), "good2": (las(brain(2)), good, las(lesion((3, 3, 3)))),
+        "unmasked": (las(brain(3)), good, None),
         "nan": (las(nan), good, mask), "inf": (good, las(inf), mask), "odd": (good, good, las(odd)),
         "moved": (good, nifti(brain(2), moved), mask), "maskmoved": (good, good, nifti(lesion(), moved)),
         "empty": (las(np.zeros(SHAPE, np.float32)),) * 2 + (mask,), "fourd": (las(np.ones((4, 4, 4, 2), np.float32)), good, mask),
@@ -155,13 +156,13 @@ def test_a_channel_that_is_not_asked_for_can_spoil_no_case(run_in_process: Job, 
     files = {
         "cut.nii": las(brain(1))[:-50],
         "moved.nii": nifti(brain(2), moved),
-        "t1.nii": las(brain(3)),
+        **{f"t1-{who}.nii": las(brain(number)) for who, number in (("cut", 3), ("moved", 4), ("lost", 3))},
         "m.nii": las(lesion()),
     }
     for name, data in files.items():
         write(folder, name, data)
     flairs = {"cut": "cut.nii", "moved": "moved.nii", "lost": "no.nii"}
-    rows = [{"patient": who, "flair": flair, "t1": "t1.nii", "mask": "m.nii"} for who, flair in flairs.items()]
+    rows = [{"patient": who, "flair": flair, "t1": f"t1-{who}.nii", "mask": "m.nii"} for who, flair in flairs.items()]
     flags = (
         "--images",
         write_table(folder, rows),
@@ -183,7 +184,10 @@ def test_a_channel_that_is_not_asked_for_can_spoil_no_case(run_in_process: Job, 
     assert (shards["lesion_ml"] > 0).all()
     for voxels, box in zip(shards["voxels"], shards["box_DHW"], strict=True):
         assert len(voxels) == 4 * int(np.prod(box[1::2] - box[::2]))  # of one channel
-    assert "leakage: 1 images are there under several patients, such as" in text
+    assert (
+        "the same under several patients: 1, of 2 patients, such as cut and lost; such patients stay in one fold"
+        in text
+    )
 
     # runs have learned from these shards: another mask is no reason to score them as if they had learned from it
     (out / "runs" / "phantom" / "fold0").mkdir(parents=True)

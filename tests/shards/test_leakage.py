@@ -12,7 +12,6 @@ import pytest
 from medray.shards.leakage import (
     pixels_hash,
     pixels_hash_unless_flat,
-    same_under_two_patients,
     seen_in_training,
     trained_on,
 )
@@ -82,18 +81,3 @@ def test_an_image_without_a_hash_is_not_found_by_it() -> None:
     assert found.to_dict() == {4: True, 5: False, 6: False, 7: False}
     by_both = seen_in_training(table, {"h1", "i2"}, ("pixels_hash", "image_id"))
     assert by_both.tolist() == [True, True, False, False]
-
-
-def test_the_same_pixels_under_two_patients_are_said_and_two_visits_of_one_are_not() -> None:
-    index = pd.DataFrame(
-        [("a", "p", 0, "x"), ("b", "p", 0, "x"), ("c", "q", 1, "y"), ("d", "r", 0, ""), ("e", "s", 1, None)],
-        columns=["scan_id", "patient_id", "fold", "pixels_hash"],
-    )
-    assert same_under_two_patients(index, "scan_id") == []
-    index.loc[2, "pixels_hash"] = "x"
-    (line,) = same_under_two_patients(index, "scan_id")
-    assert line.startswith(
-        "leakage: 1 images are there under several patients, such as a and c, 1 of them in several folds"
-    )
-    (line,) = same_under_two_patients(index.assign(fold=0), "scan_id")
-    assert "0 of them in several folds" in line

@@ -19,12 +19,12 @@ from medray.shards.digest import digest
 from medray.shards.files import from_text, texts_of
 from medray.shards.folds import assign_folds, check_lists, given_folds
 from medray.shards.inventory import Inventory, Refused, name_pairs, renamed
+from medray.shards.leakage import PIXELS_HASH
 from medray.shards.pseudonym import MadeWith, Pseudonyms, write_map
 from medray.shards.same_images import MOST_PATIENTS, shared
 from medray.shards.source import Source
 from medray.shards.store import Store
 
-_HASH = "pixels_hash"  # the column of shards that tells two images apart
 REASONS_SHOWN = 8
 
 Strata = Callable[[pd.DataFrame], np.ndarray]
@@ -93,8 +93,8 @@ def prepare(
     table = _with_results(source, inventory, written, pseudonyms)
     table, shown = _write_inventory(source, table, out, private, inventory.rows)
 
-    own_columns = [name for name in (*kinds, "source", _HASH) if name in source.shard_schema.names]
-    rows, index = read_index(shards, [*own_columns, *columns])
+    own_columns = [name for name in (*kinds, "source", PIXELS_HASH) if name in source.shard_schema.names]
+    rows, index = read_index(shards, list(dict.fromkeys([*own_columns, *columns])))
     index["fold"] = -1
     if folding.folds is not None:
         own = pseudonyms.all(kinds["item_id"], inventory.rows[source.id_column])
@@ -105,7 +105,7 @@ def prepare(
                 index["fold"], index["inner"] = _given(known, index, folding, out)
                 _say_shared_lists(index)
             else:
-                known, index["group"] = _together(known, index)
+                known, index["group"] = _together(known, index, folding.folds, source.id_column)
                 index["fold"] = _fold(known, index, folding, pseudonyms, out)
         except ValueError as error:
             raise ValueError(f"{error}; {_where(out)}") from error
@@ -233,22 +233,31 @@ def _say_statuses(table: pd.DataFrame, out: Store) -> None:
     say(f"  each file and its reason: {out.uri}/inventory.parquet")
 
 
-def _together(known: pd.DataFrame, index: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Patients who have an image in common are dealt as one; rows with that, and the number of each one's group."""
+def _together(known: pd.DataFrame, index: pd.DataFrame, folds: int, id_column: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Patients who have an image in common are dealt as one; rows with that, and the number of each one's group.
+
+    Raises:
+        ValueError: fewer such groups than folds, of patients enough.
+    """
     patients = index["patient_id"].to_numpy()
-    if _HASH not in index:
+    if PIXELS_HASH not in index:
         return known, pd.factorize(patients)[0]
-    found = shared(patients, index[_HASH].to_numpy())
+    found = shared(patients, index[PIXELS_HASH].to_numpy(), index[id_column].to_numpy())
     group = found.group.loc[patients].to_numpy()
     if found.images:
         warn(
-            f"images that are pixel by pixel the same under several patients: {found.images:,}, of {found.patients:,} patients, who "
-            "stay in one fold each time; look whether they are one person, or a file lies there twice"
+            f"images that are pixel by pixel the same under several patients: {found.images:,}, of {found.patients:,} patients, such "
+            f"as {' and '.join(map(str, found.example))}; such patients stay in one fold: look whether they are one person, or a file lies there twice"
         )
     if found.common:
         warn(
             f"images of more than {MOST_PATIENTS} patients each, as a test picture is: {found.common:,}; they hold nobody together: "
             "leave them out"
+        )
+    if found.group.nunique() < folds <= len(found.group):
+        raise ValueError(
+            f"--folds {folds}: {len(found.group)} patients have images that are pixel by pixel the same, and are "
+            f"{found.group.nunique()} for the folds; look whether files lie there under several names"
         )
     first = known["dealt"].groupby(group).min()
     return known.assign(dealt=first.loc[group].to_numpy()), group
@@ -256,9 +265,10 @@ def _together(known: pd.DataFrame, index: pd.DataFrame) -> tuple[pd.DataFrame, n
 
 def _say_shared_lists(index: pd.DataFrame) -> None:
     """Of given lists nothing is changed: a warning that counts the images that training has and the held-out list has, too."""
-    if _HASH not in index:
+    if PIXELS_HASH not in index:
         return
-    of_list = index.dropna(subset=[_HASH]).groupby(_HASH)["fold"].nunique()
+    known = index[index[PIXELS_HASH].notna() & index[PIXELS_HASH].ne("")]
+    of_list = known.groupby(PIXELS_HASH)["fold"].nunique()
     if count := int((of_list > 1).sum()):
         warn(
             f"images that are pixel by pixel in the training list and in the held-out list: {count:,}; they flatter the scores"

@@ -117,14 +117,17 @@ class Dataset:
         }
         check_key(out, settings[PROJECT], settings[KEY], self.options.private)
         begun = any_begun(out)
-        if settings[KEY] is not None and not self.options.new_manifest and not out.exists(MANIFEST):
+        taken_away = settings[KEY] is not None and not self.options.new_manifest and not out.exists(MANIFEST)
+        if taken_away and not begun:
             self._check_new(out)
         if self.options.new_manifest:
             out.delete(MANIFEST)
         if not begun and (out.read_json(CONFIG) or {}).get(KEY) != settings[KEY]:
             out.delete(MANIFEST)  # of shards under other names, which are made anew
         self.manifest = Manifest(out, self.options.pseudonyms())
-        claim(out, inputs | settings | more | self.options.identity(), begun)
+        claim(out, inputs | settings | more | self.options.identity(), begun)  # that it is another run's says more
+        if taken_away and begun:
+            self._check_new(out)
         if begun and not self.manifest.found:
             warn(f"{out.uri} holds no {MANIFEST}: its shards and weights are taken as they are")
         self.manifest.keep({CONFIG: sha256(out, CONFIG)})

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medray.shards.case_table import files_of
-from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
+from medray.shards.leakage import PIXELS_HASH
 from medray.systems.fewlabel import recipes
 from medray.systems.fewlabel.inventory import assemble
 from medray.systems.fewlabel.objective import OBJECTIVES, score_folds
@@ -26,7 +26,7 @@ def strata(index: pd.DataFrame) -> np.ndarray:
 
 
 def fold_notes(index: pd.DataFrame) -> list[str]:
-    """Sources that a fold has no scan of, and scans that two patients, often of two sources, share."""
+    """Sources that a fold has no scan of."""
     notes = []
     for origin, own in index.groupby("origin"):
         lost = sorted(set(index["fold"]) - set(own["fold"]))
@@ -35,7 +35,7 @@ def fold_notes(index: pd.DataFrame) -> list[str]:
             notes.append(
                 f"source {origin}: all its scans are in fold {own['fold'].iloc[0]}, whose networks do not learn from it"
             )
-    return notes + same_under_two_patients(index, "scan_id")
+    return notes
 
 
 def source_for(source: FewLabelCT, task: Any, sources: str | None) -> FewLabelCT:

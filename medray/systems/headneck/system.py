@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medray.shards.case_table import files_of
-from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
+from medray.shards.leakage import PIXELS_HASH
 from medray.shards.names import check_name
 from medray.shards.source import Source
 from medray.systems.headneck import recipes
@@ -36,9 +36,7 @@ def strata(index: pd.DataFrame) -> np.ndarray:
 
 def fold_notes(index: pd.DataFrame) -> list[str]:
     most = index["organs_drawn"].groupby(index["fold"]).max()
-    return [
-        f"no organ is drawn in any scan of fold {fold}" for fold, n in most.items() if not n > 0
-    ] + same_under_two_patients(index, "scan_id")
+    return [f"no organ is drawn in any scan of fold {fold}" for fold, n in most.items() if not n > 0]
 
 
 def source_for(source: PlanningCT, task: OrganTask, images: str | None) -> PlanningCT:

@@ -10,6 +10,7 @@ import pandas as pd
 from medray.metrics.binary import Ranking, log_losses
 from medray.metrics.calibration import calibration_line
 from medray.metrics.intervals import Score, auc, average_precision, brier, intervals, log_loss, mean
+from medray.metrics.net_benefit import decision_curve
 from medray.metrics.operating import operating_points
 from medray.systems.ich.classes import CLASSES, PROBABILITIES, SCORE_WEIGHTS
 
@@ -115,6 +116,7 @@ def score_studies(studies: pd.DataFrame, samples: int, seed: int, prevalence: fl
     out |= {"average_precision": found["average_precision"], "brier": found["brier"]}
     out["calibration"] = calibration_line(score_, labels, patients)
     out["operating_points"] = operating_points(score_, labels, patients, known["fold"].to_numpy(), prevalence)
+    out["net_benefit"] = [] if known.empty else decision_curve(score_, labels).to_dict("records")
     out["by_class"] = _study_classes(studies, samples, seed)
     out["by_fold"] = {
         str(fold): {"studies": len(own), "positive": int(own["label"].sum())}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medray.shards.case_table import files_of
-from medray.shards.leakage import PIXELS_HASH, same_under_two_patients
+from medray.shards.leakage import PIXELS_HASH
 from medray.shards.source import Source
 from medray.systems.lesion import recipes
 from medray.systems.lesion.cases import FLAG, Cases, read_cases
@@ -40,8 +40,7 @@ def label_notes(cases: Cases) -> list[str]:
 
 def fold_notes(index: pd.DataFrame) -> list[str]:
     loads = index["lesion_ml"].groupby(index["fold"]).max()
-    bare = [f"no scan of fold {fold} has a lesion drawn" for fold, most in loads.items() if not most > 0]
-    return bare + same_under_two_patients(index, "scan_id")
+    return [f"no scan of fold {fold} has a lesion drawn" for fold, most in loads.items() if not most > 0]
 
 
 def source_for(source: BrainMR, task: LesionTask, images: str | None) -> BrainMR:

@@ -34,4 +34,4 @@ def test_two_patients_with_one_image_stay_in_one_fold(
     assert len(twins) == 2
     assert twins["fold"].nunique() == 1
     assert {*np.unique(by_patient["fold"])} == {0, 1}
-    assert "the same under several patients: 1, of 2 patients, who stay in one fold" in capsys.readouterr().err
+    assert "the same under several patients: 1, of 2 patients, such as image-" in capsys.readouterr().err

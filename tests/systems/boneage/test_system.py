@@ -118,12 +118,10 @@ def test_notes() -> None:
     index = pd.DataFrame(
         {
             "film_id": ["a", "b", "c"], "patient_id": ["p", "q", "r"], "fold": [0, 1, 1], "sex": ["F", "F", "M"],
-            "age_months": [1.0, 2.0, 3.0], "pixels_hash": ["x", "x", "y"],
+            "age_months": [1.0, 2.0, 3.0],
         }
     )  # fmt: skip
-    lines = fold_notes(index)
-    assert lines[0] == "no film of a boy in fold 0 has a bone age"
-    assert "under several patients" in lines[1]
+    assert fold_notes(index) == ["no film of a boy in fold 0 has a bone age"]
 
 
 def test_a_model_without_films_in_a_fold_is_left_out_and_said() -> None:

@@ -216,6 +216,7 @@ def studies(metrics: dict[str, Any], studies: pd.DataFrame, oof: pd.DataFrame) -
             "a maximum, and so rather too high.",
         ),
         *of_points(study["operating_points"], "studies"),
+        *_worth(study["net_benefit"]),
         Table(
             pd.DataFrame(
                 by_class, columns=["class", "positive studies", "positive patients", "AUC", "average precision"]
@@ -227,6 +228,19 @@ def studies(metrics: dict[str, Any], studies: pd.DataFrame, oof: pd.DataFrame) -
         Table(_wrong_studies(known), "The studies whose score is furthest from their label."),
     )
     return Section("Studies", text, charts.study_scores(studies), more=more)
+
+
+def _worth(curve: list[dict[str, float]]) -> list[Block]:
+    if not curve:
+        return []
+    rows = [(f"{one['threshold']:.0%}", f"{one['model']:.3f}", f"{one['all']:.3f}") for one in curve]
+    columns = ["acting from a probability of", "where the score says so", "on every study"]
+    text = (
+        "Net benefit: bleeding studies that are acted on, of all studies, less those without a bleed, weighed by the odds at which one "
+        "would act. On no study it is 0; where the first column is the highest of the three, the score is worth having. The score "
+        "stands for a probability here, which it is only as far as it is calibrated."
+    )
+    return [Table(pd.DataFrame(rows, columns=columns), text)]
 
 
 def _vote(vote: dict[str, float | None], oof: pd.DataFrame) -> str:
