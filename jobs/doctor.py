@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from medray.engine.doctor.examine import examine
 from medray.engine.job.options import run_job
 from medray.engine.job.progress import say
+from medray.shards.address import check_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class Doctor:
     """Free space that every node should have where Ray spills objects."""
     gpu: bool = False
     """The runs will train on GPUs: start a GPU node where there is none (it costs money), and look at it."""
+
+    def __post_init__(self) -> None:
+        for flag, address in (("--out", self.out), ("--tracking-uri", self.tracking_uri), ("--weights", self.weights)):
+            check_address(flag, address or "")
 
 
 def main(job: Doctor) -> None:

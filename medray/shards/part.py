@@ -142,9 +142,15 @@ def _about(to: Store, name: str) -> dict[str, Any]:
 
 
 def known(to: Store, name: str, ids: Sequence[str]) -> pd.DataFrame:
-    """What ``Parts.write`` gave for a part that is there, for its ids in their order."""
-    kept = _about(to, name)
-    return _result(ids, kept["notes"], kept["left_out"])
+    """What ``Parts.write`` gave for a part that is there, for its ids in their order. Raises ValueError where another program wrote
+    it, or damaged it."""
+    try:
+        kept = _about(to, name)
+        return _result(ids, kept["notes"], kept["left_out"])
+    except (KeyError, pa.ArrowInvalid, json.JSONDecodeError):
+        raise ValueError(
+            f"{to.uri}/{name}: is no shard that this program wrote; delete it, and it is made anew"
+        ) from None
 
 
 def _result(ids: Sequence[str], notes: dict[str, str], left_out: dict[str, str]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from medray.engine.environment import DEFAULTS
+from medray.shards.address import ALLOWED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +26,19 @@ def lines(text: str) -> dict[str, str]:
     """What was found, by the name of the check without the node."""
     checks = [line for line in text.splitlines() if line.startswith(("ok ", "warn ", "FAIL "))]
     return {line[6:].split()[0]: line for line in checks}
+
+
+@pytest.mark.parametrize(
+    ("flag", "address"), [("--tracking-uri", "http://me:abc123@host"), ("--out", "s3://me:abc123@bucket")]
+)
+def test_an_address_with_a_secret_is_refused_as_a_job_would(
+    flag: str, address: str, run_in_process: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ALLOWED)
+    status, text = run_in_process("doctor", flag, address, *COMMON)
+    assert status == 2
+    assert f"{flag} {address.replace('me:abc123@', '')}: holds a secret" in " ".join(text.split())
+    assert "abc123" not in text
 
 
 @pytest.mark.slow

@@ -156,3 +156,13 @@ def test_shards_say_what_they_hold_and_those_of_an_earlier_version_do_not(tmp_pa
     assert known(Store(tmp_path / "to" / "old"), "a.parquet", ["0"])[
         "written"
     ].all()  # it is gone on with, all the same
+
+
+@pytest.mark.parametrize("content", ["other", "damaged"])
+def test_a_shard_that_another_program_wrote_is_named(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "part-1.parquet"
+    pq.write_table(pa.table({"slice_id": ["a"]}), path)
+    if content == "damaged":
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"part-1.parquet: is no shard that this program wrote; delete it"):
+        known(Store(tmp_path), "part-1.parquet", ["a"])
