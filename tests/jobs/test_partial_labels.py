@@ -67,5 +67,5 @@ def test_chest_films(findings: tuple[str, ...], run_in_process: Job, tmp_path: P
     assert metrics["targets"]["Mass"]["auc"]["value"] is not None
     for name in absent:
         assert metrics["targets"][name]["auc"]["value"] is None
-        assert metrics["targets"][name]["log_loss"] is None
+        assert metrics["targets"][name]["log_loss"]["value"] is None
     assert (out / "models" / "small-findings" / "report.html").exists()
