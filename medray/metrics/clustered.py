@@ -106,8 +106,8 @@ def rate_interval(hits: np.ndarray, patients: np.ndarray) -> tuple[float, float]
 
     Their number is p (1 - p) by the variance between patients (as Kott and Carr 1997, Journal of Official Statistics 13:
     123-136), the rows at most; with patients who are all alike, as at a rate of 0 or 1, it is the number of patients. The quantile is
-    the geometric mean of the normal one and Student's: in simulations of 8 patients intervals of the one held the truth in 91% to
-    97%, of the other in 96% to 99%.
+    the geometric mean of the normal one and Student's: with the one alone 91% of the intervals of 8 patients held the truth, with the
+    other up to 98.5% (tests/benchmarks/RESULTS.md).
 
     Args:
         hits: (rows,) 0 or 1.

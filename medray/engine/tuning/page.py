@@ -116,7 +116,7 @@ def search_sections(
     top.append(
         "The best trial was chosen on the very images that it is scored on: the number flatters it. The command above trains every "
         f"fold with these values. Report its score without {_folds(sweep.validation.folds)}, by which they were chosen: as the best of "
-        "some 20 trials, such a fold flatters by .006 to .008 of a log loss (simulated). Reports name these folds."
+        "some 20 trials, such a fold flattered by .006 to .008 of a log loss in an outside audit. Reports name these folds."
     )
     shown = table.sort_values(["epochs", names[0]], ascending=[False, objectives[names[0]] == "min"]).head(50)
     sections = [page.Section("What was found", more=tuple(top)), page.Section("History", more=(

@@ -20,7 +20,8 @@ from medray.systems.ich.task import SliceTask
 
 LEAST_FOLDS, LEAST_POSITIVE_PATIENTS = 3, 200
 """For searched weights to be the answer. With two folds, or 160 patients of whom some bleed, they were worse than the plain average
-on new patients, and looked better on held-out ones; with 640 they were better (simulated: four alike models)."""
+on new patients, and looked better on held-out ones; with 640 they were better (four alike models, in the simulation of an outside
+audit)."""
 SEARCHED, DESCENDED, PLAIN = "searched weights, nested", "searched by descent, nested", "plain average"
 """Ways of blending, as metrics.json and the report name them."""
 SEQUENCE = "{} sequence"

@@ -85,7 +85,7 @@ def fit_recalibration(inner: pd.DataFrame, repeats: int, negatives: float = 1.0)
     around that of theory, found as the most probable pair. With many positives the data decides, with few the answer
     stays near theory. A class without a positive slice gets theory itself: negatives alone can only pull the bias down, and say
     nothing of how high the positives would stand. So does a class that was not repeated, of fewer than ``LEAST_OTHERS`` patients
-    with positives: a fit would move more than training has (with 7 inner patients, mean by observed went from .96 to 1.48).
+    with positives: a fit would move more than training has (with 7 inner patients an outside audit saw mean by observed go from .96 to 1.48).
 
     Slices of one patient are no independent witnesses: a patient's n slices count as sqrt(n), between one and n. With
     two or three patients the priors then keep the upper hand; ``patients`` says how many there really were.
