@@ -12,6 +12,8 @@ from medray.metrics.intervals import Score, f1, intervals, rate, undefined
 SPECIFICITIES = (0.8, 0.9, 0.95)
 LEAST_FOR_THRESHOLD = 20
 """Negatives of other folds that a threshold is put above: of fewer, the 95th percentile is a matter of one."""
+LEAST_AT = 20
+"""Patients of each kind, for a predictive value at another rate of disease."""
 
 
 def threshold_at(specificity: float, scores: np.ndarray, labels: np.ndarray) -> float | None:
@@ -122,7 +124,3 @@ def _at(prevalence: float, kind: str, answers: np.ndarray, labels: np.ndarray) -
         return float(right / (right + wrong)) if right + wrong else float("nan")
 
     return Score(value, labels, (1, 0), LEAST_AT)
-
-
-LEAST_AT = 20
-"""Patients of each kind, for a predictive value at another rate of disease."""
