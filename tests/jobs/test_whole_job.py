@@ -106,7 +106,9 @@ def test_nobody_is_called(uninterrupted: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not empty_network.can_be_made(), reason="this machine lets its users make no networks (Linux's unshare)"
+    not empty_network.can_be_made(),
+    reason="wants a network of its own, which only Linux has (unshare and ip) and not every machine lets its users make; what Python "
+    "processes call is watched everywhere, by test_nobody_is_called",
 )
 def test_nothing_is_sent_whoever_wanted_to(uninterrupted: Path, tmp_path: Path) -> None:
     """What is not Python, too: Ray's own processes, libraries in C. Ray's agent asks which cloud this is, see ``calls``."""
