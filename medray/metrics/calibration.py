@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 
-from medray.metrics.intervals import Figure, undefined
+from medray.metrics.intervals import Figure, Score, undefined
 
 LEAST_CALIBRATION = 10
 """With fewer patients of the rarer class there is no interval, as the simulation in tests/benchmarks/bench_intervals.py shows."""
@@ -38,14 +38,11 @@ def calibration_line(probabilities: np.ndarray, labels: np.ndarray, patients: np
         if not (truth == kind).any():
             return {each: undefined(f"no label is {name}") for each in ("intercept", "slope")}
     given = logit(np.clip(np.asarray(probabilities, np.float64)[known], _CLIP, 1 - _CLIP))
-    rarer = min((len(np.unique(of[truth == kind])), kind) for kind in (1, 0))
-    reason = None
-    if rarer[0] < LEAST_CALIBRATION:
-        whose = "positive patient" if rarer[1] else "patient with negatives"
-        reason = f"{rarer[0]} {whose}{'s' * bool(rarer[1] and rarer[0] != 1)}, fewer than {LEAST_CALIBRATION}"
+    rests = Score(lambda weights: float("nan"), truth, least=LEAST_CALIBRATION)
+    count, reason = rests.rests_on(of)[0], rests.lacks(of)
     return {
-        "intercept": _figure(_intercept(given, truth, of), rarer[0], reason),
-        "slope": _figure(_slope(given, truth, of), rarer[0], reason),
+        "intercept": _figure(_intercept(given, truth, of), count, reason),
+        "slope": _figure(_slope(given, truth, of), count, reason),
     }
 
 

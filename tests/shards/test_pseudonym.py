@@ -8,9 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from medray.shards.pseudonym import Pseudonyms, load_key, private_folder, read_map, write_map, write_read_log
+from medray.engine.job.options import Options
+from medray.shards.pseudonym import (
+    MadeWith,
+    Pseudonyms,
+    load_key,
+    map_fingerprints,
+    private_folder,
+    read_map,
+    retire_map,
+    write_map,
+    write_read_log,
+)
 from medray.shards.store import Store
 
 
@@ -162,3 +174,24 @@ def test_two_folders_of_one_relative_name_have_two_maps(tmp_path: Path, monkeypa
         for name in (tmp_path / place / "out" / "ours", "out/ours"):
             found = read_map(tmp_path / "keys", Store(name).absolute)
             assert found["identifier"].tolist() == [f"ANNA {place}"]
+
+
+def test_a_map_whose_folder_has_another_job_now_is_kept_under_another_name(tmp_path: Path) -> None:
+    retire_map(tmp_path, "s3://out")  # there is none
+    path = write_map(tmp_path, "s3://out", {"patient": [("patient-1", "ANNA")]}, MadeWith("owner", "project"))
+    assert map_fingerprints(tmp_path, "s3://out") == MadeWith("owner", "project")
+    retire_map(tmp_path, "s3://out")
+    assert map_fingerprints(tmp_path, "s3://out") is None
+    (kept,) = tmp_path.glob(f"{path.name}.*")
+    assert "ANNA" in str(pq.read_table(kept))
+    write_map(tmp_path, "s3://out", {"patient": [("patient-1", "ANNA")]})  # as an earlier version did
+    assert map_fingerprints(tmp_path, "s3://out") is None
+
+
+def test_a_key_that_is_a_link_to_one_below_out_is_refused(tmp_path: Path) -> None:
+    load_key(tmp_path / "out")
+    private_folder(tmp_path / "keys")
+    (tmp_path / "keys" / "pseudonym.key").symlink_to(tmp_path / "out" / "pseudonym.key")
+    options = Options(out=str(tmp_path / "out"), key_dir=tmp_path / "keys")
+    with pytest.raises(ValueError, match=r"--key-dir .*keys: lies below --out, which others may read"):
+        options.pseudonyms()
